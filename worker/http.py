@@ -1,0 +1,113 @@
+"""The process's connections to providers: httpx's types over aiohttp's connections.
+
+httpx's own pool costs ten times the CPU at 64 requests in flight, and the ready-made httpx transport over aiohttp
+reports a connection that broke after the request left as a failed connect. For us that difference is a second
+payment, so errors are sorted here from aiohttp's own.
+"""
+
+import ssl
+from collections.abc import AsyncIterable
+
+import aiohttp
+import httpx
+from yarl import URL
+
+from worker.errors import AnswerLost, NotSent, ProviderError, ResultTooLarge
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for DNS, TCP and TLS; a request that has not got that far certainly never left."""
+
+IDLE_CONNECTION = 30.0
+"""Seconds that an unused connection is kept for the next poll."""
+
+
+class Http:
+    """Connections of one process. Build it inside the loop that uses it.
+
+    Args:
+        body_max: bytes of the largest answer that is read, after decompression.
+        verify: how servers' certificates are checked.
+    """
+
+    def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None) -> None:
+        self._body_max = body_max
+        self._kept = _session(verify, keep=True)
+        self._fresh = _session(verify, keep=False)
+
+    async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
+        """Send a request and read its whole answer.
+
+        Args:
+            request: its body is sent as it is; a stream is sent as it comes.
+            timeout: seconds for the whole exchange.
+            fresh: use a new connection. A kept one may be closed by the server just as we send, and then nobody
+                knows whether the request was processed.
+
+        Raises:
+            NotSent: it certainly never left.
+            AnswerLost: it left, perhaps, and no whole answer came.
+            ResultTooLarge: the answer is over the cap.
+        """
+        session = self._fresh if fresh else self._kept
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout))
+        try:
+            async with session.request(
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=request.headers.multi_items(),
+                data=_body(request),
+                timeout=limits,
+                allow_redirects=False,
+            ) as answer:
+                content = await self._read(answer, request)
+                return httpx.Response(answer.status, headers=_headers(answer), content=content, request=request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _sorted(error, request) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._kept.close()
+        await self._fresh.close()
+
+    async def _read(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
+        length = answer.content_length
+        if length is not None and length <= self._body_max and "content-encoding" not in answer.headers:
+            return await answer.read()
+        body = bytearray()
+        async for chunk in answer.content.iter_chunked(65536):
+            body += chunk
+            if len(body) > self._body_max:
+                answer.close()
+                raise ResultTooLarge(
+                    f"{request.url.path} answered with more than {self._body_max} bytes (OUTWAIT_STORE__RESULT_MAX)"
+                )
+        return bytes(body)
+
+
+def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:
+    options = {"keepalive_timeout": IDLE_CONNECTION} if keep else {"force_close": True}
+    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)  # type: ignore[arg-type]
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
+    try:
+        return request.content or None
+    except httpx.RequestNotRead:
+        stream = request.stream
+        if not isinstance(stream, AsyncIterable):
+            raise TypeError("a streamed request body must be asynchronous") from None
+        return stream
+
+
+def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    # The body is decompressed already; httpx would try it a second time.
+    return [pair for pair in answer.raw_headers if pair[0].lower() != b"content-encoding"]
+
+
+def _sorted(error: Exception, request: httpx.Request) -> ProviderError:
+    where = f"{request.method} {request.url.host}{request.url.path}"
+    cause = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return NotSent(f"{where} was not sent: {cause}")
+    return AnswerLost(f"{where} got no whole answer: {cause}")

@@ -1,0 +1,138 @@
+"""What a provider is to Outwait: its operations, and how to submit and poll one job.
+
+A provider is one file. It subclasses `Provider`, gets its own settings, and writes plain `httpx.Request`s; an
+`Exchange` sends and counts them. What its methods return or raise is the closed set below; it never touches
+the store, another provider or Celery.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.jobs import UncertainPolicy
+from worker.providers.exchange import Exchange
+
+
+class ProviderSettings(BaseModel):
+    """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = Field(pattern=r"^https?://")
+    uncertain: UncertainPolicy = UncertainPolicy.HOLD
+    rate_limit: int | None = Field(default=None, ge=1, description="Requests that may start in one rate_window.")
+    rate_window: float = Field(default=60, gt=0, description="Seconds.")
+    in_flight: int | None = Field(default=None, ge=1, description="Requests that may be open at once, over all workers.")
+    deadline: float | None = Field(default=None, gt=0, description="Seconds after which a job expires, if it says nothing.")
+    poll_every: float | None = Field(default=None, gt=0, description="Seconds between polls; below the vendor's minimum only here.")
+
+
+class Params(BaseModel):
+    """Parameters of one operation; an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint or kind of a provider. Times in seconds."""
+
+    name: str
+    params: type[BaseModel]
+    poll_every: float  # the vendor's shortest interval, or ours where it publishes none
+    first_poll: float  # after the submit
+    deadline: float  # after the enqueue
+    expiry: float | None = None  # life of the external id after the submit
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job to submit."""
+
+    job_id: str
+    operation: str
+    params: Any  # an instance of the operation's params model
+    webhook_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A submitted job to poll."""
+
+    job_id: str
+    operation: str
+    external_id: str
+    memo: str  # what submit left for poll, at most 64 bytes
+    age: float  # seconds since the submit
+    params: Callable[[], Awaitable[Any]]  # reads the params from the store; only where a poll needs them
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The provider accepted the job."""
+
+    external_id: str
+    memo: str = ""
+    first_poll: float | None = None  # seconds; None: the operation's own
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not finished. `status` is the provider's own word."""
+
+    status: str
+    poll_in: float | None = None  # seconds; None: the operation's own interval
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Finished, with its result as JSON data."""
+
+    result: Any
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Finished, and the provider says that it failed. `code` and `message` are the provider's."""
+
+    status: str
+    code: str
+    message: str
+    detail: Any = field(default=None)
+
+
+PollAnswer = Pending | Succeeded | Failed
+
+
+class Provider(ABC):
+    """One provider. Constructed once a process, with its settings; holds no state of jobs."""
+
+    name: ClassVar[str]
+    operations: ClassVar[Mapping[str, Operation]]
+    settings_model: ClassVar[type[ProviderSettings]]
+    refused: ClassVar[frozenset[int]] = frozenset({429})
+    """Statuses of a submit that say for certain that the job was not taken."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+        """Send the job. Raises a ProviderError."""
+
+    @abstractmethod
+    async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
+        """Ask for the job; fetch its results if it is finished. Raises a ProviderError."""
+
+    async def prepare(self, exchange: Exchange) -> None:  # noqa: B027 - most providers need none
+        """Do what must precede a submit and costs nothing if it fails (get a token, say)."""
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Request:
+        """A request below the provider's base URL."""
+        return httpx.Request(method, self.settings.base_url.rstrip("/") + path, **content)
