@@ -65,7 +65,9 @@ class StoreSettings(Group):
     retention: Seconds = Field(default=7 * 86400, description="Seconds a closed job is kept before it is purged.")
     params_max: int = Field(default=1_048_576, ge=1, description="Bytes of JSON that a job's request may have.")
     result_max: int = Field(default=33_554_432, ge=1, description="Bytes that a provider's answer may have.")
-    compress_above: int = Field(default=1024, ge=0, description="Bytes above which requests and results are compressed.")
+    compress_above: int = Field(
+        default=1024, ge=0, description="Bytes above which requests and results are compressed."
+    )
     timeout: Seconds = Field(default=10, description="Seconds to wait for an answer of Redis.")
     strict: bool = Field(default=False, description="Refuse to start unless Redis runs with appendfsync always.")
 
@@ -76,7 +78,9 @@ class WorkerSettings(Group):
     concurrency: int = Field(default=16, ge=1, le=512, description="Batches that one worker process runs at once.")
     batch: int = Field(default=64, ge=1, le=1000, description="Claims in one Celery message.")
     tick: Seconds = Field(default=0.25, description="Seconds between two looks at what is due.")
-    handoff: Seconds = Field(default=1.0, description="Seconds a batch may hold its thread; slow answers go on without it.")
+    handoff: Seconds = Field(
+        default=1.0, description="Seconds a batch may hold its thread; slow answers go on without it."
+    )
     grace: Seconds = Field(default=30, description="Seconds to finish or give back held work at shutdown.")
 
 
@@ -133,7 +137,12 @@ class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUTWAIT_", env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
+        env_prefix="OUTWAIT_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,  # OUTWAIT_POLL__TIME_LIMIT alone keeps the poll step's other values
     )
 
     redis_url: RedisUrl = Field(

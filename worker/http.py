@@ -86,7 +86,7 @@ class Http:
 
 def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:
     options = {"keepalive_timeout": IDLE_CONNECTION} if keep else {"force_close": True}
-    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)  # type: ignore[arg-type]
+    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 

@@ -68,9 +68,13 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = Field(min_length=1, max_length=40, description="Name of the provider: ringcentral, elevateai, unless.")
+    provider: str = Field(
+        min_length=1, max_length=40, description="Name of the provider: ringcentral, elevateai, unless."
+    )
     operation: str = Field(min_length=1, max_length=60, description="One of the provider's operations.")
-    params: dict[str, JsonValue] = Field(default={}, description="The operation's parameters, as the provider names them.")
+    params: dict[str, JsonValue] = Field(
+        default={}, description="The operation's parameters, as the provider names them."
+    )
     targets: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] = Field(
         default=[], max_length=20, description="Handlers to deliver to, instead of the routes in the settings."
     )

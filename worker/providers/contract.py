@@ -26,9 +26,15 @@ class ProviderSettings(BaseModel):
     uncertain: UncertainPolicy = UncertainPolicy.HOLD
     rate_limit: int | None = Field(default=None, ge=1, description="Requests that may start in one rate_window.")
     rate_window: float = Field(default=60, gt=0, description="Seconds.")
-    in_flight: int | None = Field(default=None, ge=1, description="Requests that may be open at once, over all workers.")
-    deadline: float | None = Field(default=None, gt=0, description="Seconds after which a job expires, if it says nothing.")
-    poll_every: float | None = Field(default=None, gt=0, description="Seconds between polls; below the vendor's minimum only here.")
+    in_flight: int | None = Field(
+        default=None, ge=1, description="Requests that may be open at once, over all workers."
+    )
+    deadline: float | None = Field(
+        default=None, gt=0, description="Seconds after which a job expires, if it says nothing."
+    )
+    poll_every: float | None = Field(
+        default=None, gt=0, description="Seconds between polls; below the vendor's minimum only here."
+    )
 
 
 class Params(BaseModel):
