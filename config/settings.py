@@ -16,7 +16,6 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-
 from config.errors import ConfigError, explain
 
 SECRETS_DIR = "OUTWAIT_SECRETS_DIR"
