@@ -1,0 +1,110 @@
+"""A child process that ends when we end, however we end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Self
+
+_WATCHER = 'read -r _; kill -TERM "$0" 2>/dev/null'
+"""Waits on a pipe whose other end only we hold: the kernel closes it even when we are killed. A shell is all it needs,
+on Linux and macOS alike; a parent-death signal is for Linux alone, and follows a thread, not a process."""
+
+
+class Child:
+    """One process, in a session of its own, so that Ctrl-C in our terminal reaches us and not it.
+
+    Args:
+        argv: the command.
+        log: file that its output is added to; None: our own output.
+        env: its whole environment; None: ours.
+        folder: where it runs; None: here.
+        stdin: what it reads, to its end.
+        keep_fds: open files that it inherits.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        stdin: bytes = b"",
+        keep_fds: Sequence[int] = (),
+    ) -> None:
+        self._log = log
+        with _output(log) as output:
+            self._process = subprocess.Popen(  # noqa: S603 - commands of ours alone
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                env=env,
+                cwd=folder,
+                pass_fds=keep_fds,
+                start_new_session=True,
+            )
+        self._watcher = subprocess.Popen(  # noqa: S603 - a constant script
+            ["/bin/sh", "-c", _WATCHER, str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        _feed(self._process, stdin)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def tail(self, lines: int = 12) -> str:
+        """The last lines of its log file."""
+        if self._log is None or not self._log.exists():
+            return ""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    def terminate(self) -> None:
+        """Ask it to end; do not wait."""
+        if self.code is None:
+            self._process.terminate()
+
+    def stop(self, *, grace: float) -> int:
+        """Ask it to end, wait `grace` seconds, then kill it and what it started. Gives its exit code."""
+        self.terminate()
+        try:
+            self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        code = self._process.wait()
+        self._unwatch()
+        return code
+
+    def _unwatch(self) -> None:
+        self._watcher.kill()
+        self._watcher.wait()
+        if self._watcher.stdin:
+            self._watcher.stdin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(grace=10)
+
+
+def _output(log: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    return log.open("ab") if log else contextlib.nullcontext()
+
+
+def _feed(process: "subprocess.Popen[bytes]", content: bytes) -> None:
+    if process.stdin is None:
+        return
+    with contextlib.suppress(BrokenPipeError):  # it ended already; its exit code tells
+        process.stdin.write(content)
+        process.stdin.close()
