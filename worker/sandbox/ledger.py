@@ -45,7 +45,7 @@ class Job:
         """How much of its time has passed: 0 at the start, 1 once it has ended (never 1 for one that never ends)."""
         if now >= self.ready:
             return 1.0
-        return min(max((now - self.started) / (self.length or 1), 0.0), 0.99)
+        return min(max((now - self.started) / max(self.length, 1e-9), 0.0), 0.99)
 
     def begin(self, now: float, length: float) -> None:
         """Start working on it, for `length` seconds."""
