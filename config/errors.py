@@ -1,20 +1,100 @@
 """A wrong setting, told in the words of the person who can mend it."""
 
-from pydantic import ValidationError
+from collections.abc import Mapping
+from typing import Any
 
-_HIDDEN = ("secret", "token", "key", "password", "jwt", "auth", "url")
+from pydantic import BaseModel, ValidationError
+
+from config.masking import masked, masked_url
+from config.names import DELIMITER, PREFIX, nearest, variable, variables
+
+_JSON = {"list_type": "a JSON list", "dict_type": "a JSON object", "model_type": "a JSON object"}
+
+_ALL = "docs/operations.md lists all of them"
 
 
 class ConfigError(Exception):
     """The settings cannot be used. The operator acts; the message names each variable and says what is allowed."""
 
 
-def explain(error: ValidationError, prefix: str) -> str:
-    """One line a wrong value: the variable, what was given, what is allowed."""
-    return "\n".join(_line(item["loc"], item["msg"], item.get("input"), prefix) for item in error.errors())
+class Clash(ValueError):
+    """Settings that are right alone and wrong together; raised in a model's validator.
+
+    Args:
+        given: the settings, named from the model on (`worker__grace`), and what they are.
+        reason: what must hold, and why.
+    """
+
+    def __init__(self, given: Mapping[str, object], reason: str) -> None:
+        super().__init__(reason)
+        self.given = given
 
 
-def _line(loc: tuple[int | str, ...], message: str, given: object, prefix: str) -> str:
-    name = prefix + "__".join(str(part).upper() for part in loc)
-    shown = "(hidden)" if any(word in name.lower() for word in _HIDDEN) else repr(given)
-    return f"{name}: given {shown}; {message.removeprefix('Value error, ')}"
+def explain(error: ValidationError, prefix: str = PREFIX, model: type[BaseModel] | None = None) -> str:
+    """One line a wrong value: the variable, what was given, what is allowed.
+
+    Args:
+        error: of validating `model`.
+        prefix: of its variables.
+        model: whose settings are offered where a name is unknown.
+    """
+    known = [name for name, _, _ in variables(model, prefix)] if model else []
+    return "\n".join(_line(item, prefix, known) for item in error.errors(include_url=False))
+
+
+def unknown(name: str, known: list[str], prefix: str = PREFIX) -> str:
+    """The line for a variable that is no setting."""
+    meant = nearest(name, known, prefix)
+    if meant:
+        return f"{name}: there is no such setting; did you mean {meant}?"
+    group = name.rpartition(DELIMITER)[0]
+    siblings = [other for other in known if group and other.rpartition(DELIMITER)[0] == group]
+    return f"{name}: there is no such setting; {'there are ' + ', '.join(siblings) if siblings else _ALL}"
+
+
+def _line(item: Any, prefix: str, known: list[str]) -> str:
+    name = _name(item["loc"], prefix)
+    reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    cause = item.get("ctx", {}).get("error")
+    match item["type"]:
+        case "missing":
+            return f"{name}: is missing"
+        case "extra_forbidden":
+            return unknown(name, known, prefix)
+        case "list_type" | "dict_type" | "model_type" as kind:
+            return f"{name}: must be {_JSON[kind]}, and is {_shape(item['input'])}"
+        case _ if isinstance(cause, Clash):
+            return _clash(cause, item["loc"], prefix)
+        case _:
+            return f"{name}: given {_shown(name, item['input'])}; {reason}"
+
+
+def _clash(clash: Clash, loc: tuple[int | str, ...], prefix: str) -> str:
+    names = {variable(*map(str, loc), key, prefix=prefix): value for key, value in clash.given.items()}
+    values = (masked(name, f"{value:g}" if isinstance(value, float) else value) for name, value in names.items())
+    return f"{' and '.join(names)}: given {' and '.join(value or 'nothing' for value in values)}; {clash}"
+
+
+def _name(loc: tuple[int | str, ...], prefix: str) -> str:
+    """Inside a JSON list a setting is named as in JSON: OUTWAIT_HANDLERS__ROUTES[0].targets."""
+    depth = next((i for i, part in enumerate(loc) if isinstance(part, int)), len(loc))
+    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[depth:])
+    return (variable(*map(str, loc[:depth]), prefix=prefix) if loc else prefix.rstrip("_")) + inside
+
+
+def _shown(name: str, given: object) -> str:
+    if isinstance(given, Mapping | list):
+        return _shape(given)  # it may hold secrets
+    return masked(name, masked_url(repr(given)))
+
+
+def _shape(given: object) -> str:
+    match given:
+        case str():
+            return "other text"
+        case Mapping():
+            return "a JSON object"
+        case list():
+            return "a JSON list"
+        case _:
+            return repr(given)

@@ -4,38 +4,60 @@ Nested groups are joined by two underscores: `OUTWAIT_POLL__TIME_LIMIT=20`. Noth
 calls `load_settings()` once, in its composition root.
 """
 
-import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from config.errors import ConfigError, explain
+from config.errors import Clash, ConfigError, explain, unknown
+from config.names import DELIMITER, PREFIX, group_of, variables
+from config.sources import SECRETS_DIR, Source, sources
+from config.urls import BrokerUrl, RedisUrl, place
 
-SECRETS_DIR = "OUTWAIT_SECRETS_DIR"
-"""Variable that names a folder of secret files, one a setting: `outwait_redis_url`, `outwait_providers__unless__api_key`."""
+_STEPS = ("submit", "poll", "callback", "deliver")
+
+# Kubernetes and Docker put such variables into containers for a service called outwait-something.
+_SERVICE_LINK = re.compile(r".+_SERVICE_(HOST|PORT)(_.+)?|.+_PORT_\d+_(TCP|UDP|SCTP)(_.+)?")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
-def _redis_scheme(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://", "sentinel://")):
-        raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+def _login(value: SecretStr) -> SecretStr:
+    user, _, password = value.get_secret_value().partition(":")
+    if not (user and password):
+        raise ValueError("must be user:password")
     return value
 
 
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_scheme)]
-Seconds = Annotated[float, Field(gt=0)]
+def _loopback(address: str) -> bool:
+    return address in {"localhost", "::1"} or address.startswith("127.")
+
+
+def _split(value: object) -> object:
+    """`a.b,c.d` as well as a JSON list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Login = Annotated[SecretStr, AfterValidator(_login)]
+Names = Annotated[list[str], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Group(BaseModel):
     """A nested group: an unknown name in it is an error, so that a typing slip is seen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class StepSettings(Group):
@@ -49,11 +71,15 @@ class StepSettings(Group):
     cap: int = Field(default=2048, ge=1, description="Leases that may be out at once for one lane, over all workers.")
 
     @model_validator(mode="after")
-    def _lease_outlives_step(self) -> Self:
+    def _times_fit(self) -> Self:
         if self.lease <= self.time_limit:
-            raise ValueError(
-                f"lease ({self.lease:g} s) must be longer than time_limit ({self.time_limit:g} s), "
-                "or a second worker would start a step that is still running"
+            raise Clash(
+                {"lease": self.lease, "time_limit": self.time_limit},
+                "the lease must be longer, or a second worker would start a step that is still running",
+            )
+        if self.backoff_max < self.backoff:
+            raise Clash(
+                {"backoff": self.backoff, "backoff_max": self.backoff_max}, "the longest retry must not be the shorter"
             )
         return self
 
@@ -80,7 +106,9 @@ class WorkerSettings(Group):
     handoff: Seconds = Field(
         default=1.0, description="Seconds a batch may hold its thread; slow answers go on without it."
     )
-    grace: Seconds = Field(default=30, description="Seconds to finish or give back held work at shutdown.")
+    grace: Seconds = Field(
+        default=65, description="Seconds to finish or give back held work at shutdown; longer than a submit may take."
+    )
 
 
 class IntakeSettings(Group):
@@ -102,7 +130,7 @@ class Route(Group):
 class HandlerSettings(Group):
     """Where results go."""
 
-    modules: list[str] = Field(default=[], description="Python modules with functions marked @handler.")
+    modules: Names = Field(default=[], description="Python modules with functions marked @handler: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets by provider and operation.")
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder that file: targets are kept inside.")
 
@@ -121,24 +149,37 @@ class FlowerSettings(Group):
 
     address: str = Field(default="127.0.0.1", description="Address that Flower listens on.")
     port: int = Field(default=5555, ge=0, le=65535, description="Port that Flower listens on.")
-    basic_auth: SecretStr | None = Field(default=None, description="user:password for Flower's login.")
+    basic_auth: Login | None = Field(default=None, description="user:password for Flower's login.")
     max_tasks: int = Field(default=20_000, ge=100, description="Rows that Flower keeps in memory (about 6 KB each).")
+
+    @model_validator(mode="after")
+    def _locked(self) -> Self:
+        if self.basic_auth is None and not _loopback(self.address):
+            raise Clash(
+                {"address": self.address, "basic_auth": ""},
+                "Flower shows jobs to whoever reaches it: set a login (user:password), or listen on 127.0.0.1",
+            )
+        return self
 
 
 class LogSettings(Group):
     """Logging of every process."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["text", "json"] = "text"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is shown."
+    )
+    format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object a line.")
 
 
 class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUTWAIT_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
         env_file=".env",
+        env_ignore_empty=True,  # compose files and shells pass on variables that nobody set as empty ones
+        hide_input_in_errors=True,  # a traceback must not show a password
         extra="ignore",
         frozen=True,
         nested_model_default_partial_update=True,  # OUTWAIT_POLL__TIME_LIMIT alone keeps the poll step's other values
@@ -147,7 +188,9 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"), description="The store, and the broker unless broker_url is set."
     )
-    broker_url: SecretStr | None = Field(default=None, description="Celery's broker, if it is not the store's Redis.")
+    broker_url: BrokerUrl | None = Field(
+        default=None, description="Celery's broker, if it is RabbitMQ and not the store's Redis."
+    )
     namespace: str = Field(
         default="outwait", pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Prefix and hash tag of every key of ours."
     )
@@ -173,27 +216,45 @@ class Settings(BaseSettings):
 
     @property
     def broker_is_redis(self) -> bool:
-        """Whether Celery's messages live in Redis lists, so that the intake may take them itself."""
-        return self.broker.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
+        """Whether Celery's messages live in the store's Redis, so that the intake takes them itself."""
+        return self.broker.startswith("redis")
+
+    @property
+    def step_queues(self) -> dict[str, str]:
+        """The Celery queue that carries the batches of each step."""
+        return {step: f"{self.namespace}.{step}" for step in _STEPS}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.worker.grace < self.submit.time_limit:
+            raise Clash(
+                {"worker__grace": self.worker.grace, "submit__time_limit": self.submit.time_limit},
+                "the grace must not be shorter, or a submit that is cut off at shutdown leaves its job uncertain",
+            )
+        if self.intake.queue in self.step_queues.values():
+            raise Clash(
+                {"intake__queue": self.intake.queue, "namespace": self.namespace},
+                "that queue carries our own batches; producers need another one",
+            )
+        if self.broker_is_redis and place(self.broker) != place(self.redis_url.get_secret_value()):
+            raise Clash(
+                {"broker_url": self.broker, "redis_url": self.redis_url.get_secret_value()},
+                "these are two databases, and a job is taken in by one atomic step inside one of them: leave "
+                "OUTWAIT_BROKER_URL unset, or let it be RabbitMQ",
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours follow, and say where a value came from
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of precedence: arguments, environment, `.env`, secret files, defaults."""
-        secrets = NestedSecretsSettingsSource(
-            file_secret_settings,
-            secrets_dir=os.environ.get(SECRETS_DIR, "/run/secrets"),
-            secrets_dir_missing="ok",
-            secrets_prefix="OUTWAIT_",
-            secrets_nested_delimiter="__",
-        )
-        return init_settings, env_settings, dotenv_settings, secrets
+        return init_settings, *sources(settings_cls)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -203,6 +264,29 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigError: a value is wrong; the message names the variable, what was given and what is allowed.
     """
     try:
-        return Settings(**overrides)
+        wrong = _unknown(sources(Settings), overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        raise ConfigError(explain(error, prefix="OUTWAIT_")) from error
+        wrong.append(explain(error, PREFIX, Settings))
+    except (SettingsError, OSError, UnicodeError) as error:
+        raise ConfigError(str(error)) from error
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return settings
+
+
+def _unknown(found: Iterable[Source], overrides: Iterable[str]) -> list[str]:
+    given = {name.upper(): value for source in found for name, value in source.env_vars.items()}
+    given |= {(PREFIX + name).upper(): "" for name in overrides}
+    known = [name for name, _, _ in variables(Settings)]
+    return [unknown(name, known) for name, value in sorted(given.items()) if _foreign(name, value or "")]
+
+
+def _foreign(name: str, value: str) -> bool:
+    if not name.startswith(PREFIX) or name == SECRETS_DIR:
+        return False
+    if _SERVICE_LINK.fullmatch(name) or _SERVICE_ADDRESS.match(value):
+        return False
+    head, nested, _ = name.removeprefix(PREFIX).lower().partition(DELIMITER)
+    field = Settings.model_fields.get(head)
+    return field is None or bool(nested and head != "providers" and group_of(field) is None)

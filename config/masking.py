@@ -1,0 +1,36 @@
+"""What may be shown of a value: secrets never, URLs without their password."""
+
+import re
+
+MASK = "**"
+
+_SECRET = re.compile(r"secret|token|key|password|passwd|jwt|auth|credential", re.IGNORECASE)
+_PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")  # to the last @: a password may hold one
+_BARE_PASSWORD = re.compile(r"^([^:/@\s]*):\S*@")
+_OPTION = re.compile(
+    r"([?&][^=&\s]*(?:secret|token|key|password|jwt|auth|signature)[^=&\s]*=)[^&\s\"']*", re.IGNORECASE
+)
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a setting, header or parameter of this name must not be shown."""
+    return bool(_SECRET.search(name)) and not is_url(name)
+
+
+def is_url(name: str) -> bool:
+    """Whether the value is a URL, of which only the password is a secret."""
+    return name.lower().endswith("url")
+
+
+def masked_url(text: str) -> str:
+    """A URL without its password and without the tokens among its options."""
+    password = _PASSWORD if "://" in text else _BARE_PASSWORD
+    return _OPTION.sub(rf"\1{MASK}", password.sub(rf"\1:{MASK}@", text))
+
+
+def masked(name: str, value: object) -> str:
+    """The value of a setting as it may be shown."""
+    text = str(value)
+    if is_url(name):
+        return masked_url(text)
+    return MASK if is_secret(name) and text else text
