@@ -19,7 +19,8 @@ from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from config.settings import load_settings
-from worker.sandbox import Behaviour, SandboxOptions, create_app, environment
+from worker.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
+from worker.sandbox.behaviour import Call, FaultKind, Outcome, WebhookMode, WebhookShape
 from worker.sandbox.credentials import (
     ACCOUNT_ID,
     API_KEY,
@@ -346,6 +347,13 @@ def test_environment_is_read_by_the_settings(monkeypatch: pytest.MonkeyPatch, tm
     assert providers["ringcentral"]["base_url"] == "http://127.0.0.1:8099/ringcentral"
     assert providers["elevateai"] == {"base_url": "http://127.0.0.1:8099/elevateai/v1", "api_token": API_TOKEN}
     assert providers["unless"]["website_id"] == WEBSITE_ID
+
+
+def test_page_names_every_order_and_option() -> None:
+    page = Path("docs/sandbox.md").read_text()
+    names = {*Behaviour.model_fields, *Fault.model_fields, *SandboxOptions.__dataclass_fields__}
+    words = {*Outcome, *FaultKind, *Call, *WebhookMode, *WebhookShape}
+    assert [name for name in sorted(names | words) if f"`{name}`" not in page] == []
 
 
 def test_process_tells_its_address_and_ends_on_sigterm() -> None:

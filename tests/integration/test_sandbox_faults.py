@@ -159,6 +159,20 @@ class TestOrders:
         assert jobs[question]["polls"]["count"] == 2
         assert jobs[other]["polls"]["count"] == 1
 
+    async def test_marker_in_a_header(self, start: Start) -> None:
+        client = await start()
+        body = {"query": "q", "sessionId": "s", "visitorId": "v"}
+        for marker, status in (('{"faults": [{"fault": "error", "on": "submit"}]}', 503), ("no JSON", 400)):
+            async with client.post(QUERY, json=body, headers={**UNLESS, "X-Sandbox": marker}) as got:
+                assert got.status == status
+
+    async def test_token_is_refused_once(self, start: Start) -> None:
+        client = await start()
+        await order(client, faults=[{"fault": "error", "on": "token", "status": 500}])
+        with pytest.raises(KeyError):
+            await bearer(client)
+        assert await bearer(client)
+
     async def test_latency(self, start: Start) -> None:
         client = await start(behaviour={"latency": 0.2})
         begun = time.monotonic()

@@ -34,6 +34,7 @@ class Job:
     spoiled: str | None = None
     deleted: bool = False
     polls: int = 0
+    first_polled: float | None = None
     polled: float | None = None
     shortest: float | None = None
     too_fast: int = 0
@@ -57,6 +58,7 @@ class Job:
         self.polls += 1
         before, self.polled = self.polled, now
         if before is None:
+            self.first_polled = now
             return False
         self.shortest = min(now - before, self.shortest if self.shortest is not None else math.inf)
         fast = now - before < minimum
@@ -77,6 +79,7 @@ class Job:
             "deleted": self.deleted,
             "polls": {
                 "count": self.polls,
+                "first": self.first_polled,
                 "last": self.polled,
                 "shortest_interval": self.shortest,
                 "too_fast": self.too_fast,

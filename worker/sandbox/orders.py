@@ -72,15 +72,18 @@ def find_marker(data: object) -> dict[str, Any] | None:
     Raises:
         BadOrder: a marker that is not a JSON object.
     """
-    for found in _markers(data):
-        try:
-            marker = _JSON.raw_decode(found)[0] if isinstance(found, str) else found
-        except ValueError as error:
-            raise BadOrder(f"sandbox marker: {found[:200]!r} is not JSON ({error})") from error
-        if not isinstance(marker, dict):
-            raise BadOrder(f"sandbox marker: given {marker!r}, a JSON object is expected")
-        return marker
-    return None
+    return next((read_marker(found) for found in _markers(data)), None)
+
+
+def read_marker(found: object) -> dict[str, Any]:
+    """A marker from its JSON, whatever follows it, or from decoded JSON. Raises BadOrder."""
+    try:
+        marker = _JSON.raw_decode(found)[0] if isinstance(found, str) else found
+    except ValueError as error:
+        raise BadOrder(f"sandbox marker: given {found!r:.200}, JSON is expected ({error})") from error
+    if not isinstance(marker, dict):
+        raise BadOrder(f"sandbox marker: given {marker!r:.200}, a JSON object is expected")
+    return marker
 
 
 def _markers(data: object) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from worker.sandbox.faults import BEFORE, spoil
 from worker.sandbox.ledger import Job, Ledger, Totals
 from worker.sandbox.limits import Limiter
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.orders import Orders, find_marker
+from worker.sandbox.orders import Orders, find_marker, read_marker
 from worker.sandbox.webhooks import Webhooks
 
 
@@ -102,7 +102,7 @@ class Vendor(ABC):
         """Add the headers that every answer carries."""
 
     async def submit(self, request: web.Request, process: Process) -> web.Response:
-        """Answer a submit: its body may carry a marker that orders how the job goes."""
+        """Answer a submit: its body, or a header `X-Sandbox`, may carry a marker that orders how the job goes."""
         body = await request.read()
         ask = Ask(request, Call.SUBMIT, digest=_digest(request.path, body))
         try:
@@ -110,7 +110,7 @@ class Vendor(ABC):
         except (msgspec.DecodeError, UnicodeDecodeError):
             ask.data = None
         try:
-            if b"sandbox" in body and (marker := find_marker(ask.data)) is not None:
+            if (marker := _marker(request, body, ask.data)) is not None:
                 ask.behaviour, ask.plan = self.state.orders.marked(self.name, ask.digest, marker)
         except BadOrder as error:
             return self.refuse(Refusal(400, str(error)))
@@ -231,6 +231,12 @@ def retry_after(refusal: Refusal) -> dict[str, str]:
 def failed(job: Job) -> bool:
     """Whether a job that ended ended badly."""
     return job.behaviour.outcome in (Outcome.FAILURE, Outcome.DOWNLOAD_FAILURE)
+
+
+def _marker(request: web.Request, body: bytes, data: object) -> dict[str, Any] | None:
+    if header := request.headers.get("X-Sandbox"):
+        return read_marker(header)
+    return find_marker(data) if b"sandbox" in body else None
 
 
 def _digest(path: str, body: bytes) -> str:
