@@ -19,11 +19,15 @@ OutwaitError
 ├── HandlerError
 │   ├── DeliveryFailed          worth another attempt
 │   └── DeliveryRefused         never will succeed: straight to the dead letter
-└── OperatorError               the operator acts
-    ├── ProviderNotConfigured   its settings are missing or wrong
-    ├── StoreUnfit              Redis evicts keys or is too old
-    ├── StoreUnavailable        Redis does not answer
-    └── NoRedisServer           no server binary for the embedded Redis
+├── OperatorError               the operator acts
+│   ├── ProviderNotConfigured   its settings are missing or wrong
+│   ├── StoreUnfit              Redis evicts keys or is too old
+│   ├── StoreUnavailable        Redis does not answer
+│   └── NoRedisServer           no server binary for the embedded Redis
+└── JobEnded                    what AsyncResult(job_id).get() raises in the producer
+    ├── JobFailed               the provider, or we, gave up
+    ├── JobExpired              the deadline passed
+    └── JobCancelled            somebody gave it up
 """
 
 from typing import ClassVar
@@ -72,14 +76,18 @@ class ProviderError(OutwaitError):
         message: what happened, without secrets.
         retry_after: seconds that the provider asked us to wait, if it said so.
         detail: the provider's own code or body, shortened.
+        status: the HTTP status of the answer, if there was one.
     """
 
     code = "provider_error"
 
-    def __init__(self, message: str, *, retry_after: float | None = None, detail: object = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, detail: object = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.detail = detail
+        self.status = status
 
 
 class NotSent(ProviderError):
@@ -182,3 +190,31 @@ class NoRedisServer(OperatorError):
     """No server binary was found for the embedded Redis."""
 
     code = "no_redis_server"
+
+
+class JobEnded(OutwaitError):
+    """A job ended without a result. Celery names the class by this module in the producer's process."""
+
+    __module__ = "outwait"
+    code = "job_ended"
+
+
+class JobFailed(JobEnded):
+    """The provider, or we, gave up."""
+
+    __module__ = "outwait"
+    code = "job_failed"
+
+
+class JobExpired(JobEnded):
+    """The deadline passed."""
+
+    __module__ = "outwait"
+    code = "job_expired"
+
+
+class JobCancelled(JobEnded):
+    """Somebody gave the job up."""
+
+    __module__ = "outwait"
+    code = "job_cancelled"

@@ -125,6 +125,10 @@ class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     detail: Any = None
 
+    def text(self) -> str:
+        """As it is stored."""
+        return msgspec.json.encode(self).decode()
+
 
 class TimelineEntry(msgspec.Struct, frozen=True):
     """One thing that happened to a job: when (seconds, Redis's clock), what, and a detail without secrets."""

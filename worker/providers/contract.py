@@ -8,21 +8,34 @@ the store, another provider or Celery.
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from worker.errors import Unreadable
 from worker.jobs import UncertainPolicy
 from worker.providers.exchange import Exchange
+
+
+def _one_line(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII characters without spaces or line ends")
+    return value
+
+
+Credential = Annotated[SecretStr, AfterValidator(_one_line)]
+"""A secret that is sent in a header or a form."""
 
 
 class ProviderSettings(BaseModel):
     """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Digits in a variable arrive as a number; a key made of digits is still a text.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    base_url: str = Field(pattern=r"^https?://")
+    base_url: str = Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
     uncertain: UncertainPolicy = UncertainPolicy.HOLD
     rate_limit: int | None = Field(default=None, ge=1, description="Requests that may start in one rate_window.")
     rate_window: float = Field(default=60, gt=0, description="Seconds.")
@@ -38,9 +51,9 @@ class ProviderSettings(BaseModel):
 
 
 class Params(BaseModel):
-    """Parameters of one operation; an unknown name is an error."""
+    """Parameters of one operation; an unknown name and a value of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +104,9 @@ class Pending:
     """Not finished. `status` is the provider's own word."""
 
     status: str
-    poll_in: float | None = None  # seconds; None: the operation's own interval
+    poll_in: float | None = None  # seconds that the provider, or we, want to wait at least; None: the operation's own
     warning: str | None = None
+    memo: str | None = None  # what the next poll needs instead of the present memo; None: the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,14 @@ class Failed:
 PollAnswer = Pending | Succeeded | Failed
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookAnswer:
+    """What a provider's webhook says. Without `external_id`, our own URL alone tells the job."""
+
+    external_id: str | None
+    answer: PollAnswer
+
+
 class Provider(ABC):
     """One provider. Constructed once a process, with its settings; holds no state of jobs."""
 
@@ -123,10 +145,18 @@ class Provider(ABC):
     operations: ClassVar[Mapping[str, Operation]]
     settings_model: ClassVar[type[ProviderSettings]]
     refused: ClassVar[frozenset[int]] = frozenset({429})
-    """Statuses of a submit that say for certain that the job was not taken."""
+    """Statuses of a submit (`ProviderError.status`) that say for certain that the job was not taken."""
+    webhooks: ClassVar[bool] = False
+    """Whether a submission's `webhook_url` is passed on, and `read_webhook` reads what comes there."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+        self._base: str = settings.base_url.rstrip("/")
+
+    @property
+    def longest_poll(self) -> float | None:
+        """Seconds that one poll may take if that is more than `OUTWAIT_POLL__TIME_LIMIT` (it uploads a file, say)."""
+        return None
 
     @abstractmethod
     async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
@@ -139,6 +169,10 @@ class Provider(ABC):
     async def prepare(self, exchange: Exchange) -> None:  # noqa: B027 - most providers need none
         """Do what must precede a submit and costs nothing if it fails (get a token, say)."""
 
+    def read_webhook(self, body: bytes) -> WebhookAnswer:  # noqa: ARG002 - for those who send webhooks
+        """What a webhook's body says. Raises Unreadable."""
+        raise Unreadable(f"{self.name} sends no webhooks")
+
     def request(self, method: str, path: str, **content: Any) -> httpx.Request:
-        """A request below the provider's base URL."""
-        return httpx.Request(method, self.settings.base_url.rstrip("/") + path, **content)
+        """A request below the provider's base URL. `path` may carry a query; both are percent-encoded already."""
+        return httpx.Request(method, self._base + path, **content)

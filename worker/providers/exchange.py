@@ -3,6 +3,7 @@
 import email.utils
 import time
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import msgspec
 
 from worker.errors import (
     ExternalIdUnknown,
+    NotSent,
     ProviderError,
     RateLimited,
     Rejected,
@@ -18,6 +20,7 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
+from worker.redact import redact
 
 
 class Count(StrEnum):
@@ -25,8 +28,8 @@ class Count(StrEnum):
 
     SUBMITS = "submits"
     POLLS = "polls"
-    FETCHES = "fetches"
-    NONE = ""  # tokens: they belong to no one job
+    FETCHES = "fetches"  # whatever else a poll needs of the provider: results read, files uploaded
+    NONE = ""  # not counted: access tokens belong to no one job, and a file's source is not the provider
 
 
 class Sender(Protocol):
@@ -34,6 +37,10 @@ class Sender(Protocol):
 
     async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
         """Send and read the whole answer. Raises NotSent, AnswerLost or ResultTooLarge."""
+        ...
+
+    def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
+        """Send and hand out the answer unread. Raises NotSent or AnswerLost."""
         ...
 
 
@@ -68,65 +75,110 @@ class Exchange:
         sender: the process's connections.
         tokens: shared access tokens.
         time_limit: seconds for one request.
+
+    Attributes:
+        ledger: requests really sent.
+        pause: seconds for which the provider wants no request at all of this rate group, or None; the engine reads
+            it after the step and tells the governor.
     """
 
-    __slots__ = ("_sender", "ledger", "time_limit", "tokens")
+    __slots__ = ("_sender", "ledger", "pause", "time_limit", "tokens")
 
     def __init__(self, sender: Sender, tokens: TokenStore, time_limit: float) -> None:
         self._sender = sender
         self.tokens = tokens
         self.time_limit = time_limit
         self.ledger: Counter[Count] = Counter()
+        self.pause: float | None = None
 
     async def send(self, request: httpx.Request, count: Count, *, timeout: float | None = None) -> httpx.Response:
-        """Send one request and count it. Submits use a fresh connection, so that a stale one loses no answer.
+        """Send one request and count it. All but GETs use a fresh connection, so that a stale one loses no answer.
 
         Raises:
             NotSent: it certainly never left (and is not counted).
             AnswerLost: it left, perhaps.
             ResultTooLarge: the answer is over the cap.
         """
-        self.ledger[count] += 1
-        fresh = count is Count.SUBMITS
+        self._count(count, 1)
         try:
-            return await self._sender.send(request, timeout=timeout or self.time_limit, fresh=fresh)
-        except ProviderError as error:
-            if error.code == "not_sent":
-                self.ledger[count] -= 1
+            return await self._sender.send(
+                request, timeout=timeout or self.time_limit, fresh=request.method != "GET"
+            )
+        except NotSent:
+            self._count(count, -1)
             raise
 
+    def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
+        """Read something large that is not the provider's, and is not counted. Raises NotSent or AnswerLost."""
+        return self._sender.stream(request, timeout=timeout)
 
-def check(response: httpx.Response, *, text: str = "") -> httpx.Response:
-    """Give back a 2xx answer, or raise what its status means. `text` is the provider's own error text."""
+    def _count(self, count: Count, number: int) -> None:
+        if count is not Count.NONE:
+            self.ledger[count] += number
+
+
+def check(response: httpx.Response, *, submit: bool = False) -> httpx.Response:
+    """Give back a 2xx answer, or raise what its status means, in the provider's own words where it has any.
+
+    Args:
+        response: the answer.
+        submit: there is no external id yet that could be unknown, so that 404 means a wrong address.
+    """
     status = response.status_code
     if 200 <= status < 300:
         return response
+    kind = _meaning(status, submit=submit)
+    text = error_text(decoded(response))
     message = f"{response.request.method} {response.request.url.path} answered {status}" + (f": {text}" if text else "")
-    wait = retry_after(response)
-    detail = response.text[:500]
+    raise kind(
+        message, retry_after=retry_after(response), detail=redact(response.text[:2000])[:500] or None, status=status
+    )
+
+
+def _meaning(status: int, *, submit: bool) -> type[ProviderError]:
     if status == 429:
-        raise RateLimited(message, retry_after=wait, detail=detail)
+        return RateLimited
     if status in (401, 403):
-        raise Unauthorized(message, detail=detail)
-    if status == 404:
-        raise ExternalIdUnknown(message, detail=detail)
+        return Unauthorized
+    if status in (404, 410) and not submit:
+        return ExternalIdUnknown
     if status == 408 or status >= 500:
-        raise Unavailable(message, retry_after=wait, detail=detail)
-    raise Rejected(message, detail=detail)
+        return Unavailable
+    return Rejected if status >= 400 else Unreadable  # nobody documents a redirect; it leads away from the API
+
+
+def error_text(body: Any) -> str:
+    """The provider's own error text, in any of the shapes that APIs use, shortened and without secrets; or ""."""
+    if not isinstance(body, dict):
+        return ""
+    errors = body.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else body
+    words = [first.get("errorCode") or first.get("code") or body.get("error")]
+    words += [next((first[name] for name in _TEXTS if first.get(name)), body.get("error_description"))]
+    return redact(" ".join(word for word in words if isinstance(word, str)))[:300]
+
+
+_TEXTS = ("message", "errorMessage", "error_description")
+
+
+def decoded(response: httpx.Response) -> Any:
+    """The answer's JSON, or None if it is none."""
+    try:
+        return msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """The answer's JSON object. Raises Unreadable for anything else, HTML pages included."""
-    try:
-        body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        body = None
+    body = decoded(response)
     if isinstance(body, dict):
         return body
     kind = response.headers.get("content-type", "no content type")
     raise Unreadable(
         f"{response.request.url.path} answered {response.status_code} with {kind} where a JSON object was expected",
-        detail=response.text[:500],
+        detail=redact(response.text[:2000])[:500] or None,
+        status=response.status_code,
     )
 
 

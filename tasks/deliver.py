@@ -1,0 +1,100 @@
+"""Step 4: one delivery is run for one handler (`tasks.deliver`): retried with backoff, dead after the last attempt."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from tasks.handlers import Envelope, Handlers
+from worker import pacing
+from worker.app import StepTask, app
+from worker.errors import DeliveryRefused, HandlerError
+from worker.jobs import Claim, Job, JobError
+from worker.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
+from worker.recorder import Recorder
+from worker.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+class DeliverTask(StepTask):
+    """The task that owns the handlers of this process."""
+
+    @cached_property
+    def handlers(self) -> Handlers:
+        """The handlers. Raises ConfigError for a module that cannot be imported."""
+        return Handlers(app.settings.handlers, app.send_task, app.runtime.streams)
+
+    def prepare(self) -> None:
+        """Import the users' handler modules before the first job is taken."""
+        _ = self.handlers
+
+
+@app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True)
+def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
+    """Deliver a batch of claimed deliveries of one handler."""
+    app.runtime.run(lane, claims, Deliver(app.runtime, self.handlers, lane))
+
+
+class Deliver:
+    """The deliver step for one batch of one handler."""
+
+    intent = False
+
+    def __init__(self, runtime: Runtime, handlers: Handlers, lane: str) -> None:
+        self._runtime = runtime
+        self._handlers = handlers
+        self._target = lane.partition(":")[2]
+        self._settings = runtime.settings.deliver
+        self._jobs: dict[str, Job] = {}
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
+        """Read the jobs of the batch in one round trip."""
+        ids = sorted({job_of(claim) for claim in claims})
+        self._jobs = {job.id: job for job in await self._runtime.reads.many(ids)}
+        return claims
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
+        """Run the handler for one delivery."""
+        try:
+            envelope = await self._envelope(claim)
+            await self._handlers.deliver(self._target, envelope, self._settings.time_limit)
+        except asyncio.CancelledError:
+            return (ReleaseDelivery(claim.item, claim.fence),)
+        except HandlerError as error:
+            return (self.decide(claim, error),)
+        except Exception as error:
+            log.exception("deliver-broken", extra={"delivery": claim.item, "target": self._target})
+            return (self.decide(claim, HandlerError(f"{type(error).__name__}: {error}")),)
+        return (Delivered(claim.item, claim.fence),)
+
+    def decide(self, claim: Claim, error: HandlerError) -> Outcome:
+        """Another attempt, or the dead letter."""
+        told = JobError(error.code, str(error)).text()
+        if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._settings.attempts:
+            return Dead(claim.item, claim.fence, told)
+        countdown = pacing.backoff(self._settings, claim.attempts)
+        return Redeliver(claim.item, claim.fence, int(countdown * 1000), told)
+
+    async def _envelope(self, claim: Claim) -> Envelope:
+        job = self._jobs[job_of(claim)]
+        return Envelope(
+            delivery_id=claim.item,
+            job_id=job.id,
+            provider=job.provider,
+            operation=job.operation,
+            state=job.state,
+            result=await self._runtime.reads.result(job.id),
+            error=job.error,
+            external_id=job.external_id,
+            metadata=job.metadata,
+            created=job.created,
+            ended=job.ended,
+            attempt=claim.attempts + 1,
+        )
+
+
+def job_of(claim: Claim) -> str:
+    """The job that a delivery belongs to."""
+    return claim.item.rpartition("#")[0]

@@ -1,0 +1,174 @@
+"""Step 2: submitted jobs are asked for until they end (`tasks.poll`); an unfinished one gets its next countdown."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from worker import governor, pacing
+from worker.app import app
+from worker.errors import (
+    AnswerLost,
+    ExternalIdUnknown,
+    NotSent,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    ResultTooLarge,
+    Unauthorized,
+    Unavailable,
+    Unreadable,
+)
+from worker.jobs import Claim, JobError, JobState, Step
+from worker.outcomes import End, Outcome, Release, Retry, Wait, expired, failed
+from worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
+from worker.providers.exchange import Count, Exchange
+from worker.recorder import Recorder
+from worker.runtime import Runtime
+from worker.store import codec
+
+log = logging.getLogger(__name__)
+
+YOUNG = 60.0
+"""Seconds after the submit in which an unknown external id may yet become known."""
+
+
+@app.task(name="tasks.poll", ignore_result=True)
+def poll(lane: str, claims: list[Any]) -> None:
+    """Poll a batch of claimed jobs of one provider."""
+    app.runtime.run(lane, claims, Poll(app.runtime, lane))
+
+
+class Poll:
+    """The poll step for one batch of one provider."""
+
+    intent = False
+
+    def __init__(self, runtime: Runtime, lane: str) -> None:
+        self._runtime = runtime
+        self._policy = runtime.policies.of(lane)
+        self._settings = runtime.settings.poll
+        self._name = lane.partition(":")[2]
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
+        """Nothing precedes a poll."""
+        return claims
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+        """Ask for one job."""
+        exchange = self._runtime.exchange(Step.POLL)
+        try:
+            answer = await self._ask(claim, now, exchange)
+            outcome = self.learn(claim, now, exchange, answer)
+        except asyncio.CancelledError:
+            outcome = Release(claim.item, claim.fence)
+        except ProviderError as error:
+            outcome = self.decide(claim, now, exchange, error)
+        except Exception as error:
+            log.exception("poll-broken", extra={"job": claim.item, "provider": self._name})
+            outcome = self._again(claim, now, exchange, AnswerLost(f"{type(error).__name__}: {error}"))
+        return (outcome, *governor.aftermath(self._policy, claim, exchange))
+
+    def learn(self, claim: Claim, now: int, exchange: Exchange, answer: PollAnswer) -> Outcome:
+        """What an answer means for the job."""
+        counts = _counts(exchange)
+        match answer:
+            case Pending():
+                return self._wait(claim, now, counts, answer)
+            case Succeeded():
+                return self._succeeded(claim, counts, answer)
+            case Failed():
+                detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
+                error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
+                return failed(claim, error, **counts)
+
+    def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
+        """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
+        match error:
+            case RateLimited():
+                governor.slow_down(exchange, error)
+                return self._again(claim, now, exchange, error, attempt=0)
+            case ExternalIdUnknown() if now - claim.submitted > YOUNG * 1000:
+                return self._gone(claim, now, exchange, error)
+            case Rejected() | ResultTooLarge():
+                return failed(claim, JobError(error.code, str(error), error.detail), **_counts(exchange))
+            case NotSent() | AnswerLost() | Unavailable() | Unreadable() | Unauthorized() | ExternalIdUnknown():
+                return self._again(claim, now, exchange, error)
+            case _:
+                return self._again(claim, now, exchange, error)
+
+    async def _ask(self, claim: Claim, now: int, exchange: Exchange) -> PollAnswer:
+        registry = self._runtime.registry
+
+        async def params() -> Any:
+            (spec,) = await self._runtime.reads.specs([claim.item])
+            return registry.validate(self._name, claim.operation, spec.params if spec else {})
+
+        age = (now - claim.submitted) / 1000
+        waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
+        return await registry.get(self._name).poll(waiting, exchange)
+
+    def _wait(self, claim: Claim, now: int, counts: dict[str, int], answer: Pending) -> Outcome:
+        operation = self._operation(claim)
+        over = self._over(claim, now, operation)
+        if over:
+            return expired(claim, f"{over}; the provider's last status was {answer.status}", **counts)
+        countdown = pacing.poll_countdown(operation.poll_every, answer.poll_in)
+        return Wait(
+            claim.item,
+            claim.fence,
+            self._before_deadline(claim, now, countdown, operation),
+            answer.status,
+            answer.memo,
+            counts["polls"],
+            counts["fetches"],
+            answer.warning or "",
+        )
+
+    def _before_deadline(self, claim: Claim, now: int, countdown: float, operation: Operation) -> int:
+        """The countdown in milliseconds; a last poll comes at the deadline, if the provider's minimum allows."""
+        wanted = int(countdown * 1000)
+        left = claim.deadline - now if claim.deadline else wanted
+        return max(min(wanted, left), int(operation.poll_every * 1000))
+
+    def _succeeded(self, claim: Claim, counts: dict[str, int], answer: Succeeded) -> Outcome:
+        text = codec.encode(answer.result)
+        limit = self._runtime.settings.store.result_max
+        if len(text) > limit:
+            message = f"the result has {len(text)} bytes, more than the {limit} of OUTWAIT_STORE__RESULT_MAX"
+            return failed(claim, JobError(ResultTooLarge.code, message), **counts)
+        result = codec.blob(text, self._runtime.settings.store.compress_above)
+        return End(claim.item, claim.fence, JobState.SUCCEEDED, "", result, answer.status, 0, **counts)
+
+    def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
+        expiry = self._operation(claim).expiry
+        if expiry is not None and now - claim.submitted >= expiry * 1000:
+            return expired(claim, "the provider's id expired before the result was read", **_counts(exchange))
+        return failed(claim, JobError(error.code, str(error), error.detail), **_counts(exchange))
+
+    def _again(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError, *, attempt: int = 1) -> Outcome:
+        operation = self._operation(claim)
+        counts = _counts(exchange)
+        over = self._over(claim, now, operation)
+        if over:
+            return expired(claim, f"{over}; the last poll failed: {error}", **counts)
+        if claim.attempts + attempt >= self._settings.attempts:
+            told = JobError(error.code, f"gave up after {claim.attempts + attempt} failed polls: {error}", error.detail)
+            return failed(claim, told, **counts)
+        wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), operation.poll_every)
+        return Retry(claim.item, claim.fence, int(wait * 1000), f"{error.code}: {error}", attempt, 0, **counts)
+
+    def _operation(self, claim: Claim) -> Operation:
+        return self._runtime.registry.operation(self._name, claim.operation)
+
+    def _over(self, claim: Claim, now: int, operation: Operation) -> str:
+        """Why the job's time is over, or nothing."""
+        if claim.deadline and now >= claim.deadline:
+            return "the deadline passed"
+        if operation.expiry is not None and now - claim.submitted >= operation.expiry * 1000:
+            return "the provider's id expired"
+        return ""
+
+
+def _counts(exchange: Exchange) -> dict[str, int]:
+    return {"polls": exchange.ledger[Count.POLLS], "fetches": exchange.ledger[Count.FETCHES]}

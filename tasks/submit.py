@@ -1,0 +1,171 @@
+"""Step 1: jobs come in (`tasks.submit`) and are sent to their provider (`tasks.submit_due`).
+
+No provider takes an idempotency key, so: the intent is written under a fence, the request is sent, the external id is
+bound. Whatever breaks in between leaves the job uncertain, and the provider's policy decides.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from worker import governor, pacing
+from worker.app import StepTask, app
+from worker.errors import (
+    NotSent,
+    OutwaitError,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    Unauthorized,
+)
+from worker.intake import TASK, Sent
+from worker.jobs import Claim, JobError, JobState, Step, UncertainPolicy
+from worker.outcomes import Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
+from worker.providers.contract import Provider, Submission
+from worker.providers.exchange import Count, Exchange
+from worker.recorder import Recorder
+from worker.runtime import Runtime
+from worker.store.reads import Spec
+
+log = logging.getLogger(__name__)
+
+
+@app.task(name=TASK, bind=True, acks_late=True, ignore_result=True)
+def submit(self: StepTask, *args: Any, **kwargs: Any) -> None:
+    """The public contract, on brokers whose acknowledgements are real; on Redis the intake takes the message first."""
+    request = args[0] if args and not kwargs else kwargs
+    runtime = app.runtime
+    runtime.call(app.intake(runtime.connection).accept(Sent(self.request.id, request)))
+
+
+@app.task(name="tasks.submit_due", ignore_result=True)
+def submit_due(lane: str, claims: list[Any]) -> None:
+    """Submit a batch of claimed jobs of one provider."""
+    app.runtime.run(lane, claims, Submit(app.runtime, lane))
+
+
+class Submit:
+    """The submit step for one batch of one provider."""
+
+    intent = True
+
+    def __init__(self, runtime: Runtime, lane: str) -> None:
+        self._runtime = runtime
+        self._policy = runtime.policies.of(lane)
+        self._settings = runtime.settings.submit
+        self._name = lane.partition(":")[2]
+        self._specs: dict[str, Spec] = {}
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
+        """Sort out what must not be sent, read the parameters, and have a token ready before any intent is written."""
+        ready = []
+        specs = await self._runtime.reads.specs([claim.item for claim in claims])
+        for claim, spec in zip(claims, specs, strict=True):
+            verdict = self._verdict(claim, spec)
+            if spec is None or verdict is not None:
+                record.add(verdict or Release(claim.item, claim.fence))
+            else:
+                self._specs[claim.item] = spec
+                ready.append(claim)
+        return await self._with_token(ready, record)
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+        """Send one job."""
+        exchange = self._runtime.exchange(Step.SUBMIT)
+        if claim.deadline and now >= claim.deadline:
+            return (expired(claim, "the deadline passed before the job could be submitted"),)
+        try:
+            outcome = await self._send(claim, exchange)
+        except asyncio.CancelledError:
+            outcome = self._lost(claim, exchange, "the worker stopped before the answer came")
+        except ProviderError as error:
+            outcome = self.decide(claim, exchange, error)
+        except Exception as error:
+            log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
+            outcome = self._lost(claim, exchange, f"{type(error).__name__}: {error}")
+        return (outcome, *governor.aftermath(self._policy, claim, exchange))
+
+    def decide(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
+        """What an error means for a submit: retry only what certainly was not taken."""
+        if isinstance(error, RateLimited):
+            governor.slow_down(exchange, error)
+            return self._again(claim, exchange, error, attempt=0)
+        if isinstance(error, NotSent | Unauthorized) or error.status in self._provider.refused:
+            return self._again(claim, exchange, error, attempt=1)
+        if isinstance(error, Rejected) or error.status == 404:
+            return self._failed(claim, exchange, error)
+        return self._lost(claim, exchange, f"{error.code}: {error}")
+
+    @property
+    def _provider(self) -> Provider:
+        return self._runtime.registry.get(self._name)
+
+    async def _send(self, claim: Claim, exchange: Exchange) -> Outcome:
+        spec = self._specs[claim.item]
+        registry = self._runtime.registry
+        params = registry.validate(self._name, claim.operation, spec.params)
+        found = await self._provider.submit(Submission(claim.item, claim.operation, params), exchange)
+        operation = registry.operation(self._name, claim.operation)
+        first = operation.first_poll if found.first_poll is None else found.first_poll
+        self._runtime.events.submitted(claim.item, self._name, claim.operation, spec.params)
+        return Submitted(
+            claim.item,
+            claim.fence,
+            found.external_id,
+            found.memo,
+            int(pacing.poll_countdown(first) * 1000),
+            exchange.ledger[Count.SUBMITS],
+            exchange.ledger[Count.FETCHES],
+        )
+
+    def _verdict(self, claim: Claim, spec: Spec | None) -> Outcome | None:
+        """What ends or parks a claimed job without sending anything."""
+        if claim.state == JobState.UNCERTAIN:
+            return self._uncertain(claim)
+        if spec is None:
+            return failed(claim, JobError("lost_request", "the job's parameters are no longer in Redis"))
+        if claim.attempts >= self._settings.attempts:
+            return failed(claim, JobError("not_submitted", f"gave up after {claim.attempts} attempts to submit"))
+        try:
+            self._runtime.registry.get(self._name)
+            self._runtime.registry.validate(self._name, claim.operation, spec.params)
+        except OutwaitError as error:
+            return failed(claim, JobError(error.code, str(error)))
+        return None
+
+    def _uncertain(self, claim: Claim) -> Outcome:
+        match self._runtime.registry.limits(self._name).uncertain:
+            case UncertainPolicy.HOLD:
+                return Hold(claim.item, claim.fence, "submitted, perhaps: a person decides")
+            case UncertainPolicy.RESUBMIT:
+                return Retry(claim.item, claim.fence, 0, "uncertain: the provider's policy is to submit again")
+            case UncertainPolicy.FAIL:
+                return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
+
+    async def _with_token(self, claims: list[Claim], record: Recorder) -> list[Claim]:
+        if not claims:
+            return []
+        exchange = self._runtime.exchange(Step.SUBMIT)
+        try:
+            await self._provider.prepare(exchange)
+        except ProviderError as error:
+            record.add(*(self._again(claim, exchange, error, attempt=1) for claim in claims))
+            return []
+        return claims
+
+    def _again(self, claim: Claim, exchange: Exchange, error: ProviderError, *, attempt: int) -> Outcome:
+        if claim.attempts + attempt >= self._settings.attempts:
+            return self._failed(claim, exchange, error)
+        countdown = pacing.backoff(self._settings, claim.attempts, error.retry_after)
+        reason, sent = f"{error.code}: {error}", exchange.ledger[Count.SUBMITS]
+        return Retry(claim.item, claim.fence, int(countdown * 1000), reason, attempt, submits=sent)
+
+    def _failed(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
+        told = JobError(error.code, str(error), error.detail)
+        return failed(claim, told, submits=exchange.ledger[Count.SUBMITS])
+
+    def _lost(self, claim: Claim, exchange: Exchange, reason: str) -> Outcome:
+        if not exchange.ledger[Count.SUBMITS]:
+            return Retry(claim.item, claim.fence, int(pacing.backoff(self._settings, claim.attempts) * 1000), reason)
+        return Uncertain(claim.item, claim.fence, reason, exchange.ledger[Count.SUBMITS])

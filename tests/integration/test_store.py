@@ -1,0 +1,295 @@
+"""The store's scripts on a real server: what stands where, who may write, what a reader sees."""
+
+import asyncio
+
+import pytest
+
+from config.settings import Settings
+from worker.jobs import JobError, JobState
+from worker.outcomes import (
+    NO_FENCE,
+    Dead,
+    Delivered,
+    End,
+    Fanout,
+    Hold,
+    Outcome,
+    Redeliver,
+    Release,
+    Replay,
+    Retry,
+    Submitted,
+    Uncertain,
+    Wait,
+)
+from worker.store import codec
+from worker.store.connection import Connection
+from worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
+from worker.store.reads import Reads
+
+SUBMIT, POLL = "submit:unless", "poll:unless"
+POLICY = LanePolicy(batch=10, lease=60_000, cap=100)
+ONE = codec.blob(b"1", 1000)
+DELIVERIES = LanePolicy(batch=10, lease=60_000, cap=100, kind="delivery")
+SPEC = codec.blob(codec.encode({"params": {"query": "why?"}, "targets": ["crm"], "metadata": {"a": 1}}), 1000)
+
+
+@pytest.fixture
+def lanes(connection: Connection) -> Lanes:
+    return Lanes(connection)
+
+
+@pytest.fixture
+def reads(connection: Connection) -> Reads:
+    return Reads(connection)
+
+
+def job(job_id: str, digest: str = "d1", **fields: object) -> NewJob:
+    return NewJob(id=job_id, provider="unless", operation="query", digest=digest, spec=SPEC, **fields)
+
+
+async def begun(lanes: Lanes, lane: str, *, intent: bool = False, policy: LanePolicy = POLICY) -> tuple[str, int]:
+    (claim,) = await lanes.claim(lane, policy)
+    _, (fence,) = await lanes.begin(lane, policy, [(claim.item, claim.fence)], intent=intent)
+    assert fence > claim.fence
+    return claim.item, fence
+
+
+async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
+    (code,), _ = await lanes.record([outcome])
+    return code
+
+
+async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
+    await lanes.enqueue([job(job_id)])
+    item, fence = await begun(lanes, SUBMIT, intent=True)
+    assert await write(lanes, Submitted(item, fence, "x-1", "memo", countdown)) is Recorded.WRITTEN
+
+
+async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    await write(lanes, Wait(item, fence, 0, "PENDING"))
+    item, fence = await begun(lanes, POLL)
+    await write(lanes, End(item, fence, JobState.SUCCEEDED, "", codec.blob(b'{"answer":42}', 5), "DONE", polls=1, fetches=2))
+    item, fence = await begun(lanes, "callback")
+    await write(lanes, Fanout(item, fence, ("crm", "file:a.jsonl")))
+    for target in ("crm", "file:a.jsonl"):
+        item, fence = await begun(lanes, f"deliver:{target}", policy=DELIVERIES)
+        await write(lanes, Delivered(item, fence))
+
+    found = await reads.job("j1")
+    assert (found.state, found.external_id, found.provider_status) == (JobState.SUCCEEDED, "x-1", "DONE")
+    assert (found.ledger.submits, found.ledger.polls, found.ledger.fetches, found.ledger.deliveries) == (1, 2, 2, 2)
+    assert found.closed is not None
+    assert await reads.result("j1") == {"answer": 42}
+    assert [entry.event for entry in await reads.timeline("j1")] == [
+        "enqueued", "submitting", "submitted", "status", "status", "succeeded", "callback", "delivered", "delivered",
+        "closed",
+    ]  # fmt: skip
+    left = await reads.lanes(["submit:unless", "poll:unless", "callback", "deliver:crm"])
+    assert all(lane.waiting == lane.leased == 0 for lane in left)
+
+
+async def test_the_same_id_or_key_gives_the_same_job_and_another_request_conflicts(lanes: Lanes) -> None:
+    assert await lanes.enqueue([job("j1", key="k")]) == [(Enqueued.CREATED, "j1")]
+    assert await lanes.enqueue([job("j1", key="k")]) == [(Enqueued.SAME, "j1")]
+    assert await lanes.enqueue([job("j2", key="k")]) == [(Enqueued.SAME, "j1")]
+    assert await lanes.enqueue([job("j1", digest="d2")]) == [(Enqueued.CONFLICT, "j1")]
+    assert await lanes.enqueue([job("j3", digest="d2", key="k")]) == [(Enqueued.CONFLICT, "j1")]
+
+
+async def test_an_id_that_came_with_a_used_key_means_the_first_job(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1", key="k")])
+    await lanes.enqueue([job("j2", key="k")])
+    assert (await reads.job("j2")).id == "j1"
+    assert await reads.aliases(["j1"]) == [{"j2"}]
+
+
+async def test_a_claimed_job_is_nobody_elses(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1"), job("j2")])
+    first, second = await lanes.claim(SUBMIT, POLICY._replace(batch=1)), await lanes.claim(SUBMIT, POLICY)
+    assert [claim.item for claim in first + second] == ["j1", "j2"]
+    assert await lanes.claim(SUBMIT, POLICY) == []
+
+
+async def test_a_claim_is_good_for_one_run(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1")])
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    _, (first,) = await lanes.begin(SUBMIT, POLICY, [("j1", claim.fence)])
+    _, (second,) = await lanes.begin(SUBMIT, POLICY, [("j1", claim.fence)])
+    assert first > 0
+    assert second == 0
+
+
+async def test_an_outcome_counts_once_even_if_its_reply_was_lost(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    outcome = Wait(item, fence, 60_000, "PENDING")
+    assert await write(lanes, outcome) is Recorded.WRITTEN
+    assert await write(lanes, outcome) is Recorded.REFUSED
+    assert (await reads.job("j1")).ledger.polls == 1
+
+
+async def test_a_stale_worker_cannot_write(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    short = POLICY._replace(lease=1)
+    (stale,) = await lanes.claim(POLL, short)
+    await asyncio.sleep(0.01)
+    item, fence = await begun(lanes, POLL)
+    end = End(item, stale.fence, JobState.FAILED, JobError("x", "y").text())
+    assert await write(lanes, end) is Recorded.REFUSED
+    assert await write(lanes, Wait(item, fence, 0, "PENDING")) is Recorded.WRITTEN
+    assert (await reads.job("j1")).state is JobState.WAITING
+
+
+async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    short = POLICY._replace(lease=1)
+    (claim,) = await lanes.claim(SUBMIT, short)
+    await lanes.begin(SUBMIT, short, [("j1", claim.fence)], intent=True)
+    await asyncio.sleep(0.01)
+    (again,) = await lanes.claim(SUBMIT, POLICY)
+    assert again.state == JobState.UNCERTAIN
+    assert (await reads.job("j1")).state is JobState.UNCERTAIN
+
+
+async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    await lanes.claim(SUBMIT, POLICY._replace(lease=1))
+    await asyncio.sleep(0.01)
+    (again,) = await lanes.claim(SUBMIT, POLICY)
+    assert (again.state, again.attempts) == (JobState.QUEUED, 1)
+    assert (await reads.job("j1")).state is JobState.QUEUED
+
+
+async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    item, fence = await begun(lanes, SUBMIT, intent=True)
+    await write(lanes, Uncertain(item, fence, "connection reset"))
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    await write(lanes, Hold("j1", claim.fence, "a person decides"))
+    assert await lanes.claim(SUBMIT, POLICY) == []
+    found = await reads.job("j1")
+    assert (found.state, found.due) == (JobState.UNCERTAIN, None)
+    assert (await reads.lanes(["held:unless"]))[0].waiting == 1
+    assert await write(lanes, Retry("j1", NO_FENCE, 0, "a person says: submit again")) is Recorded.WRITTEN
+    assert len(await lanes.claim(SUBMIT, POLICY)) == 1
+
+
+async def test_only_the_first_end_counts(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    assert await write(lanes, End("j1", NO_FENCE, JobState.CANCELLED)) is Recorded.WRITTEN
+    assert await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED
+    assert (await reads.job("j1")).state is JobState.CANCELLED
+    assert await reads.result("j1") is None
+
+
+async def test_a_released_claim_is_due_at_once_and_spends_no_attempt(lanes: Lanes) -> None:
+    await waiting(lanes)
+    (claim,) = await lanes.claim(POLL, POLICY)
+    await write(lanes, Release(claim.item, claim.fence))
+    (again,) = await lanes.claim(POLL, POLICY)
+    assert again.attempts == 0
+
+
+async def test_a_countdown_is_kept(lanes: Lanes) -> None:
+    await waiting(lanes, countdown=60_000)
+    assert await lanes.claim(POLL, POLICY) == []
+    lane, wait = await lanes.look()
+    assert lane == []
+    assert wait is not None
+    assert 58 < wait <= 60
+
+
+async def test_the_cap_holds_back_what_is_over_it(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"j{n}") for n in range(5)])
+    capped = POLICY._replace(cap=3)
+    assert len(await lanes.claim(SUBMIT, capped)) == 3
+    assert await lanes.claim(SUBMIT, capped) == []
+
+
+async def test_a_rate_limit_is_never_exceeded_in_any_window(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"j{n}") for n in range(5)])
+    limited = POLICY._replace(group="unless", rate_limit=2, rate_window=300, lanes=(SUBMIT, POLL))
+    assert len(await lanes.claim(SUBMIT, limited)) == 2
+    assert await lanes.claim(SUBMIT, limited) == []
+    _, wait = await lanes.look()
+    assert wait is not None
+    assert 0.2 < wait <= 0.301
+    await asyncio.sleep(wait)
+    assert len(await lanes.claim(SUBMIT, limited)) == 2
+
+
+async def test_requests_in_flight_are_capped_over_all_lanes_of_the_group(lanes: Lanes) -> None:
+    await waiting(lanes)
+    await lanes.enqueue([job("j2"), job("j3")])
+    group = POLICY._replace(group="unless", in_flight=2, lanes=(SUBMIT, POLL))
+    assert len(await lanes.claim(POLL, group)) == 1
+    assert len(await lanes.claim(SUBMIT, group)) == 1
+
+
+async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE))
+    item, fence = await begun(lanes, "callback")
+    await write(lanes, Fanout(item, fence, ("crm",)))
+    error = JobError("delivery_failed", "no route").text()
+    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    await write(lanes, Redeliver(item, fence, 0, error))
+    (claim,) = await lanes.claim("deliver:crm", DELIVERIES)
+    assert claim.attempts == 1
+    await write(lanes, Dead(claim.item, claim.fence, error))
+    assert [one.error.message for one in await reads.dead() if one.error] == ["no route"]
+    assert (await reads.job("j1")).closed is not None
+    assert await write(lanes, Replay("j1#1", NO_FENCE)) is Recorded.WRITTEN
+    assert (await reads.job("j1")).closed is None
+    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    await write(lanes, Delivered(item, fence))
+    assert await reads.dead() == []
+    assert (await reads.job("j1")).ledger.submits == 1
+
+
+async def test_a_job_without_targets_is_closed_at_once(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1", error=JobError("invalid_request", "no such operation").text())])
+    item, fence = await begun(lanes, "callback")
+    await write(lanes, Fanout(item, fence, ()))
+    found = await reads.job("j1")
+    assert (found.state, found.closed is not None) == (JobState.FAILED, True)
+    assert found.error == JobError("invalid_request", "no such operation")
+
+
+async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(settings: Settings) -> None:
+    kept = settings.model_copy(update={"store": settings.store.model_copy(update={"retention": 0.001})})
+    connection = Connection(kept)
+    lanes = Lanes(connection)
+    await lanes.enqueue([job("j1", key="k"), job("j2", key="k")])
+    await lanes.record([End("j1", NO_FENCE, JobState.CANCELLED)])
+    item, fence = await begun(lanes, "callback")
+    await write(lanes, Fanout(item, fence, ("crm",)))
+    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    await write(lanes, Dead(item, fence, JobError("x", "y").text()))
+    await asyncio.sleep(0.01)
+    assert await lanes.purge() == 1
+    left = [key async for key in connection.redis.scan_iter(match=f"{connection.keys.root}*")]
+    assert sorted(left) == [connection.keys("LANES").encode(), connection.keys("PROVIDERS").encode()]
+    await connection.close()
+
+
+async def test_listing_pages_through_states_and_providers_newest_first(lanes: Lanes, reads: Reads) -> None:
+    for n in range(7):
+        await lanes.enqueue([job(f"j{n}")])
+    await lanes.record([End("j3", NO_FENCE, JobState.CANCELLED)])
+    seen, cursor = [], None
+    while True:
+        page = await reads.jobs(limit=3, cursor=cursor)
+        seen += [found.id for found in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert sorted(seen) == [f"j{n}" for n in range(7)]
+    assert [found.id for found in (await reads.jobs(state=JobState.CANCELLED)).jobs] == ["j3"]
+    assert (await reads.jobs(provider="elevateai")).jobs == []
+    assert (await reads.counts())["unless"]["cancelled"] == 1

@@ -1,0 +1,95 @@
+"""Turns what a producer asks for into a job, or says why it cannot be one. Every way in uses it."""
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from config.errors import explain
+from worker import targets
+from worker.errors import InvalidRequest, OutwaitError
+from worker.jobs import JOB_ID_PATTERN, JobError, JobRequest
+from worker.providers.registry import Registry
+from worker.store import codec
+from worker.store.lanes import NewJob
+
+UNKNOWN = "unknown"
+"""Provider and operation of a refused job that names none."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
+
+class Acceptance:
+    """The checks of one process.
+
+    Args:
+        registry: the providers, which validate parameters.
+        params_max: bytes of JSON that a request may have.
+        compress_above: bytes above which a request is compressed.
+    """
+
+    def __init__(self, registry: Registry, *, params_max: int, compress_above: int) -> None:
+        self._registry = registry
+        self._params_max = params_max
+        self._compress_above = compress_above
+
+    def request(self, raw: Any) -> JobRequest:
+        """Raises InvalidRequest for what does not follow the wire contract."""
+        try:
+            return JobRequest.model_validate(raw)
+        except ValidationError as error:
+            raise InvalidRequest(explain(error, prefix="")) from error
+
+    def job(self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0) -> NewJob:
+        """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest."""
+        if not re.match(JOB_ID_PATTERN, job_id):
+            raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
+        self._registry.validate(request.provider, request.operation, request.params)
+        named = [targets.canonical(targets.parse(target)) for target in request.targets]
+        spec = codec.encode({"params": request.params, "targets": named, "metadata": request.metadata})
+        if len(spec) > self._params_max:
+            raise InvalidRequest(
+                f"the request has {len(spec)} bytes, more than the {self._params_max} that OUTWAIT_STORE__PARAMS_MAX "
+                "allows: give large input by reference (a URL), or raise the setting"
+            )
+        deadline = request.deadline or self._registry.operation(request.provider, request.operation).deadline
+        return NewJob(
+            id=job_id,
+            provider=request.provider,
+            operation=request.operation,
+            digest=codec.digest(request),
+            spec=codec.blob(spec, self._compress_above),
+            key=request.idempotency_key or "",
+            deadline=int(deadline * 1000),
+            message=message,
+            countdown=max(0, int(countdown * 1000)),
+        )
+
+    def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
+        """A job that ends at once, failed, so that its producer can read why by its id."""
+        asked = raw if isinstance(raw, dict) else {}
+        spec = codec.encode({"params": {}, "targets": _usable(asked.get("targets")), "metadata": {}})
+        return NewJob(
+            id=job_id,
+            provider=_name(asked.get("provider")),
+            operation=_name(asked.get("operation")),
+            digest=f"refused-{codec.fingerprint(asked)}",
+            spec=codec.blob(spec, self._compress_above),
+            error=JobError(error.code, str(error)).text(),
+            message=message,
+        )
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
+
+
+def _usable(asked: Any) -> list[str]:
+    """The targets of a refused request that can be told of the refusal."""
+    found = []
+    for target in asked if isinstance(asked, list) else []:
+        try:
+            found.append(targets.canonical(targets.parse(str(target))))
+        except InvalidRequest:
+            continue
+    return found

@@ -1,0 +1,189 @@
+"""The Celery app, and the composition root of a worker process.
+
+Nothing is read at import: settings are loaded when Celery first asks for its configuration, the engine is built when a
+worker starts. Works as `outwait worker` and as `celery -A worker.app worker`.
+"""
+
+import logging
+from functools import cached_property
+from typing import Any
+
+from celery import Celery, Task, bootsteps, signals
+from celery.worker import state as worker_state
+from config.celery import celery_config
+
+from config.settings import Settings, load_settings
+from worker.accept import Acceptance
+from worker.clock import Clock, Ticking
+from worker.errors import StoreUnfit
+from worker.events import JobEvents
+from worker.intake import Intake
+from worker.jobs import Step
+from worker.policies import Policies, parts
+from worker.providers.registry import Registry, build
+from worker.runtime import Runtime
+from worker.store.connection import Connection
+from worker.store.health import require_fit
+from worker.store.inbox import Inbox
+from worker.store.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+EXIT_UNFIT = 78
+"""Exit code of a worker whose Redis would lose jobs (EX_CONFIG)."""
+
+TASKS = {
+    Step.SUBMIT: "tasks.submit_due",
+    Step.POLL: "tasks.poll",
+    Step.CALLBACK: "tasks.callback",
+    Step.DELIVER: "tasks.deliver",
+}
+"""The task of each step, by its wire name: nothing here imports tasks."""
+
+
+class StepTask(Task):  # type: ignore[misc] # Celery has no types
+    """A task of ours."""
+
+    def prepare(self) -> None:
+        """What must work before the worker takes its first job; called once at its start."""
+
+
+class Outwait(Celery):  # type: ignore[misc] # Celery has no types
+    """The Celery app with what a worker process shares."""
+
+    task_cls = StepTask
+    hostname = ""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of this process. Raises ConfigError."""
+        return load_settings()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The providers. Raises ConfigError."""
+        return build(self.settings.providers)
+
+    @cached_property
+    def events_of_jobs(self) -> JobEvents:
+        """Where job events go."""
+        return JobEvents(self, self.hostname, enabled=self.settings.events.jobs)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What steps share; built when a worker starts."""
+        return Runtime(self.settings, self.registry, self.events_of_jobs)
+
+    def send_claims(self, lane: str, claims: list[list[object]]) -> None:
+        """Hand a batch of claims to the task of its step."""
+        found = parts(lane)
+        if found is not None:
+            # argsrepr: Celery would otherwise build a printable copy of every claim.
+            self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=lane, kwargsrepr="{}")
+
+    def intake(self, connection: Connection) -> Intake:
+        """What turns producers' messages into jobs."""
+        store, own = self.settings.store, self.settings.intake
+        acceptance = Acceptance(self.registry, params_max=store.params_max, compress_above=store.compress_above)
+        lanes, inbox = Lanes(connection), Inbox(connection)
+        return Intake(lanes, inbox, acceptance, self.events_of_jobs, queue=own.queue, most=own.batch)
+
+
+app = Outwait("outwait", include=["tasks.submit", "tasks.poll", "tasks.callback", "tasks.deliver"])
+app.add_defaults(lambda: celery_config(app.settings))
+
+
+class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+    """Starts the clock and the intake with the worker, and ends them before it."""
+
+    requires = ("celery.worker.components:Timer",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._threads: list[Ticking] = []
+
+    def start(self, parent: Any) -> None:
+        """Build the engine and start its threads."""
+        app.hostname = parent.hostname
+        app.events_of_jobs.start()
+        runtime = app.runtime
+        for task in app.tasks.values():
+            if isinstance(task, StepTask):
+                task.prepare()
+        clock = Ticking("clock", self._clock, app.settings.worker.tick)
+        self._threads = [clock]
+        if app.settings.broker_is_redis:
+            self._threads.append(Ticking("intake", self._intake, app.settings.worker.tick))
+        runtime.on_due = lambda _lanes: clock.wake()
+        for thread in self._threads:
+            thread.start()
+        signals.worker_shutting_down.connect(self._stop_claiming, weak=False)
+
+    def stop(self, _parent: Any) -> None:
+        """Claim no more; finish or give back what is held."""
+        self._stop_claiming()
+        app.runtime.drain()
+
+    def terminate(self, parent: Any) -> None:
+        """Celery's cold shutdown: the same, so that nothing is left to the end of its lease without need."""
+        self.stop(parent)
+
+    def shutdown(self, _parent: Any) -> None:
+        """The last thing a worker does."""
+        app.runtime.close()
+        app.events_of_jobs.stop()
+
+    def _stop_claiming(self, **_signal: Any) -> None:
+        for thread in self._threads:
+            thread.stop()
+        self._threads = []
+
+    async def _clock(self) -> Any:
+        connection = Connection(app.settings)
+        policies = Policies(app.settings, app.registry)
+        clock = Clock(Lanes(connection), policies, app.send_claims)
+        fit = False
+
+        async def tick() -> float | None:
+            nonlocal fit
+            if not fit:
+                await _check(connection)
+                fit = True
+            return await clock.tick()
+
+        return tick, connection.close
+
+    async def _intake(self) -> Any:
+        connection = Connection(app.settings)
+        intake = app.intake(connection)
+
+        async def take() -> float | None:
+            return 0.0 if await intake.take() >= app.settings.intake.batch else None
+
+        return take, connection.close
+
+
+async def _check(connection: Connection) -> None:
+    try:
+        for finding in await require_fit(connection):
+            log.warning("redis", extra={"subject": finding.subject, "found": finding.message, "advice": finding.advice})
+    except StoreUnfit as error:
+        log.critical("redis-unfit", extra={"error": str(error)})
+        worker_state.should_stop = EXIT_UNFIT
+        raise
+
+
+app.steps["worker"].add(Engine)
+
+
+def worker_argv(settings: Settings, name: str = "outwait@%h") -> list[str]:
+    """Arguments for `app.worker_main`: the pool and the switches that the engine wants."""
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.worker.concurrency}",
+        f"--hostname={name}",
+        f"--loglevel={settings.log.level}",
+        "--without-gossip",
+        "--without-mingle",
+    ]

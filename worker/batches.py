@@ -1,0 +1,110 @@
+"""Runs one batch of claims on the process's loop: begin, run concurrently, renew leases, record as outcomes come."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from worker.errors import StoreUnavailable
+from worker.jobs import Claim
+from worker.outcomes import Outcome, Release, ReleaseDelivery
+from worker.policies import Policies
+from worker.recorder import Recorder
+from worker.store.lanes import LanePolicy, Lanes
+
+log = logging.getLogger(__name__)
+
+
+class StepRun(Protocol):
+    """One step of a batch of jobs."""
+
+    intent: bool
+    """Whether the intent is written before it runs: submits only."""
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
+        """What precedes the step and sends nothing for a job; the claims that go on. Others are recorded."""
+        ...
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+        """Do the step for one claim. `now` is Redis's time in milliseconds.
+
+        It never raises; cancelled at shutdown, it still says what became of the job.
+        """
+        ...
+
+
+class Batches:
+    """The batches of one process."""
+
+    def __init__(self, lanes: Lanes, policies: Policies, recorder: Recorder) -> None:
+        self._lanes = lanes
+        self._policies = policies
+        self._recorder = recorder
+        self._running: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def run(self, lane: str, claims: list[Claim], step: StepRun) -> None:
+        """Run a step for a batch of claims; returns when each outcome is in the store."""
+        policy = self._policies.of(lane)
+        if self._closing:
+            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+        else:
+            try:
+                await self._run(lane, policy, claims, step)
+            except StoreUnavailable as error:
+                # Nothing was begun: the leases end, and whoever claims these jobs next starts afresh.
+                log.warning("batch-not-begun", extra={"lane": lane, "claims": len(claims), "error": str(error)})
+        await self._recorder.flushed()
+
+    async def drain(self, grace: float) -> None:
+        """Finish what runs within `grace` seconds, stop the rest, and give back what comes later."""
+        self._closing = True
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=grace)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running))
+        await self._recorder.flushed()
+
+    async def _run(self, lane: str, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
+        claims = await step.prepare(claims, self._recorder)
+        if not claims:
+            return
+        items = [(claim.item, claim.fence) for claim in claims]
+        now, fences = await self._lanes.begin(lane, policy, items, intent=step.intent)
+        begun = [
+            msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
+        ]
+        if len(begun) < len(claims):
+            log.info("stale-claims", extra={"lane": lane, "dropped": len(claims) - len(begun)})
+        tasks = {asyncio.create_task(self._one(step, claim, now)): claim for claim in begun}
+        self._running |= tasks.keys()
+        renewing = asyncio.create_task(self._renew(lane, policy, tasks))
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            renewing.cancel()
+            self._running -= tasks.keys()
+
+    async def _one(self, step: StepRun, claim: Claim, now: int) -> None:
+        self._recorder.add(*await step.run(claim, now))
+
+    async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
+        while True:
+            await asyncio.sleep(policy.lease / 3000)
+            items = [(claim.item, claim.fence) for task, claim in tasks.items() if not task.done()]
+            try:
+                await self._lanes.renew(lane, policy, items)
+            except StoreUnavailable:
+                continue  # the recorder tells of the outage
+
+
+def give_back(claim: Claim, policy: LanePolicy) -> Outcome:
+    """The outcome of a claim that nothing was done with."""
+    if policy.kind == "delivery":
+        return ReleaseDelivery(claim.item, claim.fence)
+    return Release(claim.item, claim.fence)

@@ -1,0 +1,186 @@
+"""What producers and people do with jobs: enqueue, look, replay. The command line and the web edge use it."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from uuid import uuid4
+
+from config.settings import Settings
+from worker.accept import Acceptance
+from worker.errors import Conflict, InvalidRequest, JobNotFound, NotReplayable, RequestError
+from worker.jobs import Delivery, DeliveryState, Job, JobRequest, JobState, TimelineEntry
+from worker.outcomes import NO_FENCE, Replay
+from worker.policies import CALLBACK_LANE
+from worker.providers.registry import Registry, build
+from worker.store.connection import Connection
+from worker.store.health import Finding, findings
+from worker.store.inbox import Inbox, Parked
+from worker.store.lanes import Enqueued as Code
+from worker.store.lanes import Lanes, NewJob
+from worker.store.reads import LaneStatus, Page, Reads
+
+
+class Enqueued(NamedTuple):
+    """A job that the store has. `created` is False if it was there already."""
+
+    job_id: str
+    created: bool
+
+
+class Client:
+    """The jobs of one namespace; build and use it inside one event loop.
+
+    Args:
+        settings: where the store is.
+        registry: the providers, which validate parameters; built from the settings if not given.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+        self._settings = settings
+        self._connection = Connection(settings)
+        self._lanes = Lanes(self._connection)
+        self._reads = Reads(self._connection)
+        self._inbox = Inbox(self._connection)
+        self._acceptance = Acceptance(
+            registry or build(settings.providers),
+            params_max=settings.store.params_max,
+            compress_above=settings.store.compress_above,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def enqueue(self, request: JobRequest, *, job_id: str | None = None) -> Enqueued:
+        """Record a job. Raises InvalidRequest, Conflict or StoreUnavailable."""
+        (answer,) = await self.enqueue_many([(request, job_id)])
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
+    async def enqueue_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[Enqueued | RequestError]:
+        """Record jobs in one round trip; for each its id, or why it was refused. Raises StoreUnavailable."""
+        checked = [self._checked(request, job_id or str(uuid4())) for request, job_id in requests]
+        jobs = [job for job in checked if isinstance(job, NewJob)]
+        codes = iter(await self._lanes.enqueue(jobs) if jobs else [])
+        return [self._answer(job, *next(codes)) if isinstance(job, NewJob) else job for job in checked]
+
+    async def job(self, job_id: str) -> Job:
+        """The job as it stands. Raises JobNotFound."""
+        return await self._reads.job(job_id)
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        provider: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Jobs, newest first, created between `since` and `until` (seconds since 1970)."""
+        return await self._reads.jobs(
+            state=state, provider=provider, since=since, until=until, limit=limit, cursor=cursor
+        )
+
+    async def params(self, job_id: str) -> dict[str, Any]:
+        """What the producer asked for. Raises JobNotFound."""
+        (spec,) = await self._reads.specs([await self._reads.resolve(job_id)])
+        if spec is None:
+            raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
+        return spec.params
+
+    async def result(self, job_id: str) -> Any:
+        """The result as JSON data. Raises JobNotFound, or InvalidRequest while there is none."""
+        job = await self.job(job_id)
+        if not job.state.ended:
+            raise InvalidRequest(f"job {job_id} has not ended: it is {job.state}")
+        if job.state is not JobState.SUCCEEDED:
+            why = f"{job.error.code}: {job.error.message}" if job.error else "no reason recorded"
+            raise InvalidRequest(f"job {job_id} has no result: it {job.state} ({why})")
+        return await self._reads.result(job.id)
+
+    async def timeline(self, job_id: str) -> list[TimelineEntry]:
+        """What happened to a job, oldest first. Raises JobNotFound."""
+        return await self._reads.timeline((await self.job(job_id)).id)
+
+    async def deliveries(self, job_id: str) -> list[Delivery]:
+        """The job's deliveries. Raises JobNotFound."""
+        return await self._reads.deliveries((await self.job(job_id)).id)
+
+    async def dead(self, limit: int = 50) -> list[Delivery]:
+        """Dead deliveries, newest first."""
+        return await self._reads.dead(limit)
+
+    async def replay(self, job_id: str, target: str | None = None) -> int:
+        """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
+
+        Returns:
+            How many deliveries were made pending again.
+
+        Raises:
+            JobNotFound: no such job.
+            NotReplayable: nothing of it can be delivered again.
+        """
+        deliveries = await self.deliveries(job_id)
+        wanted = [one for one in deliveries if _replayable(one, target)]
+        if not wanted:
+            raise NotReplayable(_why_not(job_id, deliveries, target))
+        codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in wanted])
+        return sum(code > 0 for code in codes)
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs stand in each state, by provider."""
+        return await self._reads.counts()
+
+    async def lanes(self) -> list[LaneStatus]:
+        """What stands in each lane that has anything."""
+        named = await self._reads.active_lanes()
+        return await self._reads.lanes(sorted({CALLBACK_LANE, *named}))
+
+    async def parked(self, limit: int = 50) -> list[Parked]:
+        """Producers' messages that could be no job, newest first."""
+        return await self._inbox.parked(limit)
+
+    async def check(self) -> list[Finding]:
+        """Whether this Redis can be trusted. Raises StoreUnavailable."""
+        return await findings(self._connection)
+
+    def _checked(self, request: JobRequest, job_id: str) -> NewJob | RequestError:
+        try:
+            return self._acceptance.job(job_id, request)
+        except RequestError as error:
+            return error
+
+    @staticmethod
+    def _answer(job: NewJob, code: Code, job_id: str) -> Enqueued | RequestError:
+        match code:
+            case Code.CREATED:
+                return Enqueued(job_id, created=True)
+            case Code.SAME:
+                return Enqueued(job_id, created=False)
+            case Code.CONFLICT:
+                given = f"job id {job.id!r}" if job_id == job.id else f"idempotency key {job.key!r}"
+                return Conflict(f"{given} belongs to job {job_id}, which asks for something else; use a new one")
+
+
+def _replayable(delivery: Delivery, target: str | None) -> bool:
+    if target is None:
+        return delivery.state is DeliveryState.DEAD
+    return delivery.target == target and delivery.state is not DeliveryState.PENDING
+
+
+def _why_not(job_id: str, deliveries: Sequence[Delivery], target: str | None) -> str:
+    if not deliveries:
+        return f"job {job_id} has no deliveries: it has not ended yet, or it names no target and no route matches it"
+    states = ", ".join(f"{one.target} is {one.state}" for one in deliveries)
+    return (
+        f"job {job_id}: nothing to replay for {target}; {states}"
+        if target
+        else (f"job {job_id} has no dead delivery ({states}); name a target to repeat a delivered one")
+    )

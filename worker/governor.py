@@ -1,0 +1,32 @@
+"""What a step that is over tells the governor. The governor itself acts at claim time, in the claim script."""
+
+from worker.errors import RateLimited
+from worker.jobs import Claim
+from worker.outcomes import NO_FENCE, Outcome, Pause, Spent
+from worker.providers.exchange import Exchange
+from worker.store.lanes import LanePolicy
+
+UNTOLD_PAUSE = 30.0
+"""Seconds to be silent after a 429 that says nothing (RingCentral asks for at least 30)."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds that no answer can silence us longer than."""
+
+
+def slow_down(exchange: Exchange, error: RateLimited) -> None:
+    """The provider asked us to slow down: nothing at all is sent until then."""
+    wanted = UNTOLD_PAUSE if error.retry_after is None else error.retry_after
+    exchange.pause = min(max(exchange.pause or 0.0, wanted), LONGEST_PAUSE)
+
+
+def aftermath(policy: LanePolicy, claim: Claim, exchange: Exchange) -> tuple[Outcome, ...]:
+    """The requests that a step sent, and the pause that it was asked for."""
+    told: list[Outcome] = []
+    if exchange.pause:
+        reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
+        told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))
+    sent = exchange.ledger.total()
+    if policy.rate_limit and sent:
+        # `begin` raised the fence once; the claim's own fence names the request in the rate window.
+        told.append(Spent(policy.group, NO_FENCE, claim.item, claim.fence - 1, sent))
+    return tuple(told)

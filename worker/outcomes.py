@@ -1,0 +1,156 @@
+"""What a step learnt: a closed set. Each is one line for the store's record script, which alone changes a state.
+
+An outcome is encoded as `[verb, item, fence, …]` in the order of its fields. Countdowns and pauses are milliseconds.
+"""
+
+import msgspec
+
+from worker.jobs import Claim, JobError, JobState
+
+NO_FENCE = -1
+"""Fence of an outcome that no lease stands behind: a webhook, a person, a purge."""
+
+NOTHING = msgspec.Raw(b"\xa0")
+"""An empty msgpack string: no result."""
+
+
+class _Outcome(msgspec.Struct, frozen=True, array_like=True):
+    item: str
+    fence: int
+
+
+class Submitted(_Outcome, tag="submitted", frozen=True, array_like=True):
+    """The provider took the job; it waits for its first poll."""
+
+    external_id: str
+    memo: str
+    countdown: int
+    submits: int = 1
+    fetches: int = 0
+
+
+class Wait(_Outcome, tag="wait", frozen=True, array_like=True):
+    """Polled and not finished: no failure, no attempt spent."""
+
+    countdown: int
+    status: str
+    memo: str | None = None
+    polls: int = 1
+    fetches: int = 0
+    warning: str = ""
+
+
+class Retry(_Outcome, tag="retry", frozen=True, array_like=True):
+    """The step failed in a way that is safe to repeat. `attempt` is 0 where the job was only made to wait."""
+
+    countdown: int
+    reason: str
+    attempt: int = 1
+    submits: int = 0
+    polls: int = 0
+    fetches: int = 0
+
+
+class Release(_Outcome, tag="release", frozen=True, array_like=True):
+    """Given back untouched: due again now, no attempt spent."""
+
+
+class Uncertain(_Outcome, tag="uncertain", frozen=True, array_like=True):
+    """The request left, perhaps, and its answer is lost; the provider's policy is applied next."""
+
+    reason: str
+    submits: int = 1
+
+
+class Hold(_Outcome, tag="hold", frozen=True, array_like=True):
+    """Uncertain, and waiting for a person."""
+
+    reason: str
+
+
+class End(_Outcome, tag="end", frozen=True, array_like=True):
+    """The job's outcome: `state` is one of the four ends. `error` and `result` are JSON (`codec.blob`), or empty."""
+
+    state: str
+    error: str = ""
+    result: msgspec.Raw = NOTHING
+    status: str = ""
+    submits: int = 0
+    polls: int = 0
+    fetches: int = 0
+
+
+class Fanout(_Outcome, tag="fanout", frozen=True, array_like=True):
+    """One delivery for each target."""
+
+    targets: tuple[str, ...]
+
+
+class Delivered(_Outcome, tag="delivered", frozen=True, array_like=True):
+    """The handler took the result."""
+
+
+class Redeliver(_Outcome, tag="redeliver", frozen=True, array_like=True):
+    """The handler failed; another attempt follows."""
+
+    countdown: int
+    error: str
+
+
+class Dead(_Outcome, tag="dead", frozen=True, array_like=True):
+    """The delivery is given up; a person may replay it."""
+
+    error: str
+
+
+class ReleaseDelivery(_Outcome, tag="release-delivery", frozen=True, array_like=True):
+    """Given back untouched."""
+
+
+class Replay(_Outcome, tag="replay", frozen=True, array_like=True):
+    """Repeat a settled delivery."""
+
+
+class Pause(_Outcome, tag="pause", frozen=True, array_like=True):
+    """Nothing is sent to the rate group `item` for this long."""
+
+    pause: int
+    reason: str
+
+
+class Spent(_Outcome, tag="spent", frozen=True, array_like=True):
+    """A step of the limited rate group `item` is over: its `requests` count in the window from now."""
+
+    job_id: str
+    claim_fence: int
+    requests: int
+
+
+Outcome = (
+    Submitted
+    | Wait
+    | Retry
+    | Release
+    | Uncertain
+    | Hold
+    | End
+    | Fanout
+    | Delivered
+    | Redeliver
+    | Dead
+    | ReleaseDelivery
+    | Replay
+    | Pause
+    | Spent
+)
+
+
+def failed(claim: Claim, error: JobError, *, submits: int = 0, polls: int = 0, fetches: int = 0) -> End:
+    """The job ends as failed."""
+    return End(claim.item, claim.fence, JobState.FAILED, error.text(), NOTHING, "", submits, polls, fetches)
+
+
+def expired(claim: Claim, message: str, *, polls: int = 0, fetches: int = 0) -> End:
+    """The job ends as expired."""
+    told = JobError("expired", message).text()
+    return End(claim.item, claim.fence, JobState.EXPIRED, told, NOTHING, "", 0, polls, fetches)

@@ -1,0 +1,68 @@
+"""How each lane is claimed: from the settings of its step and the limits of its provider."""
+
+from config.settings import Settings, StepSettings
+from worker.jobs import Step
+from worker.providers.registry import Registry
+from worker.store.lanes import LanePolicy
+
+SMALL_BATCH = 16
+"""Deliveries in one batch: each brings its whole result into memory."""
+
+CALLBACK_LANE = "callback"
+
+
+def lane_of(step: Step, name: str) -> str:
+    """The lane of a provider's or a handler's step."""
+    return CALLBACK_LANE if step is Step.CALLBACK else f"{step}:{name}"
+
+
+def parts(lane: str) -> tuple[Step, str] | None:
+    """The step and the provider or handler of a lane; None for jobs held for a person, which no step takes."""
+    step, _, name = lane.partition(":")
+    return None if step == "held" else (Step(step), name)
+
+
+class Policies:
+    """The policies of one process, worked out once a lane."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._known: dict[str, LanePolicy] = {}
+
+    def of(self, lane: str) -> LanePolicy:
+        """The policy of a lane."""
+        if lane not in self._known:
+            self._known[lane] = self._build(lane)
+        return self._known[lane]
+
+    def step(self, step: Step) -> StepSettings:
+        """The settings of a step."""
+        found: StepSettings = getattr(self._settings, step)
+        return found
+
+    def _build(self, lane: str) -> LanePolicy:
+        found = parts(lane)
+        if found is None:
+            raise ValueError(f"no step takes jobs from {lane}")
+        step, name = found
+        own = self.step(step)
+        batch = self._settings.worker.batch
+        lease = int(own.lease * 1000)
+        match step:
+            case Step.SUBMIT | Step.POLL:
+                limits = self._registry.limits(name)
+                return LanePolicy(
+                    batch,
+                    lease,
+                    own.cap,
+                    group=name,
+                    rate_limit=limits.rate_limit or 0,
+                    rate_window=int(limits.rate_window * 1000),
+                    in_flight=limits.in_flight or 0,
+                    lanes=(lane_of(Step.SUBMIT, name), lane_of(Step.POLL, name)),
+                )
+            case Step.CALLBACK:
+                return LanePolicy(batch, lease, own.cap)
+            case Step.DELIVER:
+                return LanePolicy(min(batch, SMALL_BATCH), lease, own.cap, kind="delivery")

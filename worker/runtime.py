@@ -1,0 +1,100 @@
+"""What the steps of one worker process share: an event loop in a thread, the store, the connections, the providers.
+
+Built once, by the Celery app (`worker.app`), in the process that runs the steps.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from config.settings import Settings
+from worker.batches import Batches, StepRun
+from worker.events import JobEvents
+from worker.http import Http
+from worker.jobs import Claim, Step
+from worker.policies import Policies
+from worker.providers.exchange import Exchange
+from worker.providers.registry import Registry
+from worker.recorder import Recorder
+from worker.store.connection import Connection
+from worker.store.lanes import Lanes
+from worker.store.reads import Reads
+from worker.store.streams import Streams
+from worker.store.tokens import Tokens
+
+T = TypeVar("T")
+
+
+class Runtime:
+    """Shared parts of one process.
+
+    Args:
+        settings: this process's settings.
+        registry: the providers.
+        events: where job events go.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, events: JobEvents) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.events = events
+        self.policies = Policies(settings, registry)
+        self.on_due: Callable[[list[str]], None] = lambda _lanes: None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="outwait-steps", daemon=True)
+        self._thread.start()
+        self.call(self._open())
+
+    async def _open(self) -> None:
+        self.connection = Connection(self.settings)
+        self.reads = Reads(self.connection)
+        self.tokens = Tokens(self.connection)
+        self.streams = Streams(self.connection)
+        self.http = Http(body_max=self.settings.store.result_max)
+        lanes = Lanes(self.connection)
+        self.recorder = Recorder(lanes, self._due)
+        self.batches = Batches(lanes, self.policies, self.recorder)
+
+    def _due(self, lanes: list[str]) -> None:
+        self.on_due(lanes)
+
+    def exchange(self, step: Step) -> Exchange:
+        """A new conversation with a provider, for one step of one job."""
+        return Exchange(self.http, self.tokens, self.policies.step(step).time_limit)
+
+    def run(self, lane: str, claims: Sequence[Any], step: StepRun) -> None:
+        """Run a batch from one of Celery's threads.
+
+        Returns when the batch is recorded, or after `worker.handoff` seconds: slow answers then go on without
+        holding the thread, so that other lanes get it.
+        """
+        batch = self.batches.run(lane, msgspec.convert(claims, list[Claim]), step)
+        future = asyncio.run_coroutine_threadsafe(batch, self._loop)
+        try:
+            future.result(self.settings.worker.handoff)
+        except TimeoutError:
+            if future.done():
+                raise
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def drain(self) -> None:
+        """Finish or give back what is held, within the grace time."""
+        self.call(self.batches.drain(self.settings.worker.grace))
+
+    def close(self) -> None:
+        """Write what is left, close the connections and end the loop."""
+        self.call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        await self.recorder.flushed()
+        await self.http.close()
+        await self.connection.close()

@@ -1,0 +1,53 @@
+"""How requests, results and errors are written: JSON, deflated when large."""
+
+import hashlib
+import zlib
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+
+from worker.jobs import JobError, JobRequest
+
+_DEFLATED = b"x"  # first byte of every zlib stream; no JSON text begins with it
+
+
+def blob(text: bytes, above: int) -> msgspec.Raw:
+    """Text for a script, deflated if longer than `above` bytes.
+
+    It travels as a msgpack string: Redis's msgpack knows no binary type, and Lua's strings are bytes anyway.
+    """
+    data = zlib.compress(text, 6) if len(text) > above else text
+    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
+
+
+def inflate(stored: bytes) -> bytes:
+    """Undo the deflating of `blob`."""
+    return zlib.decompress(stored) if stored[:1] == _DEFLATED else stored
+
+
+def encode(value: Any) -> bytes:
+    """JSON text of plain data."""
+    return msgspec.json.encode(value)
+
+
+def decode(stored: bytes) -> Any:
+    """Plain data of stored JSON."""
+    return msgspec.json.decode(inflate(stored))
+
+
+def decode_error(stored: bytes) -> JobError:
+    """A stored error."""
+    return msgspec.json.decode(stored, type=JobError)
+
+
+def digest(request: JobRequest) -> str:
+    """What makes two requests the same: everything but the idempotency key."""
+    same = (request.provider, request.operation, request.params, request.targets, request.metadata, request.deadline)
+    return fingerprint(same)
+
+
+def fingerprint(value: Any) -> str:
+    """96 bits of plain data's hash, printable. The order of keys does not matter."""
+    text = msgspec.json.encode(value, order="deterministic")
+    return b64encode(hashlib.blake2b(text, digest_size=12).digest()).decode()

@@ -1,0 +1,53 @@
+"""One event loop's connections to the store, and the one place where Redis's errors become ours."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from config.settings import Settings
+from worker.errors import StoreUnavailable
+from worker.store.keys import Keys
+from worker.store.scripts import Scripts
+
+HEALTH_CHECK = 10
+"""Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
+
+
+class Connection:
+    """Redis, the key names and the scripts, for one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.redis_url.get_secret_value()
+        local = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        # redis-py's types know neither bytes-only replies nor its own pipelines.
+        self.redis: Any = Redis.from_url(
+            url,
+            socket_timeout=settings.store.timeout,
+            socket_connect_timeout=min(5.0, settings.store.timeout),
+            health_check_interval=HEALTH_CHECK,
+            **local,
+        )
+        self.scripts = Scripts(self.redis, self.keys)
+        self._where = urlsplit(url).hostname or urlsplit(url).path
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[None]:
+        """Raises StoreUnavailable in place of Redis's own connection errors."""
+        try:
+            yield
+        except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
+            raise StoreUnavailable(
+                f"Redis at {self._where} does not answer ({error}); check OUTWAIT_REDIS_URL and that it runs"
+            ) from error
+        except (exceptions.ReadOnlyError, exceptions.OutOfMemoryError) as error:
+            raise StoreUnavailable(f"Redis at {self._where} cannot write: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections of this loop."""
+        await self.redis.aclose()

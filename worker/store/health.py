@@ -1,0 +1,110 @@
+"""Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
+
+import time
+from typing import Literal, NamedTuple
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from worker.errors import StoreUnfit
+from worker.store.connection import Connection
+
+OLDEST = (6, 2)
+"""ZADD LT/GT and RPOP with a count came with Redis 6.2."""
+
+CLOCK_OFFSET = 2.0
+"""Seconds between our clock and Redis's above which a person should know (leases use Redis's clock alone)."""
+
+
+class Finding(NamedTuple):
+    """One thing looked at, and what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    subject: str
+    message: str
+    advice: str = ""
+
+
+async def findings(connection: Connection) -> list[Finding]:
+    """Look at the store's Redis. Raises StoreUnavailable."""
+    async with connection.translated():
+        info = await connection.redis.info()
+        second, micro = await connection.redis.time()
+        fsync = await _config(connection, "appendfsync")
+    strict = connection.settings.store.strict
+    return [_version(info), _eviction(info), _durability(info, fsync, strict=strict), _clock(second + micro / 1e6)]
+
+
+async def require_fit(connection: Connection) -> list[Finding]:
+    """Look, and refuse what would lose jobs. Raises StoreUnfit or StoreUnavailable; gives back the warnings."""
+    found = await findings(connection)
+    errors = [finding for finding in found if finding.level == "error"]
+    if errors:
+        raise StoreUnfit("\n".join(f"{one.subject}: {one.message}. {one.advice}" for one in errors))
+    return [finding for finding in found if finding.level == "warning"]
+
+
+def _version(info: dict[str, object]) -> Finding:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    text = str(info.get("redis_version", "0.0"))
+    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if version < OLDEST:
+        return Finding("error", "version", f"Redis {text} is too old", "Use Redis 6.2 or newer, or Valkey.")
+    return Finding("ok", "version", f"{name} {info.get('valkey_version', text)}")
+
+
+def _eviction(info: dict[str, object]) -> Finding:
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction" and int(str(info.get("maxmemory", 0))) > 0:
+        return Finding(
+            "error",
+            "maxmemory-policy",
+            f"Redis may evict keys ({policy}), and every key is a job",
+            "Set maxmemory-policy noeviction, or give Outwait a Redis of its own.",
+        )
+    if policy != "noeviction":
+        return Finding(
+            "warning",
+            "maxmemory-policy",
+            f"{policy}, harmless only while maxmemory is 0",
+            "Set maxmemory-policy noeviction.",
+        )
+    return Finding("ok", "maxmemory-policy", "noeviction")
+
+
+def _durability(info: dict[str, object], fsync: str | None, *, strict: bool) -> Finding:
+    if not int(str(info.get("aof_enabled", 0))):
+        level: Literal["warning", "error"] = "error" if strict else "warning"
+        return Finding(
+            level,
+            "appendonly",
+            "no append-only file: a crash of Redis loses minutes of jobs",
+            "Set appendonly yes (and appendfsync always where no second may be lost).",
+        )
+    if strict and fsync != "always":
+        return Finding(
+            "error",
+            "appendfsync",
+            f"{fsync or 'unknown'}, but OUTWAIT_STORE__STRICT asks for always",
+            "Set appendfsync always, or unset OUTWAIT_STORE__STRICT.",
+        )
+    return Finding("ok", "appendonly", f"yes, appendfsync {fsync or 'unknown (CONFIG is not permitted)'}")
+
+
+def _clock(theirs: float) -> Finding:
+    offset = time.time() - theirs
+    if abs(offset) > CLOCK_OFFSET:
+        return Finding(
+            "warning",
+            "clock",
+            f"this machine is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} Redis's",
+            "Nothing is lost (countdowns and leases use Redis's clock), but logs disagree: set up NTP.",
+        )
+    return Finding("ok", "clock", f"{abs(offset) * 1000:.0f} ms from Redis's")
+
+
+async def _config(connection: Connection, name: str) -> str | None:
+    try:
+        found = await connection.redis.config_get(name)
+    except (NoPermissionError, ResponseError):
+        return None
+    return str(found.get(name)) if found else None

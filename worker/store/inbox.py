@@ -1,0 +1,59 @@
+"""Takes producers' messages out of their queue without losing one: leased first, gone only when they are jobs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from worker.store.connection import Connection
+
+REFUSED_KEPT = 1000
+"""Messages without a usable id that are kept for a person to look at."""
+
+
+class Taken(NamedTuple):
+    """A message taken in: its name in the leased set, and its bytes as kombu wrote them."""
+
+    name: str
+    body: bytes
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """A message that can be no job: when (seconds since 1970), why, and its text, shortened."""
+
+    at: float
+    reason: str
+    message: str
+
+
+class Inbox:
+    """Producers' queue of one namespace, for one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lease = int(connection.settings.intake.lease * 1000)
+
+    async def take(self, queues: Sequence[str], most: int) -> list[Taken]:
+        """Lease messages; those whose lease ended come again."""
+        async with self._connection.translated():
+            flat = await self._connection.scripts.run("take_in", most, self._lease, keys=queues)
+        return [Taken(name.decode(), body) for name, body in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def park(self, taken: Taken, reason: str) -> None:
+        """Put a message aside that can be no job."""
+        async with self._connection.translated():
+            second, _ = await self._connection.redis.time()
+            text = msgspec.json.encode(Parked(second, reason, taken.body[:4000].decode(errors="replace")))
+            await self._connection.scripts.run("park", taken.name, text, REFUSED_KEPT)
+
+    async def parked(self, limit: int = 50) -> list[Parked]:
+        """Messages put aside, newest first."""
+        key = self._connection.keys("IN_REFUSED")
+        async with self._connection.translated():
+            rows = await self._connection.redis.lrange(key, 0, limit - 1)
+        return [msgspec.json.decode(row, type=Parked) for row in rows]
+
+    async def waiting(self, queues: Sequence[str]) -> int:
+        """Messages that nobody has taken yet."""
+        async with self._connection.translated():
+            return sum([await self._connection.redis.llen(queue) for queue in queues])

@@ -1,0 +1,77 @@
+"""Every key of the store: its name, type, fields and life. The scripts get their names from here too.
+
+All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Redis's clock.
+
+| key           | type   | holds                                                                        | until    |
+|---------------|--------|------------------------------------------------------------------------------|----------|
+| j:JOB         | hash   | the job, fields below; values under 65 bytes, so that it stays small         | purge    |
+| s:JOB         | string | params, targets, metadata as JSON; deflated when large                       | purge    |
+| r:JOB         | string | the result as JSON; deflated when large                                      | purge    |
+| t:JOB         | list   | the timeline: "milliseconds event detail"                                    | purge    |
+| e:JOB         | string | the job's error as JSON                                                      | purge    |
+| d:JOB#N       | hash   | delivery N: f fence, st state, tg target, a attempts, e error                | purge    |
+| al:JOB        | string | the job that this id means: an idempotency key was used again                | retention|
+| as:JOB        | set    | the ids that mean this job                                                   | purge    |
+| k:KEY         | string | job id of an idempotency key                                                 | purge    |
+| due:LANE      | zset   | job or delivery id -> when it is due                                         |          |
+| leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
+| lanes         | zset   | lane -> when somebody must look at it next                                   |          |
+| ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
+| providers     | set    | providers that have jobs                                                     |          |
+| closed        | zset   | job id -> when it is purged                                                  |          |
+| dead          | zset   | delivery id -> when it died                                                  |          |
+| rate:GROUP    | zset   | request -> when it was sent, for one rate window                             |          |
+| pause:GROUP   | string | nothing is sent before its end; expires by itself                            |          |
+| token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
+| in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
+| in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
+| in:seq        | string | counter that names taken-in messages                                         |          |
+
+Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
+request, f fence, ln lane, x external id, m memo, su submitted, en ended, cl closed, a attempts, ps provider's status,
+i intent (when a submit was about to leave), od open deliveries, dn deliveries made; the ledger: ns submits, np polls,
+nf fetches, nw webhooks, nd delivery attempts.
+"""
+
+_PREFIXES = {
+    "JOB": "j:",
+    "SPEC": "s:",
+    "RESULT": "r:",
+    "TIMELINE": "t:",
+    "ERROR": "e:",
+    "DELIVERY": "d:",
+    "ALIAS": "al:",
+    "ALIASES": "as:",
+    "IDEMPOTENCY": "k:",
+    "DUE": "due:",
+    "LEASED": "leased:",
+    "LANES": "lanes",
+    "INDEX": "ix:",
+    "PROVIDERS": "providers",
+    "CLOSED": "closed",
+    "DEAD": "dead",
+    "RATE": "rate:",
+    "PAUSE": "pause:",
+    "TOKEN": "token:",
+    "LOCK": "lock:",
+    "IN_LEASED": "in:leased",
+    "IN_MESSAGES": "in:messages",
+    "IN_REFUSED": "in:refused",
+    "IN_SEQ": "in:seq",
+}
+
+
+class Keys:
+    """Key names of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.root = f"{{{namespace}}}:"
+        self._names = {name: self.root + part for name, part in _PREFIXES.items()}
+
+    def __call__(self, name: str, *parts: str) -> str:
+        """The key called `name` in the table above, for a job, lane, group …"""
+        return self._names[name] + ":".join(parts)
+
+    def lua(self) -> str:
+        """The same names as Lua constants, put in front of every script."""
+        return "".join(f'local {name} = "{key}"\n' for name, key in self._names.items())

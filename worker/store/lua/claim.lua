@@ -1,0 +1,99 @@
+-- Lease due items of one lane, as many as may go now. First puts back what outlived its lease.
+-- ARGV     1 lane, 2 most items, 3 lease ms, 4 cap on the lane's leases, 5 'job' or 'delivery',
+--          6 rate group or '', 7 requests in a window (0: no limit), 8 window ms, 9 requests in flight (0: no limit),
+--          10… the group's lanes
+-- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
+--          submitted, deadline, provider status}; a delivery's has item, fence and attempts
+-- States   queued -> uncertain, for a submit whose lease ended after its request may have left
+local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local due, leased = DUE .. lane, LEASED .. lane
+local hash = kind == 'job' and JOB or DELIVERY
+
+local function put_back()
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, most)) do
+    redis.call('ZREM', leased, item)
+    local key = hash .. item
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('HINCRBY', key, 'a', 1)
+      redis.call('ZADD', due, now, item)
+      local job = string.match(item, '^[^#]+')
+      note(job, 'lease-ended', lane)
+      if kind == 'job' and redis.call('HGET', key, 'i') then
+        local has = redis.call('HMGET', key, 'p', 'st', 'c')
+        redis.call('HDEL', key, 'i')
+        redis.call('HINCRBY', key, 'ns', 1)
+        set_state(item, has[1], has[2], 'uncertain', has[3])
+        note(item, 'uncertain', 'the worker was lost after the request may have left')
+      end
+    end
+  end
+end
+
+-- How many may go now, and when to look again if that is fewer than are due.
+local function allowance()
+  local many, look = most, nil
+  local room = cap - redis.call('ZCARD', leased)
+  if room < many then many, look = room, now + 50 end
+  if group == '' then return many, look end
+  local pause = redis.call('PTTL', PAUSE .. group)
+  if pause > 0 then return 0, now + pause end
+  if in_flight > 0 then
+    local busy = 0
+    for i = 10, #ARGV do busy = busy + redis.call('ZCARD', LEASED .. ARGV[i]) end
+    if in_flight - busy < many then many, look = in_flight - busy, now + 50 end
+  end
+  if limit > 0 then
+    local rate = RATE .. group
+    redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - window)
+    local free = limit - redis.call('ZCARD', rate)
+    if free < many then
+      many = free
+      local oldest = redis.call('ZRANGE', rate, 0, 0, 'WITHSCORES')
+      look = oldest[2] and oldest[2] + window + 1 or now + 50
+    end
+  end
+  return math.max(many, 0), look
+end
+
+local function read(item, fence)
+  if kind ~= 'job' then
+    return {item, fence, '', '', '', '', '', tonumber(redis.call('HGET', DELIVERY .. item, 'a') or 0)}
+  end
+  local has = redis.call('HMGET', JOB .. item, 'p', 'op', 'x', 'm', 'st', 'a', 'c', 'su', 'dl', 'ps')
+  return {item, fence, has[1], has[2], has[3] or '', has[4] or '', has[5], tonumber(has[6] or 0), tonumber(has[7]),
+          tonumber(has[8] or 0), tonumber(has[9] or 0), has[10] or ''}
+end
+
+put_back()
+local many, look = allowance()
+local claims, stamps, moved = {}, {}, {}
+local ends = now + lease
+if many > 0 then
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, many)) do
+    moved[#moved + 1] = item
+    if redis.call('EXISTS', hash .. item) == 1 then
+      local fence = redis.call('HINCRBY', hash .. item, 'f', 1)
+      claims[#claims + 1] = read(item, fence)
+      stamps[#stamps + 1] = ends
+      stamps[#stamps + 1] = item
+      if limit > 0 then redis.call('ZADD', RATE .. group, now, item .. ':' .. fence) end
+    end
+  end
+end
+if #moved > 0 then redis.call('ZREM', due, unpack(moved)) end
+if #stamps > 0 then redis.call('ZADD', leased, unpack(stamps)) end
+if limit > 0 then redis.call('PEXPIRE', RATE .. group, window) end
+
+-- When this lane must be looked at next: work left over, the next countdown, or the next lease that may end.
+local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+local ending = redis.call('ZRANGE', leased, 0, 0, 'WITHSCORES')
+local at = first[2] and tonumber(first[2])
+if at and at <= now then at = look or now end
+if ending[2] and (not at or tonumber(ending[2]) < at) then at = tonumber(ending[2]) end
+if at and at ~= math.huge then
+  redis.call('ZADD', LANES, at, lane)
+else
+  redis.call('ZREM', LANES, lane)
+end
+return cmsgpack.pack(claims)

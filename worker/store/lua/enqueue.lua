@@ -1,0 +1,65 @@
+-- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
+-- ARGV[1]  msgpack array of {id, provider, operation, digest, spec, key, deadline, error, message, countdown}
+--          key: idempotency key or ''; deadline: ms from now or 0; error: JSON of a refusal or '' (the job then is
+--          failed from the start); message: taken-in message that this job came in, or ''; countdown: ms until its submit
+-- ARGV[2]  ms that an alias of a job is kept
+-- Returns  array of {code, job id}: 1 created, 2 the same job, 3 conflict
+-- States   (none) -> queued | failed
+local answers = {}
+
+local function existing(id, key)
+  local alias = redis.call('GET', ALIAS .. id)
+  local job = alias or id
+  local digest = redis.call('HGET', JOB .. job, 'dg')
+  if digest then return job, digest end
+  if key == '' then return nil end
+  job = redis.call('GET', IDEMPOTENCY .. key)
+  if not job then return nil end
+  return job, redis.call('HGET', JOB .. job, 'dg')
+end
+
+local function create(id, provider, operation, digest, spec, key, deadline, error, countdown)
+  local state, lane = 'queued', 'submit:' .. provider
+  if error ~= '' then state, lane = 'failed', 'callback' end
+  redis.call('HSET', JOB .. id, 'p', provider, 'op', operation, 'st', state, 'c', now, 'dg', digest, 'f', 0, 'ln', lane)
+  if deadline > 0 then redis.call('HSET', JOB .. id, 'dl', now + deadline) end
+  redis.call('SET', SPEC .. id, spec)
+  if key ~= '' then
+    redis.call('HSET', JOB .. id, 'ik', key)
+    redis.call('SET', IDEMPOTENCY .. key, id)
+  end
+  redis.call('ZADD', INDEX .. provider .. ':' .. state, now, id)
+  redis.call('SADD', PROVIDERS, provider)
+  if error ~= '' then
+    redis.call('SET', ERROR .. id, error)
+    redis.call('HSET', JOB .. id, 'en', now)
+    note(id, 'refused', error)
+  else
+    note(id, 'enqueued')
+  end
+  make_due(lane, id, now + countdown)
+end
+
+for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local id, provider, operation, digest, spec, key, deadline, error, message, countdown = unpack(entry)
+  local job, known = existing(id, key)
+  if not known then
+    create(id, provider, operation, digest, spec, key, deadline, error, countdown)
+    answers[i] = {1, id}
+  elseif known == digest then
+    if job ~= id then
+      redis.call('SET', ALIAS .. id, job, 'PX', ARGV[2])
+      redis.call('SADD', ALIASES .. job, id)
+    end
+    answers[i] = {2, job}
+  else
+    if job == id then note(job, 'conflict', 'another request came under this id and was refused') end
+    answers[i] = {3, job}
+  end
+  -- A conflict's message stays leased: the caller records the refusal under the message's own id next.
+  if message ~= '' and (answers[i][1] ~= 3 or job == id) then
+    redis.call('ZREM', IN_LEASED, message)
+    redis.call('HDEL', IN_MESSAGES, message)
+  end
+end
+return cmsgpack.pack(answers)

@@ -1,0 +1,31 @@
+-- Put in front of every script, after the key names of keys.py. All times are milliseconds of Redis's own clock.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local TIMELINE_MAX = 200
+
+-- Append to a job's timeline; the newest entries are kept.
+local function note(job, event, detail)
+  local line = string.format('%.0f %s', now, event)
+  if detail and detail ~= '' then line = line .. ' ' .. string.sub(detail, 1, 300) end
+  if redis.call('RPUSH', TIMELINE .. job, line) > TIMELINE_MAX then
+    redis.call('LTRIM', TIMELINE .. job, -TIMELINE_MAX, -1)
+  end
+end
+
+-- Make an item due in a lane, and have somebody look there in time.
+local function make_due(lane, item, at)
+  redis.call('ZADD', DUE .. lane, at, item)
+  redis.call('ZADD', LANES, 'LT', at, lane)
+end
+
+-- Take an item out of the one place where it stands.
+local function take_out(lane, item)
+  if redis.call('ZREM', LEASED .. lane, item) == 0 then redis.call('ZREM', DUE .. lane, item) end
+end
+
+-- Change a job's state and its place in the listing together.
+local function set_state(job, provider, from, to, created)
+  redis.call('HSET', JOB .. job, 'st', to)
+  redis.call('ZREM', INDEX .. provider .. ':' .. from, job)
+  redis.call('ZADD', INDEX .. provider .. ':' .. to, created, job)
+end

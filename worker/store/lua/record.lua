@@ -1,0 +1,245 @@
+-- Write outcomes: the only place where a job or a delivery changes state (worker/outcomes.py has the same closed set).
+-- ARGV     1 msgpack array of outcomes {verb, item, fence, …}, 2 ms that a closed job is kept
+-- Returns  {array of codes, array of lanes with work due now}
+--          codes: 1 written, 0 refused (stale fence, or the job has ended), -1 unknown
+-- States   queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends
+local retention = tonumber(ARGV[2])
+local OPEN = {queued = true, waiting = true, uncertain = true}
+local busy = {}
+
+-- The job as its owner knows it, or nil and why not. A fence of -1 speaks for nobody's lease: a webhook, a person.
+local function own(job, fence)
+  local has = redis.call('HMGET', JOB .. job, 'f', 'st', 'p', 'c', 'ln')
+  if not has[1] then return nil, -1 end
+  if fence >= 0 and tonumber(has[1]) ~= fence then return nil, 0 end
+  return {state = has[2], provider = has[3], created = has[4], lane = has[5], fence = tonumber(has[1])}
+end
+
+-- Leave the present lane and become due in another (or the same) one. The fence is raised: an outcome counts once.
+local function move(job, has, lane, at, ...)
+  take_out(has.lane, job)
+  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane, ...)
+  if has.lane ~= lane then redis.call('HDEL', JOB .. job, 'i', 'a') end
+  make_due(lane, job, at)
+  if at <= now then busy[lane] = true end
+end
+
+local function count(job, submits, polls, fetches)
+  if submits > 0 then redis.call('HINCRBY', JOB .. job, 'ns', submits) end
+  if polls > 0 then redis.call('HINCRBY', JOB .. job, 'np', polls) end
+  if fetches > 0 then redis.call('HINCRBY', JOB .. job, 'nf', fetches) end
+end
+
+local function seen(job, status)
+  if status == '' or redis.call('HGET', JOB .. job, 'ps') == status then return end
+  redis.call('HSET', JOB .. job, 'ps', status)
+  note(job, 'status', status)
+end
+
+-- A job is closed when none of its deliveries is open; it is purged after its retention.
+local function close(job)
+  redis.call('HSET', JOB .. job, 'cl', now)
+  redis.call('ZADD', CLOSED, now + retention, job)
+  note(job, 'closed')
+end
+
+local verbs = {}
+
+function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
+  local has, why = own(job, fence)
+  if not has then return why end
+  if not OPEN[has.state] then return 0 end
+  count(job, submits, 0, fetches)
+  set_state(job, has.provider, has.state, 'waiting', has.created)
+  redis.call('HDEL', JOB .. job, 'i', 'a')
+  move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'm', memo, 'su', now)
+  note(job, 'submitted', external)
+  return 1
+end
+
+function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning)
+  local has, why = own(job, fence)
+  if not has then return why end
+  if not OPEN[has.state] then return 0 end
+  count(job, 0, polls, fetches)
+  seen(job, status)
+  if warning ~= '' then note(job, 'warning', warning) end
+  redis.call('HDEL', JOB .. job, 'a')
+  if memo then move(job, has, has.lane, now + countdown, 'm', memo) else move(job, has, has.lane, now + countdown) end
+  return 1
+end
+
+function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fetches)
+  local has, why = own(job, fence)
+  if not has then return why end
+  count(job, submits, polls, fetches)
+  if attempt > 0 then redis.call('HINCRBY', JOB .. job, 'a', attempt) end
+  redis.call('HDEL', JOB .. job, 'i')
+  if has.state == 'uncertain' then set_state(job, has.provider, has.state, 'queued', has.created) end
+  local lane = string.match(has.lane, '^held:') and 'submit:' .. has.provider or has.lane
+  move(job, has, lane, now + countdown)
+  note(job, 'retry', reason)
+  return 1
+end
+
+function verbs.release(job, fence)
+  local has, why = own(job, fence)
+  if not has then return why end
+  redis.call('HDEL', JOB .. job, 'i')
+  move(job, has, has.lane, now)
+  return 1
+end
+
+function verbs.uncertain(job, fence, reason, submits)
+  local has, why = own(job, fence)
+  if not has then return why end
+  if not OPEN[has.state] then return 0 end
+  count(job, submits, 0, 0)
+  set_state(job, has.provider, has.state, 'uncertain', has.created)
+  redis.call('HDEL', JOB .. job, 'i')
+  note(job, 'uncertain', reason)
+  move(job, has, has.lane, now)
+  return 1
+end
+
+-- Held for a person: due at no time, so that it still stands in exactly one place.
+function verbs.hold(job, fence, reason)
+  local has, why = own(job, fence)
+  if not has then return why end
+  if has.state ~= 'uncertain' then return 0 end
+  take_out(has.lane, job)
+  local lane = 'held:' .. has.provider
+  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
+  redis.call('ZADD', DUE .. lane, '+inf', job)
+  note(job, 'held', reason)
+  return 1
+end
+
+verbs['end'] = function(job, fence, state, error, result, status, submits, polls, fetches)
+  local has, why = own(job, fence)
+  if not has then return why end
+  if not OPEN[has.state] then
+    note(job, 'too-late', state)
+    return 0
+  end
+  count(job, submits, polls, fetches)
+  seen(job, status)
+  set_state(job, has.provider, has.state, state, has.created)
+  if error ~= '' then redis.call('SET', ERROR .. job, error) end
+  if result ~= '' then redis.call('SET', RESULT .. job, result) end
+  redis.call('HDEL', JOB .. job, 'i', 'a')
+  note(job, state, error)
+  move(job, has, 'callback', now, 'en', now)
+  return 1
+end
+
+function verbs.fanout(job, fence, targets)
+  local has, why = own(job, fence)
+  if not has then return why end
+  take_out(has.lane, job)
+  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', '', 'od', #targets, 'dn', #targets)
+  for n, target in ipairs(targets) do
+    local id, lane = job .. '#' .. n, 'deliver:' .. target
+    redis.call('HSET', DELIVERY .. id, 'f', 0, 'st', 'pending', 'tg', target)
+    make_due(lane, id, now)
+    busy[lane] = true
+  end
+  note(job, 'callback', #targets .. ' deliveries')
+  if #targets == 0 then close(job) end
+  return 1
+end
+
+-- The delivery as its owner knows it, already taken out of its lane; and its job.
+local function own_delivery(id, fence)
+  local has = redis.call('HMGET', DELIVERY .. id, 'f', 'tg')
+  if not has[1] then return nil, -1 end
+  if tonumber(has[1]) ~= fence then return nil, 0 end
+  local job = string.match(id, '^(.+)#%d+$')
+  take_out('deliver:' .. has[2], id)
+  redis.call('HSET', DELIVERY .. id, 'f', fence + 1)
+  redis.call('HINCRBY', JOB .. job, 'nd', 1)
+  return job, has[2]
+end
+
+local function settle(job, id, state, target, detail)
+  redis.call('HSET', DELIVERY .. id, 'st', state)
+  note(job, state, target .. detail)
+  if redis.call('HINCRBY', JOB .. job, 'od', -1) <= 0 then close(job) end
+end
+
+function verbs.delivered(id, fence)
+  local job, target = own_delivery(id, fence)
+  if not job then return target end
+  redis.call('HDEL', DELIVERY .. id, 'e', 'a')
+  settle(job, id, 'delivered', target, '')
+  return 1
+end
+
+function verbs.dead(id, fence, error)
+  local job, target = own_delivery(id, fence)
+  if not job then return target end
+  redis.call('HSET', DELIVERY .. id, 'e', error)
+  redis.call('ZADD', DEAD, now, id)
+  settle(job, id, 'dead', target, ' ' .. error)
+  return 1
+end
+
+function verbs.redeliver(id, fence, countdown, error)
+  local job, target = own_delivery(id, fence)
+  if not job then return target end
+  redis.call('HINCRBY', DELIVERY .. id, 'a', 1)
+  redis.call('HSET', DELIVERY .. id, 'e', error)
+  make_due('deliver:' .. target, id, now + countdown)
+  note(job, 'delivery-retry', target .. ' ' .. error)
+  return 1
+end
+
+-- A delivery that the worker gives back at shutdown: not an attempt.
+verbs['release-delivery'] = function(id, fence)
+  local has = redis.call('HMGET', DELIVERY .. id, 'f', 'tg')
+  if not has[1] then return -1 end
+  if tonumber(has[1]) ~= fence then return 0 end
+  take_out('deliver:' .. has[2], id)
+  redis.call('HSET', DELIVERY .. id, 'f', fence + 1)
+  make_due('deliver:' .. has[2], id, now)
+  return 1
+end
+
+-- Repeat one settled delivery; the submit is never repeated.
+function verbs.replay(id)
+  local has = redis.call('HMGET', DELIVERY .. id, 'st', 'tg')
+  if not has[1] then return -1 end
+  if has[1] == 'pending' then return 0 end
+  local job, lane = string.match(id, '^(.+)#%d+$'), 'deliver:' .. has[2]
+  redis.call('ZREM', DEAD, id)
+  redis.call('ZREM', CLOSED, job)
+  redis.call('HDEL', JOB .. job, 'cl')
+  redis.call('HINCRBY', JOB .. job, 'od', 1)
+  redis.call('HDEL', DELIVERY .. id, 'a', 'e')
+  redis.call('HSET', DELIVERY .. id, 'st', 'pending')
+  make_due(lane, id, now)
+  busy[lane] = true
+  note(job, 'replay', has[2])
+  return 1
+end
+
+-- Nothing more may be sent to this rate group for a while; a longer pause that stands already wins.
+function verbs.pause(group, _, pause, reason)
+  if redis.call('PTTL', PAUSE .. group) < pause then redis.call('SET', PAUSE .. group, reason, 'PX', math.ceil(pause)) end
+  return 1
+end
+
+-- A step of a limited rate group is over: its requests count from now, when the last of them had certainly arrived.
+function verbs.spent(group, _, item, fence, requests)
+  local rate = RATE .. group
+  redis.call('ZADD', rate, 'XX', now, item .. ':' .. fence)
+  for extra = 2, requests do redis.call('ZADD', rate, now, item .. ':' .. fence .. ':' .. extra) end
+  return 1
+end
+
+local codes, lanes = {}, {}
+for i, outcome in ipairs(cmsgpack.unpack(ARGV[1])) do
+  codes[i] = verbs[outcome[1]](unpack(outcome, 2, table.maxn(outcome)))
+end
+for lane in pairs(busy) do lanes[#lanes + 1] = lane end
+return cmsgpack.pack({codes, lanes})

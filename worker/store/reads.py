@@ -1,0 +1,270 @@
+"""Shows jobs: one, many, their requests, results, timelines and deliveries. Reads only."""
+
+from collections.abc import Iterable, Sequence
+from heapq import merge
+from typing import Any, NamedTuple
+
+from worker.errors import InvalidRequest, JobNotFound
+from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry
+from worker.store import codec
+from worker.store.connection import Connection
+
+
+class Page(NamedTuple):
+    """Jobs, newest first, and the cursor of the next page (None: no more)."""
+
+    jobs: list[Job]
+    cursor: str | None
+
+
+class LaneStatus(NamedTuple):
+    """What stands in one lane. `oldest_due_age` is seconds, 0 if nothing is late."""
+
+    lane: str
+    due_now: int
+    waiting: int
+    leased: int
+    oldest_due_age: float
+
+
+class Spec(NamedTuple):
+    """What the producer asked for."""
+
+    params: dict[str, Any]
+    targets: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+class Reads:
+    """The jobs of one namespace, for one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
+        self._keys = connection.keys
+
+    async def resolve(self, job_id: str) -> str:
+        """The job that this id means: itself, or the one that its idempotency key led to."""
+        async with self._connection.translated():
+            alias = await self._redis.get(self._keys("ALIAS", job_id))
+        return alias.decode() if alias else job_id
+
+    async def job(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+        found = await self.many([await self.resolve(job_id)])
+        if not found:
+            raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
+        return found[0]
+
+    async def specs(self, job_ids: Sequence[str]) -> list[Spec | None]:
+        """What was asked for, job by job."""
+        async with self._connection.translated():
+            blobs = await self._redis.mget([self._keys("SPEC", job_id) for job_id in job_ids])
+        return [None if blob is None else _spec(blob) for blob in blobs]
+
+    async def result(self, job_id: str) -> Any:
+        """The result as JSON data, None where there is none."""
+        async with self._connection.translated():
+            blob = await self._redis.get(self._keys("RESULT", job_id))
+        return None if blob is None else codec.decode(blob)
+
+    async def timeline(self, job_id: str) -> list[TimelineEntry]:
+        """What happened to a job, oldest first."""
+        async with self._connection.translated():
+            lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
+        return [_entry(line.decode()) for line in lines]
+
+    async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
+        """The other ids that mean these jobs."""
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.smembers(self._keys("ALIASES", job_id))
+            return [{alias.decode() for alias in found} for found in await pipe.execute()]
+
+    async def deliveries(self, job_id: str) -> list[Delivery]:
+        """The deliveries of a job."""
+        async with self._connection.translated():
+            made = int(await self._redis.hget(self._keys("JOB", job_id), "dn") or 0)
+        return await self._deliveries([f"{job_id}#{n}" for n in range(1, made + 1)])
+
+    async def dead(self, limit: int = 50) -> list[Delivery]:
+        """Dead deliveries, newest first."""
+        async with self._connection.translated():
+            ids = await self._redis.zrange(self._keys("DEAD"), 0, limit - 1, desc=True)
+        return await self._deliveries([item.decode() for item in ids])
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        provider: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Jobs, newest first, created between `since` and `until` (seconds since 1970)."""
+        states = [state] if state else list(JobState)
+        providers = [provider] if provider else await self._providers()
+        top, after = _cursor(cursor, until)
+        low = "-inf" if since is None else since * 1000
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for name in providers:
+                for one in states:
+                    # One past the page, and as many more as may share the cursor's millisecond, come from each index.
+                    pipe.zrevrangebyscore(
+                        self._keys("INDEX", name, one),
+                        top,
+                        low,
+                        start=0,
+                        num=limit + 1 + len(after.seen),
+                        withscores=True,
+                    )
+            runs = await pipe.execute() if providers else []
+        newest = merge(*runs, key=lambda pair: -pair[1])
+        ids = [(int(score), member.decode()) for member, score in newest]
+        page = [pair for pair in ids if pair not in after.seen][: limit + 1]
+        more = len(page) > limit
+        page = page[:limit]
+        return Page(await self.many([job_id for _, job_id in page]), _next_cursor(page, after) if more else None)
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs stand in each state, by provider."""
+        providers = await self._providers()
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for name in providers:
+                for state in JobState:
+                    pipe.zcard(self._keys("INDEX", name, state))
+            numbers = iter(await pipe.execute() if providers else [])
+        return {name: {state.value: next(numbers) for state in JobState} for name in providers}
+
+    async def lanes(self, names: Iterable[str]) -> list[LaneStatus]:
+        """What stands in these lanes."""
+        wanted = list(names)
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for lane in wanted:
+                pipe.zcard(self._keys("DUE", lane))
+                pipe.zcard(self._keys("LEASED", lane))
+                pipe.zrange(self._keys("DUE", lane), 0, 0, withscores=True)
+            (second, micro), *rows = await pipe.execute()
+            now = second * 1000 + micro // 1000
+            for lane in wanted:
+                pipe.zcount(self._keys("DUE", lane), "-inf", now)
+            due = await pipe.execute() if wanted else []
+        return [
+            LaneStatus(lane, due[i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], now))
+            for i, lane in enumerate(wanted)
+        ]
+
+    async def active_lanes(self) -> list[str]:
+        """Lanes in which something stands."""
+        async with self._connection.translated():
+            return [lane.decode() for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
+
+    async def _providers(self) -> list[str]:
+        async with self._connection.translated():
+            return sorted(name.decode() for name in await self._redis.smembers(self._keys("PROVIDERS")))
+
+    async def many(self, ids: Sequence[str]) -> list[Job]:
+        """The jobs that exist among these ids."""
+        if not ids:
+            return []
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(self._keys("JOB", job_id))
+                pipe.get(self._keys("SPEC", job_id))
+                pipe.get(self._keys("ERROR", job_id))
+            rows = await pipe.execute()
+            found = [
+                (job_id, {k.decode(): v.decode() for k, v in rows[3 * i].items()}, rows[3 * i + 1], rows[3 * i + 2])
+                for i, job_id in enumerate(ids)
+                if rows[3 * i]
+            ]
+            for job_id, fields, _, _ in found:
+                pipe.zscore(self._keys("DUE", fields.get("ln", "")), job_id)
+            due = await pipe.execute() if found else []
+        return [_job(job_id, fields, spec, error, due[i]) for i, (job_id, fields, spec, error) in enumerate(found)]
+
+    async def _deliveries(self, ids: Sequence[str]) -> list[Delivery]:
+        if not ids:
+            return []
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for delivery_id in ids:
+                pipe.hgetall(self._keys("DELIVERY", delivery_id))
+            rows = await pipe.execute()
+        return [_delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
+
+
+class _After(NamedTuple):
+    """Where the last page ended: the jobs of its last millisecond that were shown already."""
+
+    seen: frozenset[tuple[int, str]]
+
+
+def _cursor(cursor: str | None, until: float | None) -> tuple[str | float, _After]:
+    if cursor is None:
+        return "+inf" if until is None else until * 1000, _After(frozenset())
+    created, _, ids = cursor.partition("/")
+    if not created.isdigit() or not ids:
+        raise InvalidRequest(f"{cursor!r} is no cursor: use the one that the last page gave")
+    return int(created), _After(frozenset((int(created), job_id) for job_id in ids.split(",")))
+
+
+def _next_cursor(page: Sequence[tuple[int, str]], after: _After) -> str:
+    last = page[-1][0]
+    ids = [job_id for created, job_id in (*after.seen, *page) if created == last]
+    return f"{last}/{','.join(ids)}"
+
+
+def _spec(blob: bytes) -> Spec:
+    found = codec.decode(blob)
+    return Spec(found.get("params", {}), tuple(found.get("targets", ())), found.get("metadata", {}))
+
+
+def _seconds(value: str | None) -> float | None:
+    return int(value) / 1000 if value else None
+
+
+def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes | None, due: float | None) -> Job:
+    asked = _spec(spec) if spec else Spec({}, (), {})
+    return Job(
+        id=job_id,
+        provider=fields["p"],
+        operation=fields["op"],
+        state=JobState(fields["st"]),
+        created=int(fields["c"]) / 1000,
+        external_id=fields.get("x"),
+        provider_status=fields.get("ps"),
+        submitted=_seconds(fields.get("su")),
+        ended=_seconds(fields.get("en")),
+        closed=_seconds(fields.get("cl")),
+        deadline=_seconds(fields.get("dl")),
+        due=None if due is None or due == float("inf") else due / 1000,
+        attempts=int(fields.get("a", 0)),
+        ledger=Ledger(*(int(fields.get(name, 0)) for name in ("ns", "np", "nf", "nw", "nd"))),
+        error=codec.decode_error(error) if error else None,
+        targets=asked.targets,
+        metadata=asked.metadata,
+    )
+
+
+def _delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
+    return Delivery(
+        id=delivery_id,
+        job_id=delivery_id.rpartition("#")[0],
+        target=row[b"tg"].decode(),
+        state=DeliveryState(row[b"st"].decode()),
+        attempts=int(row.get(b"a", 0)),
+        error=codec.decode_error(row[b"e"]) if b"e" in row else None,
+    )
+
+
+def _entry(line: str) -> TimelineEntry:
+    at, _, rest = line.partition(" ")
+    event, _, detail = rest.partition(" ")
+    return TimelineEntry(int(at) / 1000, event, detail)
+
+
+def _age(first: Sequence[tuple[bytes, float]], now: int) -> float:
+    return max(0.0, (now - first[0][1]) / 1000) if first else 0.0

@@ -1,0 +1,33 @@
+"""Loads the Lua scripts and runs them; survives a Redis that has forgotten them."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from worker.store.keys import Keys
+
+Argument = str | bytes | int | float
+
+
+class Scripts:
+    """The scripts of one namespace on one connection pool."""
+
+    def __init__(self, redis: Any, keys: Keys) -> None:
+        self._redis = redis
+        self._root = keys.root
+        folder = resources.files("worker.store") / "lua"
+        head = keys.lua() + (folder / "prelude.lua").read_text()
+        bodies = {file.name[:-4]: file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}
+        self._texts = {name: head + body for name, body in bodies.items() if name != "prelude"}
+        self._shas = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in self._texts.items()}  # noqa: S324 - Redis names scripts by it
+
+    async def run(self, name: str, *arguments: Argument, keys: Sequence[str] = ()) -> Any:
+        """Run a script. `keys` are those that do not carry our hash tag."""
+        command = (self._shas[name], 1 + len(keys), self._root, *keys, *arguments)
+        try:
+            return await self._redis.evalsha(*command)
+        except NoScriptError:
+            return await self._redis.eval(self._texts[name], *command[1:])

@@ -1,0 +1,39 @@
+"""Access tokens shared by all workers; one of them renews."""
+
+from worker.store.connection import Connection
+
+
+class Tokens:
+    """Tokens of one namespace, for one event loop. Implements `worker.providers.exchange.TokenStore`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
+        self._keys = connection.keys
+
+    async def token(self, name: str) -> tuple[str, float] | None:
+        """The token and the seconds for which it is still good, or None."""
+        key = self._keys("TOKEN", name)
+        async with self._connection.translated(), self._redis.pipeline(transaction=True) as pipe:
+            value, ttl = await pipe.get(key).pttl(key).execute()
+        return (value.decode(), ttl / 1000) if value and ttl > 0 else None
+
+    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
+        """Keep a token for `ttl` seconds."""
+        async with self._connection.translated():
+            await self._redis.set(self._keys("TOKEN", name), token, px=max(1, int(ttl * 1000)))
+
+    async def drop_token(self, name: str, token: str) -> None:
+        """Forget this token, unless another one stands there already."""
+        async with self._connection.translated():
+            await self._connection.scripts.run("drop_token", token, keys=[self._keys("TOKEN", name)])
+
+    async def lock_token(self, name: str, *, ttl: float) -> bool:
+        """Become the one who renews, for at most `ttl` seconds. False: somebody else is at it."""
+        async with self._connection.translated():
+            return bool(await self._redis.set(self._keys("LOCK", name), "1", nx=True, px=max(1, int(ttl * 1000))))
+
+    async def unlock_token(self, name: str) -> None:
+        """Done renewing."""
+        async with self._connection.translated():
+            await self._redis.delete(self._keys("LOCK", name))

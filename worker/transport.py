@@ -1,0 +1,51 @@
+"""Celery's Redis transport, mended: a worker of Celery 5.7 that holds unacknowledged messages dies if Redis restarts.
+
+On a lost connection Celery closes the channel, and kombu then tries to put unacknowledged messages back over a
+connection that is gone; the AttributeError that follows is not among those which Celery survives. The messages are
+safe where they are (`unacked` in Redis): the visibility timeout gives them back.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+class QoS(kombu_redis.QoS):
+    """Acknowledgements that survive a closed channel."""
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put unacknowledged messages back now if the connection allows, else leave them to the visibility timeout."""
+        try:
+            super().restore_unacked(client)
+        except Exception:  # noqa: BLE001 - whatever broke, the messages are still in Redis
+            self._delivered.clear()
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge, or report a lost connection as one."""
+        self._on_open_channel(super().ack, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Reject, or report a lost connection as one."""
+        self._on_open_channel(super().reject, delivery_tag, requeue=requeue)
+
+    def _on_open_channel(self, act: Callable[..., None], *args: Any, **options: Any) -> None:
+        try:
+            act(*args, **options)
+        except AttributeError as error:
+            if self.channel.connection is None or self.channel.closed:
+                raise RedisConnectionError("the channel is closed") from error
+            raise
+
+
+class Channel(kombu_redis.Channel):
+    """A Redis channel with the mended acknowledgements."""
+
+    QoS = QoS
+
+
+class Transport(kombu_redis.Transport):
+    """Named in the Celery configuration as `broker_transport`."""
+
+    Channel = Channel
