@@ -6,16 +6,20 @@ payment, so errors are sorted here from aiohttp's own.
 """
 
 import ssl
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aiohttp
 import httpx
 from yarl import URL
 
 from worker.errors import AnswerLost, NotSent, ProviderError, ResultTooLarge
+from worker.redact import redact
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for DNS, TCP and TLS; a request that has not got that far certainly never left."""
+
+_AGENT = {"User-Agent": "outwait"}
 
 IDLE_CONNECTION = 30.0
 """Seconds that an unused connection is kept for the next poll."""
@@ -48,26 +52,46 @@ class Http:
             AnswerLost: it left, perhaps, and no whole answer came.
             ResultTooLarge: the answer is over the cap.
         """
-        session = self._fresh if fresh else self._kept
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout))
         try:
-            async with session.request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                headers=request.headers.multi_items(),
-                data=_body(request),
-                timeout=limits,
-                allow_redirects=False,
-            ) as answer:
+            async with self._ask(request, timeout, fresh=fresh) as answer:
                 content = await self._read(answer, request)
                 return httpx.Response(answer.status, headers=_headers(answer), content=content, request=request)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except _BROKEN as error:
+            raise _sorted(error, request) from error
+
+    @asynccontextmanager
+    async def stream(self, request: httpx.Request, *, timeout: float) -> AsyncIterator[httpx.Response]:
+        """Send a request and hand out its answer unread, for `aiter_raw()`: however large, little is in memory.
+
+        Raises:
+            NotSent, AnswerLost: as `send`; also while the body is read.
+        """
+        try:
+            async with self._ask(request, timeout, fresh=False) as answer:
+                body = _Unread(answer)
+                yield httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
+        except _BROKEN as error:
             raise _sorted(error, request) from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self._kept.close()
         await self._fresh.close()
+
+    def _ask(
+        self, request: httpx.Request, timeout: float, *, fresh: bool
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        session = self._fresh if fresh else self._kept
+        # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
+        limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
+        return session.request(
+            request.method,
+            URL(str(request.url), encoded=True),
+            headers=request.headers.multi_items(),
+            data=_body(request),
+            timeout=limits,
+            allow_redirects=False,
+        )
 
     async def _read(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
         length = answer.content_length
@@ -84,10 +108,24 @@ class Http:
         return bytes(body)
 
 
+_BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+
+
+class _Unread(httpx.AsyncByteStream):
+    """A body that is read as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._answer.content.iter_chunked(65536):
+            yield chunk
+
+
 def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:
     options = {"keepalive_timeout": IDLE_CONNECTION} if keep else {"force_close": True}
     connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT)
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
@@ -107,7 +145,7 @@ def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
 
 def _sorted(error: Exception, request: httpx.Request) -> ProviderError:
     where = f"{request.method} {request.url.host}{request.url.path}"
-    cause = str(error) or type(error).__name__
+    cause = redact(str(error)) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return NotSent(f"{where} was not sent: {cause}")
     return AnswerLost(f"{where} got no whole answer: {cause}")
