@@ -377,7 +377,18 @@ def test_process_refuses_options_that_it_does_not_know() -> None:
     assert "'success'" in ended.stderr
 
 
-async def test_aborted_upload_may_be_repeated(start: Start) -> None:
+async def test_broken_off_submit_is_no_job(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    client = await start()
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"POST /unless/api/v1/ai/async/query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    assert await reader.read() == b""
+    assert (await fetch(client, "/_ledger", {}))[1]["jobs"] == []
+    assert not caplog.records
+
+
+async def test_aborted_upload_may_be_repeated(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     client = await start(duration=0)
     part = TestElevateAI()
     job = await part.declare(client)
@@ -394,3 +405,4 @@ async def test_aborted_upload_may_be_repeated(start: Start) -> None:
         return await part.upload(client, job) == 201
 
     await until(accepted)
+    assert not caplog.records

@@ -128,7 +128,13 @@ class ElevateAI(Vendor):
     async def _receive(self, request: web.Request) -> dict[str, Any]:
         if not request.content_type.startswith("multipart/"):
             raise Refusal(400, "The upload must be multipart/form-data with one file")
-        size, sha256, part = 0, hashlib.sha256(), await _file(request)
+        try:
+            return await self._measure(await _file(request))
+        except (ValueError, ConnectionError) as error:
+            raise Refusal(400, f"The multipart body cannot be read: {error}") from error
+
+    async def _measure(self, part: BodyPartReader) -> dict[str, Any]:
+        size, sha256 = 0, hashlib.sha256()
         while chunk := await part.read_chunk(65536):
             size += len(chunk)
             if size > self.state.options.upload_max:
@@ -236,10 +242,7 @@ def _recognisable(facts: dict[str, Any]) -> str:
 
 
 async def _file(request: web.Request) -> BodyPartReader:
-    try:
-        part = await (await request.multipart()).next()
-    except ValueError as error:
-        raise Refusal(400, f"The multipart body cannot be read: {error}") from error
+    part = await (await request.multipart()).next()
     if not isinstance(part, BodyPartReader):
         raise Refusal(400, "The multipart body holds no file")
     return part

@@ -103,7 +103,10 @@ class Vendor(ABC):
 
     async def submit(self, request: web.Request, process: Process) -> web.Response:
         """Answer a submit: its body, or a header `X-Sandbox`, may carry a marker that orders how the job goes."""
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError:
+            return web.Response()  # the client broke off: nobody gets it
         ask = Ask(request, Call.SUBMIT, digest=_digest(request.path, body))
         try:
             ask.data = msgspec.json.decode(body)
