@@ -11,6 +11,14 @@ _OPTION = re.compile(
     r"([?&][^=&\s]*(?:secret|token|key|password|jwt|auth|signature)[^=&\s]*=)[^&\s\"']*", re.IGNORECASE
 )
 
+_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^/@\s]+@")
+_SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+_NAMED = re.compile(
+    r"((?:authorization|access_token|refresh_token|api[-_]?token|api[-_]?key|client[-_]?secret|password|assertion|jwt)"
+    r"[\"']?\s*[:=]\s*[\"']?)(?!(?:Bearer|Basic)\b)[^\s\"',&;}]+",
+    re.IGNORECASE,
+)
+
 
 def is_secret(name: str) -> bool:
     """Whether the value of a setting, header or parameter of this name must not be shown."""
@@ -33,4 +41,11 @@ def masked(name: str, value: object) -> str:
     text = str(value)
     if is_url(name):
         return masked_url(text)
-    return MASK if is_secret(name) and text else text
+    if is_secret(name):
+        return MASK if text else ""
+    return masked_url(text) if "://" in text else text
+
+
+def scrubbed(text: str) -> str:
+    """A line of a log without credentials: passwords in URLs, tokens in options, headers and JSON."""
+    return _NAMED.sub(rf"\1{MASK}", _SCHEME.sub(rf"\1 {MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", text)))

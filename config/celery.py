@@ -1,0 +1,127 @@
+"""Celery's configuration, made from the settings. Measured reasons are in docs/operations.md."""
+
+import math
+import ssl
+from typing import Any
+
+from config.settings import Settings
+
+SUBMIT_TASK = "tasks.submit"
+"""The task that producers send, by its wire name."""
+
+_STEP_TASKS = {
+    "tasks.submit_due": "submit",
+    "tasks.poll": "poll",
+    "tasks.callback": "callback",
+    "tasks.deliver": "deliver",
+}
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """What to give to `app.conf`."""
+    return _content() | _queues(settings) | _worker(settings) | _broker(settings) | _results(settings)
+
+
+def _content() -> dict[str, Any]:
+    return {
+        # JSON alone: whoever can write to the broker could run code through a pickle.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def _queues(settings: Settings) -> dict[str, Any]:
+    own = settings.step_queues
+    # On Redis the intake takes producers' messages: Celery's consumer can lose what it pops there.
+    consumed = [*own.values()] if settings.broker_is_redis else [*own.values(), settings.intake.queue]
+    routes = {task: {"queue": own[step]} for task, step in _STEP_TASKS.items()}
+    return {
+        # A queue a step, so that slow deliveries hold back no polls, and a worker can serve some steps alone.
+        "task_queues": {name: {"exchange": name, "routing_key": name} for name in consumed},
+        "task_routes": routes | {SUBMIT_TASK: {"queue": settings.intake.queue}},
+    }
+
+
+def _worker(settings: Settings) -> dict[str, Any]:
+    internal = settings.events.internal
+    return {
+        # A batch is acknowledged when it starts: its leases are the guarantee, and what starts twice is refused.
+        "task_acks_late": False,
+        "task_annotations": {
+            # Jobs have rows of their own in Flower; batches would bury them, and cost two fifths of the throughput.
+            "*": {"send_events": internal},
+            SUBMIT_TASK: {"send_events": internal, "acks_late": True, "reject_on_worker_lost": True},
+        },
+        "task_ignore_result": True,  # a batch has no result; a job's result is stored under the job's id
+        "task_send_sent_event": internal,
+        "worker_send_task_events": internal,
+        "worker_pool": "threads",  # a thread only hands its batch to the event loop
+        "worker_concurrency": settings.worker.concurrency,
+        "worker_prefetch_multiplier": 1,  # what one worker holds back, another one could do now
+        "worker_soft_shutdown_timeout": settings.worker.handoff,  # on a cold shutdown threads still end their batch
+        "worker_cancel_long_running_tasks_on_connection_loss": True,  # they come again, and are refused or repeatable
+        "worker_enable_remote_control": True,  # Flower, and its revoke button
+        "worker_hijack_root_logger": False,  # config.logs sets logging up
+        "worker_redirect_stdouts": False,  # what a handler prints is its own business
+    }
+
+
+def _broker(settings: Settings) -> dict[str, Any]:
+    common = {
+        "broker_url": settings.broker,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # an outage may last; a worker that gave up would need a person
+        "broker_channel_error_retry": True,  # a replica during a failover answers READONLY: wait, do not exit
+    }
+    if not settings.broker_is_redis:
+        return common
+    return common | {
+        "broker_transport": "worker.transport:Transport",  # Celery 5.7's own lets a restart of Redis end the worker
+        "broker_use_ssl": _tls(settings.broker),
+        "broker_transport_options": _redis_transport(settings),
+    }
+
+
+def _redis_transport(settings: Settings) -> dict[str, Any]:
+    steps = (settings.submit, settings.poll, settings.callback, settings.deliver)
+    return {
+        # As long as the longest lease: what comes again then is refused by its fence, so nothing runs twice.
+        "visibility_timeout": math.ceil(max(step.lease for step in steps)),
+        # Names of our own: this short time would otherwise give back the running tasks of other Celery apps here.
+        "unacked_key": f"{settings.namespace}.unacked",
+        "unacked_index_key": f"{settings.namespace}.unacked_index",
+        "unacked_mutex_key": f"{settings.namespace}.unacked_mutex",
+        # Look every second; kombu's own pace is every 100 s.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        # Without these a half-open connection holds the worker for ever.
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }
+
+
+def _results(settings: Settings) -> dict[str, Any]:
+    if not settings.events.results:
+        return {"result_backend": None}
+    url = settings.redis_url.get_secret_value()
+    return {
+        "result_backend": url,  # always Redis: producers wait there for AsyncResult(job_id).get()
+        "result_expires": settings.events.results_expire,
+        "redis_backend_use_ssl": _tls(url),
+        "redis_socket_timeout": settings.store.timeout,
+        "redis_socket_connect_timeout": 5.0,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
+    }
+
+
+def _tls(url: str) -> dict[str, Any] | None:
+    """Certificates are checked unless the URL says otherwise; kombu alone would check none."""
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss://") else None

@@ -1,0 +1,104 @@
+"""Logging of every process: one line an event, its key first, ids as fields, secrets taken out.
+
+A message is a stable key (`job-submitted`), what it is about goes into `extra`:
+`log.info("job-submitted", extra={"job": job_id, "provider": name})`.
+"""
+
+import json
+import logging
+import logging.config
+from datetime import UTC, datetime
+from typing import Any
+
+from config.masking import MASK, is_secret, scrubbed
+from config.settings import LogSettings
+
+QUIET = {
+    "celery.worker.strategy": "WARNING",  # a line a batch received
+    "celery.app.trace": "WARNING",  # a line a batch done
+    "aiohttp.access": "WARNING",  # a line a request
+    "tornado.access": "WARNING",  # a line a click in Flower
+    "asyncio": "WARNING",
+    "kombu": "INFO",
+    "amqp": "INFO",
+    "celery.utils.functional": "INFO",  # prints the source code of every task
+}
+"""Least levels of loggers that say too much."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CELERY_DATA = "data"  # Celery's own extra: the whole arguments of a task
+
+
+def configure(log: LogSettings) -> None:
+    """Set this process's logging up. Lines go to standard error."""
+    formatter = JsonLines if log.format == "json" else TextLines
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"lines": {"()": formatter}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+            "root": {"level": log.level, "handlers": ["stderr"]},
+            "loggers": {name: {"level": _higher(level, log.level)} for name, level in QUIET.items()},
+        }
+    )
+    logging.captureWarnings(capture=True)
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z INFO worker.clock tick-back ticking=clock`: for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, logger, event, fields; a traceback follows."""
+        fields = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
+        line = f"{_time(record)} {record.levelname} {record.name} {scrubbed(record.getMessage())}{fields}"
+        return "\n".join((line, *_details(self, record)))
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`time`, `level`, `logger`, `event`, `process`, the fields, and `traceback` if there is one."""
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": scrubbed(record.getMessage()),
+            "process": record.process,
+            **_fields(record),
+        }
+        details = "\n".join(_details(self, record))
+        return json.dumps(line | {"traceback": details} if details else line, ensure_ascii=False, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and key != _CELERY_DATA}
+    return {key: _shown(key, value) for key, value in extra.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if is_secret(key):
+        return MASK
+    return value if isinstance(value, int | float | None) else scrubbed(str(value))
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(sign in text for sign in ' "=\n') else text
+
+
+def _details(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return [scrubbed(part) for part in parts]
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _higher(one: str, other: str) -> str:
+    levels = logging.getLevelNamesMapping()
+    return max(one, other, key=levels.__getitem__)
