@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import signal
 import subprocess
@@ -16,7 +17,6 @@ import aiohttp
 import httpx
 import pytest
 from aiohttp import FormData, web
-from aiohttp.test_utils import TestClient, TestServer
 
 from config.settings import load_settings
 from worker.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
@@ -32,7 +32,7 @@ from worker.sandbox.credentials import (
     WEBSITE_ID,
 )
 
-Client = TestClient[web.Request, web.Application]
+Client = aiohttp.ClientSession
 Start = Callable[..., Awaitable[Client]]
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()}
 ELEVATE = {"X-API-Token": API_TOKEN}
@@ -45,18 +45,19 @@ QUESTION = {"query": "What is it?", "sessionId": "s-1", "visitorId": "v-1"}
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    clients: list[Client] = []
+    """Starts sandboxes the way `serve` does (aiohttp's TestServer would cancel a request whose client went away)."""
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def begin(duration: float = 0.3, **options: Any) -> Client:
-        behaviour = Behaviour(duration=duration, jitter=0)
-        client: Client = TestClient(TestServer(create_app(SandboxOptions(behaviour=behaviour, **options))))
-        await client.start_server()
-        clients.append(client)
-        return client
+        async def begin(duration: float = 0.3, **options: Any) -> Client:
+            app = create_app(SandboxOptions(behaviour=Behaviour(duration=duration, jitter=0), **options))
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            session = aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}")
+            return await stack.enter_async_context(session)
 
-    yield begin
-    for client in clients:
-        await client.close()
+        yield begin
 
 
 async def until(look: Callable[[], Awaitable[Any]], seconds: float = 5) -> Any:
@@ -379,7 +380,9 @@ def test_process_refuses_options_that_it_does_not_know() -> None:
 
 async def test_broken_off_submit_is_no_job(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     client = await start()
-    reader, writer = await asyncio.open_connection(client.host, client.port)
+    base = client._base_url
+    assert base is not None
+    reader, writer = await asyncio.open_connection(base.host, base.port)
     writer.write(b"POST /unless/api/v1/ai/async/query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     await writer.drain()
     writer.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,13 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 
-from worker.sandbox import SandboxOptions, create_app
+from worker.sandbox import Behaviour, SandboxOptions, create_app
 from worker.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
 from worker.sandbox.limits import Limiter
 
-Client = TestClient[web.Request, web.Application]
+Client = aiohttp.ClientSession
 Start = Callable[..., Awaitable[Client]]
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()}
 UNLESS = {"x-api-key": API_KEY, "x-user-email": USER_EMAIL, "x-account-id": ACCOUNT_ID, "x-website-id": WEBSITE_ID}
@@ -27,18 +28,19 @@ STT = "/ringcentral/ai/audio/v1/async/speech-to-text"
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    clients: list[Client] = []
+    """Starts sandboxes the way `serve` does (aiohttp's TestServer would cancel a request whose client went away)."""
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def begin(**options: Any) -> Client:
-        options = {"behaviour": {"duration": 0}, **options}
-        client: Client = TestClient(TestServer(create_app(SandboxOptions(**options))))
-        await client.start_server()
-        clients.append(client)
-        return client
+        async def begin(**options: Any) -> Client:
+            app = create_app(SandboxOptions(**{"behaviour": Behaviour(duration=0), **options}))
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            session = aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}")
+            return await stack.enter_async_context(session)
 
-    yield begin
-    for client in clients:
-        await client.close()
+        yield begin
 
 
 async def until(look: Callable[[], Awaitable[Any]], seconds: float = 5) -> Any:
@@ -174,7 +176,7 @@ class TestOrders:
         assert await bearer(client)
 
     async def test_latency(self, start: Start) -> None:
-        client = await start(behaviour={"latency": 0.2})
+        client = await start(behaviour=Behaviour(latency=0.2))
         begun = time.monotonic()
         await ask(client)
         assert time.monotonic() - begun >= 0.2
