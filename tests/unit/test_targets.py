@@ -1,0 +1,138 @@
+import string
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.settings import Route
+from worker.errors import InvalidRequest
+from worker.targets import (
+    CeleryTarget,
+    FileTarget,
+    FunctionTarget,
+    StreamTarget,
+    Target,
+    canonical,
+    parse,
+    route,
+)
+
+WORDS = st.text(string.ascii_letters + string.digits + "_.:@/-", min_size=1, max_size=200)
+NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,59}", fullmatch=True)
+PARTS = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+FILES = st.tuples(st.lists(PARTS, max_size=3), PARTS).map(lambda pair: "/".join([*pair[0], pair[1] + ".jsonl"]))
+TARGETS = st.one_of(
+    st.builds(FunctionTarget, NAMES),
+    st.builds(CeleryTarget, WORDS, WORDS),
+    st.builds(StreamTarget, WORDS, st.none() | st.integers(1, 10**12 - 1)),
+    st.builds(FileTarget, FILES),
+)
+
+
+@given(TARGETS)
+def test_a_canonical_target_means_itself(target: Target) -> None:
+    assert parse(canonical(target)) == target
+    assert canonical(parse(canonical(target))) == canonical(target)
+
+
+@given(st.text(max_size=60) | st.text("celryfistam:/?=&.%{}0a", max_size=40))
+def test_any_text_is_a_target_or_refused(text: str) -> None:
+    with suppress(InvalidRequest):
+        found = parse(text)
+        assert parse(canonical(found)) == found
+        assert "{" not in canonical(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("crm", FunctionTarget("crm")),
+        ("celery://crm.store", CeleryTarget("crm.store", "celery")),
+        ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
+        ("stream://results", StreamTarget("results")),
+        ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
+        ("file:out.jsonl", FileTarget("out.jsonl")),
+        ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
+    ],
+)
+def test_each_form(text: str, expected: Target) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("celery://crm.store", "CELERY://crm.store?queue=celery"),
+        ("celery://crm.store?queue=a/b", "celery://crm.store?queue=a%2Fb"),
+        ("stream://results?maxlen=10", "stream://results?maxlen=010"),
+        ("file:a/out.jsonl", "file://a//./out.jsonl"),
+    ],
+)
+def test_two_spellings_of_one_handler_have_one_lane(one: str, other: str) -> None:
+    assert canonical(parse(one)) == canonical(parse(other))
+
+
+def test_case_tells_tasks_and_keys_apart() -> None:
+    assert canonical(parse("celery://Crm.Store")) != canonical(parse("celery://crm.store"))
+    assert canonical(parse("stream://A")) != canonical(parse("stream://a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "begins with a letter"),
+        ("CRM", "lower-case"),
+        ("1crm", "begins with a letter"),
+        ("crm\n", "lower-case"),
+        ("a" * 61, "1 to 60"),
+        ("https://example.com/hook", "not part of this version"),
+        ("HTTP://example.com", "not part of this version"),
+        ("redis://example.com", "scheme 'redis' is unknown"),
+        ("celery:crm.store", "'//' must follow"),
+        ("celery://", "task name"),
+        ("celery://user:secret pass@host", "task name"),
+        ("celery://crm.store?que=crm", "only option here is one 'queue'"),
+        ("celery://crm.store?queue=a&queue=b", "only option here is one 'queue'"),
+        ("celery://crm.store?queue=", "queue"),
+        ("celery://crm.store#x", "task name"),
+        ("stream://{outwait}:lanes", "stream key"),
+        ("stream://results?maxlen=0", "maxlen"),
+        ("stream://results?maxlen=-1", "maxlen"),
+        ("stream://results?maxlen=٣", "maxlen"),
+        ("stream://results?maxlen", "bad query"),
+        ("file:/etc/out.jsonl", "relative"),
+        ("file:///etc/out.jsonl", "relative"),
+        ("file:../out.jsonl", "not begin with a dot"),
+        ("file:a/../../out.jsonl", "not begin with a dot"),
+        ("file:%2e%2e/out.jsonl", "letters"),
+        ("file:.hidden/out.jsonl", "not begin with a dot"),
+        ("file:out.txt", ".jsonl"),
+        ("file:.jsonl", ".jsonl"),
+        ("file:", ".jsonl"),
+        ("file:a\\..\\out.jsonl", "letters"),
+        ("file:out\x00.jsonl", "letters"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match="A target is a handler's name") as refused:
+        parse(text)
+    assert reason in str(refused.value)
+
+
+def test_the_first_route_that_matches_is_taken() -> None:
+    routes = [
+        Route(provider="unless", operation="query", targets=["answers"]),
+        Route(provider="unless", targets=["crm", "file://all.jsonl", "file:all.jsonl"]),
+        Route(operation="audio", targets=["celery://a.b?queue=celery"]),
+    ]
+    assert route(routes, "unless", "query") == ("answers",)
+    assert route(routes, "unless", "chat") == ("crm", "file:all.jsonl")
+    assert route(routes, "elevateai", "audio") == ("celery://a.b",)
+    assert route(routes, "elevateai", "text") == ()
+    assert route([Route(targets=["all"])], "any", "thing") == ("all",)
+
+
+def test_a_route_to_no_target_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="https://x"):
+        route([Route(targets=["https://x"])], "unless", "query")
