@@ -1,0 +1,137 @@
+"""Runs one delivery, whatever kind of handler it is for."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol, assert_never
+
+from config.errors import ConfigError
+from config.settings import HandlerSettings
+from tasks.handlers import files, functions
+from tasks.handlers.envelope import Envelope
+from tasks.handlers.isolation import Isolated, Loop, Threads, failure
+from worker.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
+from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, parse
+
+
+class StreamWriter(Protocol):
+    """What appends to Redis streams: the store."""
+
+    async def add(self, key: str, fields: Mapping[str, str | bytes], maxlen: int | None) -> str:
+        """Append an entry and give back its id; `maxlen` trims the stream to about that many."""
+        ...
+
+
+class Handlers:
+    """The handlers of one process. Used from one event loop.
+
+    Args:
+        settings: the modules with handler functions, the routes, and the folder of files.
+        send_task: Celery's `app.send_task`.
+        streams: what appends to Redis streams.
+
+    Raises:
+        ConfigError: a module cannot be imported, two functions have one name, or a route leads nowhere.
+    """
+
+    def __init__(self, settings: HandlerSettings, send_task: Callable[..., object], streams: StreamWriter) -> None:
+        self._folder = settings.folder
+        self._send_task = send_task
+        self._streams = streams
+        self._functions = functions.load(settings.modules)
+        self._check_routes(settings)
+        self._lanes: dict[str, Isolated] = {}
+
+    def known(self, name: str) -> bool:
+        """Whether a function is marked with this name."""
+        return name in self._functions
+
+    async def deliver(self, target: str, envelope: Envelope, time_limit: float) -> None:
+        """Run one delivery for at most `time_limit` seconds, once its handler has a place free.
+
+        Raises:
+            DeliveryFailed: worth another attempt.
+            DeliveryRefused: never will succeed: the handler is unknown, or said so itself.
+        """
+        match _known_form(target):
+            case FunctionTarget(name):
+                await self._run(name, envelope, time_limit)
+            case CeleryTarget() as task:
+                await self._lane("celery", Threads).run(partial(self._publish, task, envelope), time_limit)
+            case StreamTarget() as stream:
+                await self._add(stream, envelope, time_limit)
+            case FileTarget(path):
+                await self._lane("file", Threads).run(partial(self._append, path, envelope), time_limit)
+            case other:
+                assert_never(other)
+
+    def close(self) -> None:
+        """End the handlers' threads and loops, except those that hang."""
+        for lane in self._lanes.values():
+            lane.close()
+
+    async def _run(self, name: str, envelope: Envelope, time_limit: float) -> None:
+        function = self._functions.get(name)
+        if function is None:
+            raise DeliveryRefused(_unknown(name, self._functions))
+        call = partial(function.call, envelope) if function.takes_envelope else function.call
+        await self._lane(f"handler {name}", Loop if function.is_async else Threads).run(call, time_limit)
+
+    async def _add(self, stream: StreamTarget, envelope: Envelope, time_limit: float) -> None:
+        fields: dict[str, str | bytes] = {
+            "delivery_id": envelope.delivery_id,
+            "job_id": envelope.job_id,
+            "envelope": envelope.json(),
+        }
+        try:
+            async with asyncio.timeout(time_limit):
+                await self._streams.add(stream.key, fields, stream.maxlen)
+        except TimeoutError:
+            raise DeliveryFailed(f"stream {stream.key} took nothing within {time_limit:g} s") from None
+        except Exception as error:
+            raise failure(error) from error
+
+    def _publish(self, target: CeleryTarget, envelope: Envelope) -> None:
+        self._send_task(
+            target.task,
+            args=(envelope.data(),),
+            task_id=envelope.delivery_id,
+            queue=target.queue,
+            ignore_result=True,  # else Celery subscribes to a result that nobody here waits for
+            argsrepr=f"(<delivery {envelope.delivery_id}>,)",  # results belong neither in logs nor in Flower
+            kwargsrepr="{}",
+        )
+
+    def _append(self, path: str, envelope: Envelope) -> None:
+        files.append(self._folder, path, envelope.json())
+
+    def _lane(self, name: str, kind: type[Threads | Loop]) -> Isolated:
+        found = self._lanes.get(name)
+        if found is None:
+            found = self._lanes[name] = kind(name)
+        return found
+
+    def _check_routes(self, settings: HandlerSettings) -> None:
+        for route in settings.routes:
+            for target in route.targets:
+                try:
+                    parsed = parse(target)
+                except InvalidRequest as error:
+                    raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {error}") from None
+                if isinstance(parsed, FunctionTarget) and not self.known(parsed.name):
+                    raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {_unknown(parsed.name, self._functions)}")
+
+
+def _known_form(target: str) -> Target:
+    try:
+        return parse(target)
+    except InvalidRequest as error:
+        raise DeliveryRefused(str(error)) from None
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    names = ", ".join(sorted(known)) or "none"
+    return (
+        f"no function is marked @handler({name!r}) in the modules of OUTWAIT_HANDLERS__MODULES (found there: {names}); "
+        "correct the name or list its module"
+    )
