@@ -109,6 +109,9 @@ class WorkerSettings(Group):
     grace: Seconds = Field(
         default=65, description="Seconds to finish or give back held work at shutdown; longer than a submit may take."
     )
+    alive: Path | None = Field(
+        default=None, description="File that is touched whenever the worker has looked for due work, for health checks."
+    )
 
 
 class IntakeSettings(Group):

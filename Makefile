@@ -1,0 +1,80 @@
+# Every command sets up what it needs: on a fresh clone `make demo` is enough. Needs make and Python 3.11, 3.12 or 3.13.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --require-hashes --requirement
+EDITABLE := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
+
+# The first of these that is recent enough makes .venv; `make demo PYTHON=/path/to/python3.12` takes another one.
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+# Stamps: what is newer than its stamp is set up again, the rest costs nothing.
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format bench lock docs clean
+.DELETE_ON_ERROR:
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUN) ## run jobs through everything on this machine, with no account at any provider
+	$(BIN)/outwait demo
+
+up: $(RUN) ## run Redis, a worker and Flower on this machine until Ctrl-C
+	$(BIN)/outwait up
+
+test: $(DEV) ## all tests, and how much of the code they run
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: $(DEV) ## lint, format, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## mend what can be mended by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(DEV) ## what a poll costs, beside the usual ways to do it
+	$(BIN)/python benchmarks/poll_cost.py
+
+lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` takes newer ones
+	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
+	$(LOCK) $(UPGRADE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+docs: $(DEV) ## write the table of settings and .env.example again
+	$(BIN)/python docs/settings_table.py
+
+clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
+	rm -rf $(VENV) .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV) (once)"
+	@$(INSTALL) requirements.lock
+	@$(EDITABLE)
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV), with the tools for development (once)"
+	@$(INSTALL) requirements-dev.lock
+	@$(EDITABLE)
+	@touch $(RUN) $@
+
+$(VENV)/pyvenv.cfg:
+	@for python in $(PYTHONS); do \
+		if "$$python" -c '$(FITS)' >/dev/null 2>&1; then exec "$$python" -m venv $(VENV); fi; \
+	done; \
+	echo "Outwait needs Python 3.11, 3.12 or 3.13 with its venv module; looked at: $(PYTHONS)." >&2; \
+	echo "Install one (Debian and Ubuntu: apt install python3 python3-venv), or name one: make PYTHON=/path/to/python3.12" >&2; \
+	exit 1
