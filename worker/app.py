@@ -10,8 +10,9 @@ from typing import Any
 
 from celery import Celery, Task, bootsteps, signals
 from celery.worker import state as worker_state
-from config.celery import celery_config
 
+from config.celery import celery_config
+from config.logs import configure
 from config.settings import Settings, load_settings
 from worker.accept import Acceptance
 from worker.clock import Clock, Ticking
@@ -93,6 +94,11 @@ app = Outwait("outwait", include=["tasks.submit", "tasks.poll", "tasks.callback"
 app.add_defaults(lambda: celery_config(app.settings))
 
 
+@signals.setup_logging.connect
+def _set_up_logging(**_signal: Any) -> None:
+    configure(app.settings.log)  # with a receiver here, Celery sets up none of its own
+
+
 class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
     """Starts the clock and the intake with the worker, and ends them before it."""
 
@@ -142,14 +148,17 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         connection = Connection(app.settings)
         policies = Policies(app.settings, app.registry)
         clock = Clock(Lanes(connection), policies, app.send_claims)
-        fit = False
+        fit, alive = False, app.settings.worker.alive
 
         async def tick() -> float | None:
             nonlocal fit
             if not fit:
                 await _check(connection)
                 fit = True
-            return await clock.tick()
+            wait = await clock.tick()
+            if alive:
+                alive.touch()
+            return wait
 
         return tick, connection.close
 
