@@ -68,7 +68,7 @@ class Http:
         """
         try:
             async with self._ask(request, timeout, fresh=False) as answer:
-                body = _Unread(answer)
+                body = _Unread(answer, request)
                 yield httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
         except _BROKEN as error:
             raise _sorted(error, request) from error
@@ -82,13 +82,17 @@ class Http:
         self, request: httpx.Request, timeout: float, *, fresh: bool
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         session = self._fresh if fresh else self._kept
+        body = _body(request)
+        headers = request.headers.multi_items()
+        if isinstance(body, AsyncIterable):  # aiohttp decides about chunks itself
+            headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
         # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
         limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
         return session.request(
             request.method,
             URL(str(request.url), encoded=True),
-            headers=request.headers.multi_items(),
-            data=_body(request),
+            headers=headers,
+            data=body,
             timeout=limits,
             allow_redirects=False,
         )
@@ -114,12 +118,16 @@ _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 class _Unread(httpx.AsyncByteStream):
     """A body that is read as it comes."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
         self._answer = answer
+        self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._answer.content.iter_chunked(65536):
-            yield chunk
+        try:
+            async for chunk in self._answer.content.iter_chunked(65536):
+                yield chunk
+        except _BROKEN as error:
+            raise _sorted(error, self._request) from error
 
 
 def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:

@@ -29,13 +29,20 @@ Credential = Annotated[SecretStr, AfterValidator(_one_line)]
 """A secret that is sent in a header or a form."""
 
 
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
+"""Where a provider's API is: http or https, with neither query nor fragment."""
+
+HeaderText = Annotated[str, Field(pattern=r"^[!-~]+$")]
+"""A setting that is sent in a header and is no secret."""
+
+
 class ProviderSettings(BaseModel):
-    """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`."""
+    """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`. Each has its own default for `base_url`."""
 
     # Digits in a variable arrive as a number; a key made of digits is still a text.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    base_url: str = Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
+    base_url: BaseUrl
     uncertain: UncertainPolicy = UncertainPolicy.HOLD
     rate_limit: int | None = Field(default=None, ge=1, description="Requests that may start in one rate_window.")
     rate_window: float = Field(default=60, gt=0, description="Seconds.")
@@ -152,11 +159,6 @@ class Provider(ABC):
     def __init__(self, settings: Any) -> None:
         self.settings = settings
         self._base: str = settings.base_url.rstrip("/")
-
-    @property
-    def longest_poll(self) -> float | None:
-        """Seconds that one poll may take if that is more than `OUTWAIT_POLL__TIME_LIMIT` (it uploads a file, say)."""
-        return None
 
     @abstractmethod
     async def submit(self, job: Submission, exchange: Exchange) -> Submitted:

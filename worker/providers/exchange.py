@@ -101,9 +101,7 @@ class Exchange:
         """
         self._count(count, 1)
         try:
-            return await self._sender.send(
-                request, timeout=timeout or self.time_limit, fresh=request.method != "GET"
-            )
+            return await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
         except NotSent:
             self._count(count, -1)
             raise

@@ -1,0 +1,241 @@
+"""ElevateAI by NICE: declare an interaction, upload its file if it has no URL, wait, and read its results.
+
+Facts: docs.elevateai.com and, for the exact spelling of the statuses, NICE's own SDKs and sample bot; docs/providers.md
+tells where they disagree and what was decided.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from pydantic import Field
+
+from worker.errors import ExternalIdUnknown, Rejected, Unreadable
+from worker.providers.contract import (
+    BaseUrl,
+    Credential,
+    Failed,
+    Operation,
+    Pending,
+    PollAnswer,
+    Provider,
+    ProviderSettings,
+    Submission,
+    Submitted,
+    Succeeded,
+    Waiting,
+)
+from worker.providers.elevateai_params import Audio, Chat, Transcript
+from worker.providers.exchange import Count, Exchange, check, decoded, json_object, retry_after
+from worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
+from worker.redact import redact
+
+_DAY = 86400.0
+
+_IN_PROGRESS = frozenset(
+    {
+        "declared",
+        "fileuploading",
+        "fileuploaded",
+        "filependingdownload",
+        "filedownloading",
+        "filedownloaded",
+        "pendingprocessing",
+        "processing",
+    }
+)
+
+_PARTS = {"transcript": "/transcript", "punctuated": "/transcripts/punctuated", "ai": "/ai"}
+"""Where the parts of a result are. Some SDKs ask for /transcripts; the reference and the others say /transcript."""
+
+_FOLDER = "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER"
+
+
+class ElevateAISettings(ProviderSettings):
+    """`OUTWAIT_PROVIDERS__ELEVATEAI__…`."""
+
+    base_url: BaseUrl = "https://api.elevateai.com/v1"
+    api_token: Credential = Field(description="Sent as X-API-Token; it must be activated.")
+    upload_folder: Path | None = Field(
+        default=None, description="Folder that the paths of files lie in, on every worker; without it only URLs work."
+    )
+    upload_time_limit: float = Field(default=900, gt=0, description="Seconds that one upload may take.")
+    upload_tries: int = Field(default=5, ge=1, description="Uploads of one file before the job fails.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Memo:
+    """What a poll knows of a job: whether AI results were asked for, and what was tried in vain."""
+
+    ai: bool = False
+    uploads: int = 0
+    absences: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> "_Memo":
+        ai, uploads, absences = (int(part) for part in text.split(".")) if text else (0, 0, 0)
+        return cls(bool(ai), uploads, absences)
+
+    def __str__(self) -> str:
+        return f"{self.ai:d}.{self.uploads}.{self.absences}"
+
+
+class ElevateAI(Provider):
+    """The API of ElevateAI."""
+
+    name = "elevateai"
+    settings_model = ElevateAISettings
+    # Statuses may be asked for every 30 s of an audio file and every 5 s of a text (reference, processing status).
+    # Results are kept up to 45 days (overview). Nothing tells how long processing takes: a day is ours.
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "audio": Operation("audio", Audio, poll_every=30, first_poll=30, deadline=_DAY, expiry=45 * _DAY),
+        "chat": Operation("chat", Chat, poll_every=5, first_poll=5, deadline=_DAY, expiry=45 * _DAY),
+        "transcript": Operation("transcript", Transcript, poll_every=5, first_poll=5, deadline=_DAY, expiry=45 * _DAY),
+    }
+
+    def __init__(self, settings: ElevateAISettings) -> None:
+        super().__init__(settings)
+        self._own = settings
+        token = settings.api_token.get_secret_value()
+        self._headers = httpx.Headers({"accept": "application/json", "x-api-token": token})
+
+    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+        """POST /interactions. Each declaration costs quota, so a file that cannot be sent is refused before it."""
+        source = getattr(job.params, "source", None)
+        await self._require(source)
+        body = {"type": job.operation, **job.params.model_dump(mode="json", exclude_none=True, exclude={"source"})}
+        body.setdefault("externalIdentifier", job.job_id)
+        request = self.request("POST", "/interactions", headers=self._json_headers(), content=msgspec.json.encode(body))
+        answer = json_object(check(await exchange.send(request, Count.SUBMITS), submit=True))
+        identifier = answer.get("interactionIdentifier")
+        if not (isinstance(identifier, str) and identifier):
+            raise Unreadable("the interaction was declared without an interactionIdentifier", detail=sorted(answer))
+        memo = _Memo(ai=job.params.includeAiResults)
+        return Submitted(identifier, str(memo), first_poll=0 if source else None)
+
+    async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
+        """GET the status; upload the file if that is what it waits for, or read the results if there are some."""
+        path = "/interactions/" + quote(job.external_id, safe="")
+        response = check(await self._get(path + "/status", Count.POLLS, exchange))
+        document = json_object(response)
+        status = document.get("status")
+        match status.lower() if isinstance(status, str) else status:
+            case "processed":
+                return await self._results(job, path, document, exchange)
+            case "processingfailed" | "filedownloadfailed":
+                return _failed(document)
+            case "filependingupload" | "fileuploadfailed":
+                return await self._upload(job, path, document, exchange)
+            case word if word in _IN_PROGRESS:
+                return Pending(str(status), retry_after(response))
+            case _:
+                return Pending(str(status)[:60], retry_after(response), f"unknown status {str(status)[:60]!r}")
+
+    async def _get(self, path: str, count: Count, exchange: Exchange) -> httpx.Response:
+        return await exchange.send(self.request("GET", path, headers=self._headers), count)
+
+    def _json_headers(self) -> httpx.Headers:
+        return httpx.Headers({**self._headers, "content-type": "application/json"})
+
+    async def _require(self, source: str | None) -> None:
+        if source is None or is_url(source):
+            return
+        try:
+            await locate(source, self._own.upload_folder, _FOLDER)
+        except FileProblem as problem:
+            raise Rejected(f"params.source: {problem}") from problem
+
+    async def _results(
+        self, job: Waiting, path: str, document: dict[str, Any], exchange: Exchange
+    ) -> Pending | Succeeded:
+        memo = _Memo.read(job.memo)
+        wanted = [name for name in _PARTS if (job.operation == "audio" if name != "ai" else _has_ai(job, memo))]
+        found = {name: await self._part(path + _PARTS[name], exchange) for name in wanted}
+        if wanted and found[wanted[0]] is _ABSENT and memo.absences < _ABSENCES:
+            later = replace(memo, absences=memo.absences + 1)
+            return Pending(document["status"], warning=f"processed, but there is no {wanted[0]} yet", memo=str(later))
+        parts = {name: None if found.get(name) is _ABSENT else found.get(name) for name in _PARTS}
+        return Succeeded({"interaction": document, **parts}, document["status"])
+
+    async def _part(self, path: str, exchange: Exchange) -> Any:
+        try:
+            response = check(await self._get(path, Count.FETCHES, exchange))
+        except ExternalIdUnknown:
+            return _ABSENT
+        if response.status_code == 204:
+            return {}
+        part = decoded(response)
+        if not isinstance(part, dict | list):
+            raise Unreadable(f"{path} answered {response.status_code} without JSON", status=response.status_code)
+        return part
+
+    async def _upload(self, job: Waiting, path: str, document: dict[str, Any], exchange: Exchange) -> Pending | Failed:
+        status, memo = str(document["status"]), _Memo.read(job.memo)
+        params = await job.params()
+        source = getattr(params, "source", None)
+        if source is None:
+            return Pending(status, warning="it waits for a file although none was announced")
+        if memo.uploads >= self._own.upload_tries:
+            told = f"{status} after {memo.uploads} uploads: {_message(document)}"
+            return Failed(status, "upload_failed", told, document)
+        tried = str(replace(memo, uploads=memo.uploads + 1))
+        try:
+            async with await self._open(source, params.file_name, exchange) as file:
+                return replace(await self._send(file, path, status, exchange), memo=tried)
+        except FileProblem as problem:
+            if problem.lasting:
+                return Failed(status, "file_unreadable", str(problem))
+            return Pending(status, warning=str(problem), memo=tried)
+        except Rejected as error:  # too large, no audio: the same file again would not help
+            return Failed(status, "upload_refused", str(error), error.detail)
+
+    async def _open(self, source: str, name: str, exchange: Exchange) -> AbstractAsyncContextManager[File]:
+        if is_url(source):
+            return open_url(source, name, exchange, self._own.upload_time_limit)
+        return open_path(await locate(source, self._own.upload_folder, _FOLDER), name)
+
+    async def _send(self, file: File, path: str, status: str, exchange: Exchange) -> Pending:
+        form = multipart(file)
+        request = self.request(
+            "POST",
+            path + "/upload",
+            headers=httpx.Headers({**self._headers, **form["headers"]}),
+            content=form["content"],
+        )
+        try:
+            response = await exchange.send(request, Count.FETCHES, timeout=self._own.upload_time_limit)
+        except Exception:
+            if file.problem is not None:
+                raise file.problem from None
+            raise
+        if response.status_code == 409:  # somebody's upload arrived already; the next status tells
+            return Pending(status, warning="the file was uploaded already")
+        check(response)
+        return Pending(status)
+
+
+_ABSENT = object()
+"""A part of a result that the provider does not have."""
+
+_ABSENCES = 3
+"""Polls that a processed interaction gets to show its most important part; a paid result is not given up sooner."""
+
+
+def _has_ai(job: Waiting, memo: _Memo) -> bool:
+    # Texts have nothing else; for audio it is there only if it was asked for.
+    return memo.ai or job.operation != "audio"
+
+
+def _message(document: dict[str, Any]) -> str:
+    told = document.get("errorMessage")
+    return redact(told)[:500] if isinstance(told, str) and told else "the provider gave no reason"
+
+
+def _failed(document: dict[str, Any]) -> Failed:
+    status = str(document["status"])
+    return Failed(status, status, _message(document))

@@ -1,0 +1,160 @@
+"""Files that a provider is sent: opened in a folder or at a URL, and streamed as multipart, never whole in memory."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from worker.errors import ProviderError
+from worker.providers.exchange import Exchange
+
+CHUNK = 1 << 18
+"""Bytes that are read at once."""
+
+_ESCAPED = {'"': "%22", "\r": "%0D", "\n": "%0A"}
+"""In a part's name, as browsers write it."""
+
+
+class FileProblem(Exception):
+    """The file cannot be read. `lasting`: nor will it be later. The message names no more of a URL than its host."""
+
+    def __init__(self, message: str, *, lasting: bool) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+class File:
+    """An open file.
+
+    Args:
+        name: what the provider is told; its extension tells the format.
+        chunks: its content.
+        size: bytes, if known beforehand.
+
+    Attributes:
+        problem: why reading stopped in the middle, if it did: whoever sends the file sees a broken connection only.
+    """
+
+    def __init__(self, name: str, chunks: AsyncIterable[bytes], size: int | None) -> None:
+        self.name = name
+        self.size = size
+        self.problem: FileProblem | None = None
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._chunks:
+                yield chunk
+        except (OSError, ProviderError) as error:
+            self.problem = FileProblem(f"{self.name} could not be read to its end", lasting=False)
+            raise self.problem from error
+
+
+def multipart(file: File) -> dict[str, Any]:
+    """Headers and content of a request that sends one file as `multipart/form-data`."""
+    boundary = uuid.uuid4().hex
+    name = "".join(_ESCAPED.get(letter, letter) for letter in file.name)
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+    if file.size is not None:
+        headers["content-length"] = str(len(head) + file.size + len(tail))
+    return {"headers": headers, "content": _framed(head, file, tail)}
+
+
+async def _framed(head: bytes, file: File, tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    async for chunk in file:
+        yield chunk
+    yield tail
+
+
+def is_url(source: str) -> bool:
+    """Whether a file comes over HTTP rather than from a folder."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def file_name(source: str) -> str:
+    """The last part of a path or URL."""
+    path = unquote(urlsplit(source).path) if is_url(source) else source
+    return path.rstrip("/").rpartition("/")[2]
+
+
+async def locate(source: str, folder: Path | None, setting: str) -> Path:
+    """The file that a path means, inside the folder that the operator allows.
+
+    Args:
+        source: relative to the folder, or absolute.
+        folder: None: no paths are allowed.
+        setting: name of the folder's variable, for the message.
+
+    Raises:
+        FileProblem: lasting.
+    """
+    if folder is None:
+        raise FileProblem(f"files are sent from URLs only, unless {setting} names a folder for paths", lasting=True)
+    return await asyncio.to_thread(_inside, source, folder, setting)
+
+
+def _inside(source: str, folder: Path, setting: str) -> Path:
+    root = folder.resolve()
+    path = (root / source).resolve()
+    if not path.is_relative_to(root):
+        raise FileProblem(f"{source!r:.200} is outside the folder of {setting}", lasting=True)
+    if not path.is_file():
+        raise FileProblem(f"{source!r:.200} is no file in the folder of {setting} on this machine", lasting=True)
+    return path
+
+
+@asynccontextmanager
+async def open_path(path: Path, name: str) -> AsyncIterator[File]:
+    """Open a file on this machine. Raises FileProblem."""
+    try:
+        handle = await asyncio.to_thread(path.open, "rb")
+    except OSError as error:
+        raise FileProblem(f"{path.name} cannot be read: {error.strerror}", lasting=True) from error
+    try:
+        yield File(name, _read(handle), os.fstat(handle.fileno()).st_size)
+    finally:
+        handle.close()
+
+
+async def _read(handle: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(handle.read, CHUNK):
+        yield chunk
+
+
+@asynccontextmanager
+async def open_url(url: str, name: str, exchange: Exchange, timeout: float) -> AsyncIterator[File]:
+    """Open a file on another server; redirects are not followed. Raises FileProblem."""
+    host = urlsplit(url).hostname
+    opened = False
+    try:
+        # Compressed, its length would not be the one that is announced.
+        request = httpx.Request("GET", url, headers={"accept-encoding": "identity"})
+        async with exchange.stream(request, timeout=timeout) as answer:
+            if answer.status_code != 200:
+                raise _refused(host, answer.status_code)
+            length = answer.headers.get("content-length", "")
+            opened = True
+            yield File(name, answer.aiter_raw(), int(length) if length.isdecimal() else None)
+    except httpx.InvalidURL as error:
+        raise FileProblem("the file's URL is malformed", lasting=True) from error
+    except ProviderError as error:
+        if opened:
+            raise  # of the one who sends the file on
+        raise FileProblem(f"the file's server {host} cannot be asked: {error.code}", lasting=False) from error
+
+
+def _refused(host: str | None, status: int) -> FileProblem:
+    lasting = status < 500 and status not in (408, 425, 429)
+    return FileProblem(f"the file's server {host} answered {status}", lasting=lasting)

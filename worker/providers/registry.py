@@ -1,0 +1,134 @@
+"""The providers that there are, and those that this process may use."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from config.errors import ConfigError, explain
+from config.names import PREFIX, variable
+from worker.errors import InvalidRequest, ProviderNotConfigured
+from worker.providers.contract import Operation, Provider, ProviderSettings
+from worker.providers.elevateai import ElevateAI
+from worker.providers.ringcentral import RingCentral
+from worker.providers.unless import Unless
+from worker.redact import redact_all
+
+PROVIDERS: Mapping[str, type[Provider]] = {
+    "elevateai": ElevateAI,
+    "ringcentral": RingCentral,
+    "unless": Unless,
+}
+"""Every provider, one line each."""
+
+
+class Registry:
+    """The providers of one process, as its settings make them. See `build`.
+
+    Args:
+        settings: of the providers that are configured.
+        missing: of the others, the variables that they lack.
+    """
+
+    def __init__(self, settings: Mapping[str, ProviderSettings], missing: Mapping[str, list[str]]) -> None:
+        self._settings = settings
+        self._missing = missing
+        self._providers = {name: PROVIDERS[name](own) for name, own in settings.items()}
+        self._operations = {name: _adjusted(kind, settings.get(name)) for name, kind in PROVIDERS.items()}
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        """Those that are configured, by name."""
+        return MappingProxyType(self._providers)
+
+    def get(self, name: str) -> Provider:
+        """A provider. Raises ProviderNotConfigured, and InvalidRequest if there is none of this name."""
+        provider = self._providers.get(name)
+        if provider is None:
+            self._known(name)
+            raise ProviderNotConfigured(f"provider {name} is not configured: set {', '.join(self._missing[name])}")
+        return provider
+
+    def limits(self, name: str) -> ProviderSettings:
+        """What every provider's settings have; the defaults if it is not configured. Raises InvalidRequest."""
+        self._known(name)
+        defaults: Any = PROVIDERS[name].settings_model
+        return self._settings.get(name) or defaults.model_construct()
+
+    def operation(self, provider: str, operation: str) -> Operation:
+        """An operation with its times as the settings have them. Raises InvalidRequest."""
+        found = self._known(provider).get(operation)
+        if found is None:
+            known = ", ".join(self._operations[provider])
+            raise InvalidRequest(f"operation: given {operation!r:.80}; {provider} has {known}")
+        return found
+
+    def validate(self, provider: str, operation: str, params: Mapping[str, Any]) -> BaseModel:
+        """The parameters of a job as the operation's model. Raises InvalidRequest, naming each wrong parameter."""
+        model = self.operation(provider, operation).params
+        try:
+            return model.model_validate(params)
+        except ValidationError as error:
+            raise InvalidRequest("; ".join(_wrong(item, model) for item in error.errors(include_url=False))) from error
+
+    def _known(self, provider: str) -> dict[str, Operation]:
+        found = self._operations.get(provider)
+        if found is None:
+            raise InvalidRequest(f"provider: given {provider!r:.80}; there are {', '.join(self._operations)}")
+        return found
+
+
+def build(raw: Mapping[str, Mapping[str, Any]]) -> Registry:
+    """The registry that these settings make: `OUTWAIT_PROVIDERS__<NAME>__…`.
+
+    A provider without credentials is known, so that its jobs can be validated, and cannot be asked for.
+
+    Raises:
+        ConfigError: an unknown provider, or a wrong value; a line each.
+    """
+    wrong = [_unknown(name) for name in raw if name not in PROVIDERS]
+    settings: dict[str, ProviderSettings] = {}
+    missing: dict[str, list[str]] = {}
+    for name, kind in PROVIDERS.items():
+        prefix = variable("providers", name) + "__"
+        try:
+            settings[name] = kind.settings_model.model_validate(raw.get(name, {}))
+        except ValidationError as error:
+            lacking = [str(item["loc"][0]) for item in error.errors() if item["type"] == "missing"]
+            missing[name] = [variable(field, prefix=prefix) for field in lacking]
+            if len(lacking) < error.error_count():
+                wrong.append(explain(error, prefix, kind.settings_model))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return Registry(settings, missing)
+
+
+def _unknown(name: str) -> str:
+    return f"{PREFIX}PROVIDERS__{name.upper()}: there is no such provider; there are {', '.join(PROVIDERS)}"
+
+
+def _adjusted(kind: type[Provider], settings: ProviderSettings | None) -> dict[str, Operation]:
+    if settings is None:
+        return dict(kind.operations)
+    return {name: _with(operation, settings) for name, operation in kind.operations.items()}
+
+
+def _with(operation: Operation, settings: ProviderSettings) -> Operation:
+    if settings.poll_every is not None:
+        sooner = min(operation.first_poll, settings.poll_every)
+        operation = replace(operation, poll_every=settings.poll_every, first_poll=sooner)
+    return operation if settings.deadline is None else replace(operation, deadline=settings.deadline)
+
+
+def _wrong(item: Any, model: type[BaseModel]) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in ("params", *item["loc"]))[1:]
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    if item["type"] == "extra_forbidden":
+        known = f"; {', '.join(model.model_fields)} are known" if len(item["loc"]) == 1 else ""
+        return f"{where}: there is no such parameter{known}"
+    given = repr(redact_all(item["input"]))
+    reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return f"{where}: given {given:.80}; {reason}"
