@@ -3,6 +3,7 @@
 docs/state-chart.md draws the transitions; only the store's record script makes them.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -33,6 +34,14 @@ class JobState(StrEnum):
 
 
 _ENDS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.WAITING, JobState.UNCERTAIN}) | _ENDS,
+    JobState.UNCERTAIN: frozenset({JobState.QUEUED, JobState.WAITING}) | _ENDS,
+    JobState.WAITING: _ENDS,
+    **dict.fromkeys(_ENDS, frozenset[JobState]()),
+}
+"""Where a job may go from each state. The record script obeys it; random interleavings prove that it does."""
 
 
 class Step(StrEnum):

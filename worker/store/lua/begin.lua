@@ -11,7 +11,9 @@ for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
   local item, fence = pair[1], pair[2]
   local key = hash .. item
   fences[i] = 0
-  if tonumber(redis.call('HGET', key, 'f')) == fence and redis.call('ZSCORE', LEASED .. lane, item) then
+  -- Lengthening the lease fails where there is none any more: it ended, and the item is due for somebody else.
+  if tonumber(redis.call('HGET', key, 'f')) == fence
+      and redis.call('ZADD', LEASED .. lane, 'XX', 'CH', ends + i / 1000, item) == 1 then
     fences[i] = fence + 1
     if intent then
       redis.call('HSET', key, 'f', fence + 1, 'i', now)
@@ -19,7 +21,6 @@ for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
     else
       redis.call('HSET', key, 'f', fence + 1)
     end
-    redis.call('ZADD', LEASED .. lane, ends, item)
     if group ~= '' then redis.call('ZADD', RATE .. group, 'XX', now, item .. ':' .. fence) end
   end
 end

@@ -56,13 +56,16 @@ local function allowance()
   return math.max(many, 0), look
 end
 
-local function read(item, fence)
-  if kind ~= 'job' then
-    return {item, fence, '', '', '', '', '', tonumber(redis.call('HGET', DELIVERY .. item, 'a') or 0)}
-  end
-  local has = redis.call('HMGET', JOB .. item, 'p', 'op', 'x', 'm', 'st', 'a', 'c', 'su', 'dl', 'ps')
-  return {item, fence, has[1], has[2], has[3] or '', has[4] or '', has[5], tonumber(has[6] or 0), tonumber(has[7]),
-          tonumber(has[8] or 0), tonumber(has[9] or 0), has[10] or ''}
+-- Raise the item's fence and read it; nil if it was purged.
+local function lease_out(item)
+  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps')
+  if not has[1] then return nil end
+  local fence = tonumber(has[1]) + 1
+  redis.call('HSET', hash .. item, 'f', fence)
+  local attempts = tonumber(has[2] or 0)
+  if kind ~= 'job' then return {item, fence, '', '', '', '', '', attempts} end
+  return {item, fence, has[3], has[4], has[5] or '', has[6] or '', has[7], attempts, tonumber(has[8]),
+          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or ''}
 end
 
 put_back()
@@ -72,12 +75,12 @@ local ends = now + lease
 if many > 0 then
   for _, item in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, many)) do
     moved[#moved + 1] = item
-    if redis.call('EXISTS', hash .. item) == 1 then
-      local fence = redis.call('HINCRBY', hash .. item, 'f', 1)
-      claims[#claims + 1] = read(item, fence)
+    local claim = lease_out(item)
+    if claim then
+      claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
       stamps[#stamps + 1] = item
-      if limit > 0 then redis.call('ZADD', RATE .. group, now, item .. ':' .. fence) end
+      if limit > 0 then redis.call('ZADD', RATE .. group, now, item .. ':' .. claim[2]) end
     end
   end
 end

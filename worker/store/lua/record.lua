@@ -57,16 +57,39 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
   return 1
 end
 
+-- The hot path: what most polls record. The lane's sorted sets are written once for the whole batch, in `flush`.
+local again = {}
+
 function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning)
-  local has, why = own(job, fence)
-  if not has then return why end
-  if not OPEN[has.state] then return 0 end
-  count(job, 0, polls, fetches)
-  seen(job, status)
+  local key = JOB .. job
+  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a')
+  if not has[1] then return -1 end
+  if (fence >= 0 and tonumber(has[1]) ~= fence) or not OPEN[has[2]] then return 0 end
+  redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls)
+  if fetches > 0 then redis.call('HINCRBY', key, 'nf', fetches) end
+  if memo then redis.call('HSET', key, 'm', memo) end
+  if has[6] then redis.call('HDEL', key, 'a') end
+  if status ~= '' and status ~= has[5] then
+    redis.call('HSET', key, 'ps', status)
+    note(job, 'status', status)
+  end
   if warning ~= '' then note(job, 'warning', warning) end
-  redis.call('HDEL', JOB .. job, 'a')
-  if memo then move(job, has, has.lane, now + countdown, 'm', memo) else move(job, has, has.lane, now + countdown) end
+  local lane = again[has[3]] or {due = {}, items = {}, first = math.huge}
+  again[has[3]] = lane
+  lane.due[#lane.due + 1] = now + countdown
+  lane.due[#lane.due + 1] = job
+  lane.items[#lane.items + 1] = job
+  lane.first = math.min(lane.first, now + countdown)
   return 1
+end
+
+local function flush()
+  for lane, group in pairs(again) do
+    redis.call('ZREM', LEASED .. lane, unpack(group.items))
+    redis.call('ZADD', DUE .. lane, unpack(group.due))
+    redis.call('ZADD', LANES, 'LT', group.first, lane)
+    if group.first <= now then busy[lane] = true end
+  end
 end
 
 function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fetches)
@@ -241,5 +264,6 @@ local codes, lanes = {}, {}
 for i, outcome in ipairs(cmsgpack.unpack(ARGV[1])) do
   codes[i] = verbs[outcome[1]](unpack(outcome, 2, table.maxn(outcome)))
 end
+flush()
 for lane in pairs(busy) do lanes[#lanes + 1] = lane end
 return cmsgpack.pack({codes, lanes})

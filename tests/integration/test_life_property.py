@@ -1,0 +1,187 @@
+"""Random interleavings of everything that can happen to jobs, on a real server, against the transition table.
+
+Workers claim, begin, record, stall past their lease and write late; webhooks and people end jobs meanwhile. Whatever
+the order: an open job stands in exactly one place, states follow the table, and only the current fence may write.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from config.settings import Settings
+from worker.jobs import TRANSITIONS, JobState
+from worker.outcomes import (
+    NO_FENCE,
+    End,
+    Fanout,
+    Hold,
+    Outcome,
+    Release,
+    Retry,
+    Submitted,
+    Uncertain,
+    Wait,
+)
+from worker.store import codec
+from worker.store.connection import Connection
+from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from worker.store.reads import Reads
+
+LANES = ("submit:unless", "poll:unless", "callback")
+ALL_LANES = (*LANES, "held:unless")
+SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
+
+
+class Life(RuleBasedStateMachine):
+    """Several jobs, any number of workers, one store."""
+
+    redis_url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.connection = Connection(Settings(redis_url=self.redis_url, namespace=f"p-{uuid4().hex}", _env_file=None))
+        self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
+        self.states: dict[str, JobState] = {}
+        self.held: list[tuple[str, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
+        self.ends: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        self.do(self.connection.close())
+        self.loop.close()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    @rule()
+    def enqueue(self) -> None:
+        job_id = f"job{len(self.states)}"
+        self.do(self.lanes.enqueue([NewJob(job_id, "unless", "query", "d", SPEC)]))
+        self.states[job_id] = JobState.QUEUED
+        self.ends[job_id] = 0
+
+    @precondition(lambda self: self.states)
+    @rule(lane=st.sampled_from(LANES), short=st.booleans())
+    def claim(self, lane: str, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
+        policy = LanePolicy(batch=2, lease=1 if short else 60_000, cap=10)
+        for claim in self.do(self.lanes.claim(lane, policy)):
+            self.held.append((lane, claim.item, claim.fence))
+        if short:
+            end = time.monotonic() + 0.002
+            while time.monotonic() < end:
+                pass
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.held) - 1))
+        lane, job_id, fence = self.held[index]
+        current = self.fence(job_id)
+        policy = LanePolicy(batch=2, lease=60_000, cap=10)
+        _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=lane.startswith("submit")))
+        assert new in (0, fence + 1)
+        if fence != current:
+            assert new == 0, "a stale claim was begun"
+        if new:
+            self.held[index] = (lane, job_id, new)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def record(self, data: st.DataObject) -> None:
+        lane, job_id, fence = data.draw(st.sampled_from(self.held))
+        outcome = data.draw(st.sampled_from(outcomes(lane, job_id, fence)))
+        current = self.fence(job_id)
+        self.written(outcome, allowed=fence == current)
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data(), state=st.sampled_from([JobState.CANCELLED, JobState.SUCCEEDED]))
+    def end_from_outside(self, data: st.DataObject, state: JobState) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.states)))
+        self.written(End(job_id, NO_FENCE, state), allowed=not self.states[job_id].ended)
+
+    @invariant()
+    def every_job_stands_where_it_must(self) -> None:
+        for job_id in self.states:
+            job = self.do(self.reads.job(job_id))
+            self.moved(job_id, job.state)
+            places = self.do(self.places(job_id))
+            assert len(places) == (0 if job.closed else 1), (job, places)
+            assert self.do(self.indexes(job_id)) == [job.state]
+            assert self.ends[job_id] == (1 if job.state.ended else 0)
+
+    def written(self, outcome: Outcome, *, allowed: bool) -> None:
+        ((code,), _) = self.do(self.lanes.record([outcome]))
+        if not allowed:
+            assert code is Recorded.REFUSED, outcome
+        if code is Recorded.WRITTEN and isinstance(outcome, End):
+            self.ends[outcome.item] += 1
+
+    def moved(self, job_id: str, state: JobState) -> None:
+        before = self.states[job_id]
+        assert state == before or state in TRANSITIONS[before], f"{before} -> {state}"
+        self.states[job_id] = state
+
+    def fence(self, job_id: str) -> int:
+        return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), "f")))
+
+    async def places(self, job_id: str) -> list[str]:
+        found = []
+        for lane in ALL_LANES:
+            for kind in ("DUE", "LEASED"):
+                if await self.connection.redis.zscore(self.connection.keys(kind, lane), job_id) is not None:
+                    found.append(f"{kind}:{lane}")
+        return found
+
+    async def indexes(self, job_id: str) -> list[JobState]:
+        keys = self.connection.keys
+        return [
+            state
+            for state in JobState
+            if await self.connection.redis.zscore(keys("INDEX", "unless", state), job_id) is not None
+        ]
+
+
+def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
+    """What a worker may have learnt in this lane."""
+    end = End(job_id, fence, JobState.FAILED, '{"code":"x","message":"y"}')
+    match lane:
+        case "submit:unless":
+            return [
+                Submitted(job_id, fence, "x-1", "", 0),
+                Retry(job_id, fence, 0, "again"),
+                Release(job_id, fence),
+                Uncertain(job_id, fence, "lost"),
+                Hold(job_id, fence, "a person"),
+                end,
+            ]
+        case "poll:unless":
+            return [
+                Wait(job_id, fence, 0, "PENDING"),
+                Retry(job_id, fence, 0, "again"),
+                Release(job_id, fence),
+                End(job_id, fence, JobState.SUCCEEDED),
+                end,
+            ]
+        case _:
+            return [Fanout(job_id, fence, ()), Release(job_id, fence)]
+
+
+@pytest.mark.timeout(240)
+def test_any_interleaving_keeps_every_promise_of_the_store(redis_url: str) -> None:
+    machine = type("LifeHere", (Life,), {"redis_url": redis_url})
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

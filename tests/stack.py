@@ -1,0 +1,195 @@
+"""The real parts, as processes: a Redis, the sandbox, workers, producers. Tests drive them from outside."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from config.settings import Settings
+from worker.client import Client
+from worker.jobs import Job, JobRequest
+from worker.sandbox import environment
+
+ROOT = Path(__file__).parent.parent
+
+FAST = {
+    "OUTWAIT_WORKER__TICK": "0.05",
+    "OUTWAIT_SUBMIT__BACKOFF": "0.1",
+    "OUTWAIT_SUBMIT__BACKOFF_MAX": "0.5",
+    "OUTWAIT_POLL__BACKOFF": "0.1",
+    "OUTWAIT_POLL__BACKOFF_MAX": "0.5",
+    "OUTWAIT_DELIVER__BACKOFF": "0.1",
+    "OUTWAIT_DELIVER__BACKOFF_MAX": "0.5",
+    "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "0.1",
+    "OUTWAIT_PROVIDERS__ELEVATEAI__POLL_EVERY": "0.1",
+    "OUTWAIT_PROVIDERS__RINGCENTRAL__POLL_EVERY": "0.1",
+    "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "100000",
+}
+"""Settings that make a job take a second where the vendors' intervals would make it minutes."""
+
+
+async def until(holds: Callable[[], Awaitable[Any]], *, within: float = 30, what: str = "") -> Any:
+    """Wait for a condition, and give back what it gave; fails after `within` seconds."""
+    end = time.monotonic() + within
+    while True:
+        found = await holds()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {within} s: {what or holds}"
+        await asyncio.sleep(0.02)
+
+
+class Stack:
+    """One namespace with its sandbox and workers; everything ends with it.
+
+    Args:
+        redis_url: a running server.
+        folder: for logs and results.
+        options: of the sandbox.
+        variables: settings on top of `FAST`.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        folder: Path,
+        *,
+        options: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        namespace = f"s-{uuid4().hex[:8]}"
+        self.folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.variables = {
+            "OUTWAIT_REDIS_URL": redis_url,
+            "OUTWAIT_NAMESPACE": namespace,
+            "OUTWAIT_INTAKE__QUEUE": f"{namespace}-in",
+            "OUTWAIT_HANDLERS__FOLDER": str(folder / "results"),
+            **FAST,
+            **(variables or {}),
+        }
+        self.sandbox_url = self._start_sandbox(options or {})
+        self.variables = {**environment(self.sandbox_url), **self.variables}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if kind is not None:
+            for log in sorted(self.folder.glob("*.log")):
+                sys.stdout.write(f"--- {log.name}\n{log.read_text()[-6000:]}\n")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the workers have."""
+        nested: dict[str, Any] = {}
+        for name, value in self.variables.items():
+            *groups, last = name.removeprefix("OUTWAIT_").lower().split("__")
+            place = nested
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = value
+        return Settings(_env_file=None, **nested)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of our processes."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTWAIT_")}
+        return {**inherited, **self.variables, "PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1"}
+
+    def client(self) -> Client:
+        """A client of this namespace."""
+        return Client(self.settings)
+
+    def worker(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a worker process; it is ready when it has its first job."""
+        return self.start([sys.executable, "-m", "worker.cli", "worker"], "worker", **variables)
+
+    def start(self, command: list[str], name: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start any process of ours, its output in a log file."""
+        log = self.folder / f"{name}-{len(self._processes)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env={**self.environment, **variables}, stdout=output, stderr=output
+            )
+        self._processes.append(process)
+        return process
+
+    def ledger(self) -> dict[str, Any]:
+        """What the sandbox saw."""
+        return self.sandbox("GET", "/_ledger")
+
+    def order(self, **behaviour: Any) -> None:
+        """Order a behaviour of the sandbox from now on."""
+        self.sandbox("POST", "/_control/behaviour", behaviour)
+
+    def sandbox(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """A request to the sandbox's own endpoints."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.sandbox_url + path, data, method=method)
+        request.add_header("content-type", "application/json")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: dict[str, Any] = json.loads(answer.read() or b"{}")
+            return found
+
+    def logs(self, name: str = "worker") -> str:
+        """What processes of this name wrote."""
+        return "".join(log.read_text() for log in sorted(self.folder.glob(f"{name}-*.log")))
+
+    def _start_sandbox(self, options: Mapping[str, Any]) -> str:
+        command = [sys.executable, "-m", "worker.sandbox", "--port", "0", "--options", json.dumps(dict(options))]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE)
+        self._processes.append(process)
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        process.stdout.close()
+        assert url.startswith("http"), "the sandbox did not start"
+        return url
+
+
+def query(text: str = "why?", **fields: Any) -> JobRequest:
+    """A small job for Unless."""
+    params = {"query": text, "sessionId": "s-1", "visitorId": "v-1"}
+    return JobRequest(provider="unless", operation="query", params=params, **fields)
+
+
+async def ended(client: Client, job_id: str, *, within: float = 30) -> Job:
+    """Wait until a job has ended."""
+
+    async def look() -> Job | None:
+        job = await client.job(job_id)
+        return job if job.state.ended else None
+
+    found: Job = await until(look, within=within, what=f"job {job_id} ended")
+    return found
+
+
+async def closed(client: Client, job_id: str, *, within: float = 30) -> Job:
+    """Wait until a job is closed: each of its deliveries is settled."""
+
+    async def look() -> Job | None:
+        job = await client.job(job_id)
+        return job if job.closed else None
+
+    found: Job = await until(look, within=within, what=f"job {job_id} closed")
+    return found
