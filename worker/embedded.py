@@ -80,7 +80,6 @@ class EmbeddedRedis:
         fsync: Literal["always", "everysec", "no"] = "everysec",
     ) -> None:
         self._folder = folder
-        self._wanted_port = port
         self._appendonly = appendonly
         self._fsync = fsync
         self._child: Child | None = None
@@ -113,7 +112,7 @@ class EmbeddedRedis:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(self._folder / "redis.lock") as lock:
             self.password = _password(self._folder / "redis.password")
-            self.port = self._wanted_port or _free_port()
+            self.port = self.port or free_port()  # once taken, kept: a second start answers at the same URL
             self._spawn(server, lock)
         self._wait()
         return self
@@ -186,7 +185,8 @@ def _password(path: Path) -> str:
     return path.read_text().strip()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,161 @@
+"""The command line's pure parts: what is typed, what is printed, how errors end."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from config.errors import ConfigError
+from worker import errors
+from worker.cli.board import Lines, summary
+from worker.cli.exits import Exit, ending
+from worker.cli.output import clean, print_table, span
+from worker.cli.since import Moment
+from worker.cli.submit import _lines, _params
+from worker.errors import InvalidRequest, OutwaitError
+from worker.jobs import Job, JobRequest, JobState
+
+
+def family(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from family(child)
+
+
+def job(state: JobState, name: str = "j", status: str | None = None) -> Job:
+    return Job(id=name, provider="unless", operation="query", state=state, created=0, provider_status=status)
+
+
+@pytest.mark.parametrize("kind", [*family(OutwaitError), ConfigError], ids=lambda kind: kind.__name__)
+def test_no_known_error_is_called_a_bug(kind: type[Exception]) -> None:
+    assert ending(kind("why")).code not in (Exit.OK, Exit.BUG)
+
+
+def test_an_unknown_error_is_a_bug() -> None:
+    assert ending(KeyError("x")).code is Exit.BUG
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequest("x"), 3),
+        (errors.Conflict("x"), 3),
+        (errors.JobNotFound("x"), 4),
+        (ConfigError("x"), 6),
+        (errors.StoreUnavailable("x"), 7),
+        (errors.NoRedisServer("x"), 7),
+    ],
+)
+def test_scripts_can_rely_on_the_codes(error: Exception, code: int) -> None:
+    assert ending(error).code == code
+
+
+def test_the_page_of_the_command_line_lists_every_exit_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    for code in Exit:
+        assert f"| {code.value} |" in page, code
+
+
+@pytest.mark.parametrize(("text", "ago"), [("45s", 45), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), ("1w", 604800)])
+def test_a_moment_ago(text: str, ago: float) -> None:
+    assert Moment.parse(text).at == pytest.approx(time.time() - ago, abs=5)
+
+
+def test_a_moment_as_a_date() -> None:
+    assert Moment.parse("2026-01-31T12:00:00+00:00").at == 1769860800
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-5m", "5", "5 m", "2026-13-01"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="neither a time ago"):
+        Moment.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.04, "0.0s"), (9.96, "10.0s"), (59.9, "59s"), (61, "1m 01s"), (3660, "1h 01m"), (90000, "1d 01h")],
+)
+def test_a_length_of_time(seconds: float | None, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_text_from_outside_cannot_drive_the_terminal() -> None:
+    assert clean("\x1b[31mred\x07\r\nnext\u202e") == "�[31mred���next�"
+
+
+def test_a_table_that_is_no_terminal_is_cut_by_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("job", "error"), [("a", "x" * 300), ("bb", "y\ninjected")], empty="")
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head == "job  error"
+    assert first == "a    " + "x" * 300
+    assert second == "bb   y�injected"
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("job",), [], empty="No such jobs.")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "No such jobs.\n"
+
+
+def test_params_from_options() -> None:
+    given = ["query=Why?", "count=3", "flag=true", "tags=[1,2]", "a.b=x=y"]
+    wanted = {"base": 1, "query": "Why?", "count": 3, "flag": True, "tags": [1, 2], "a.b": "x=y"}
+    assert _params('{"base": 1, "query": "overridden"}', given) == wanted
+
+
+def test_params_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "params.json"
+    file.write_text('{"query": "from a file"}')
+    assert _params(f"@{file}", []) == {"query": "from a file"}
+
+
+@pytest.mark.parametrize(
+    ("whole", "single", "why"),
+    [
+        ("[1]", [], "JSON object"),
+        ("{", [], "is not JSON"),
+        (None, ["query"], "NAME=VALUE"),
+        ("@/nope", [], "cannot read"),
+    ],
+)
+def test_wrong_params_are_told(whole: str | None, single: list[str], why: str) -> None:
+    with pytest.raises(typer.BadParameter, match=why):
+        _params(whole, single)
+
+
+def test_each_line_of_a_file_is_a_request_or_says_why_not() -> None:
+    good = '{"job_id": "j-1", "provider": "unless", "operation": "query", "params": {"query": "a"}}'
+    text = [
+        good,
+        "",
+        "  \n",
+        "not json",
+        "[]",
+        '{"provider": "unless"}',
+        '{"provider": "p", "operation": "o", "job_id": 7}',
+    ]
+    lines = list(_lines(text))
+    assert [line.number for line in lines] == [1, 4, 5, 6, 7]
+    first = lines[0].asked
+    assert isinstance(first, tuple)
+    assert first == (JobRequest(provider="unless", operation="query", params={"query": "a"}), "j-1")
+    reasons = [str(line.asked) for line in lines[1:]]
+    assert all(isinstance(line.asked, InvalidRequest) for line in lines[1:])
+    for reason, part in zip(reasons, ["is not JSON", "JSON object", "OPERATION", "job_id"], strict=True):
+        assert part in reason
+
+
+def test_only_changes_are_printed() -> None:
+    seen: list[tuple[JobState, str | None]] = []
+    board = Lines(lambda job: seen.append((job.state, job.provider_status)))
+    for state, status in [("queued", None), ("queued", None), ("waiting", "PENDING"), ("waiting", "DONE")]:
+        board.show([job(JobState(state), status=status)])
+    assert seen == [(JobState.QUEUED, None), (JobState.WAITING, "PENDING"), (JobState.WAITING, "DONE")]
+
+
+def test_a_summary_counts_by_state() -> None:
+    assert summary([job(JobState.FAILED), job(JobState.WAITING), job(JobState.WAITING)]) == "2 waiting, 1 failed"
+    assert summary([]) == ""

@@ -1,0 +1,90 @@
+"""The processes that serve until they are told to stop: worker, Flower, sandbox."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from config.errors import ConfigError
+from config.logs import configure
+from config.settings import FlowerSettings
+from worker.cli.output import print_line
+from worker.cli.session import Json, current
+
+log = logging.getLogger(__name__)
+
+
+def worker(context: typer.Context) -> None:
+    """Run one worker until it is told to stop. Handlers' modules are found in this folder too."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from worker.app import app, worker_argv
+
+    sys.path.insert(0, str(Path.cwd()))
+    app.worker_main(worker_argv(settings, f"outwait-{os.getpid()}@%h"))
+
+
+def flower(context: typer.Context) -> None:
+    """Run Flower, where people watch jobs and workers in a browser, until it is told to stop."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from worker.app import app
+
+    app.conf.broker_transport = None  # Flower shows the queues of a plain redis:// alone; only workers need ours
+    _run_flower(app, settings.flower)
+
+
+def _run_flower(app: Any, wanted: FlowerSettings) -> None:
+    from flower.app import Flower
+    from flower.options import options
+    from flower.urls import settings as web
+
+    # Given here, not on a command line, so that no other user of this machine reads the password.
+    options.address, options.port = wanted.address, wanted.port
+    options.max_tasks = wanted.max_tasks
+    options.basic_auth = [wanted.basic_auth.get_secret_value()] if wanted.basic_auth else []
+    server = Flower(capp=app, options=options, **web)
+    signal.signal(signal.SIGTERM, _leave)
+    port = server.start_http_server()
+    log.info("flower-listening", extra={"url": f"http://{wanted.address}:{port}"})
+    try:
+        server.start()
+    except (KeyboardInterrupt, SystemExit):
+        server.stop()
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8099,
+    options: Annotated[str, typer.Option(metavar="JSON", help="How it behaves: docs/sandbox.md.")] = "{}",
+    as_json: Json = False,
+) -> None:
+    """Run the sandbox: the three providers' APIs on this machine, with faults to order. Prints how to use it."""
+    from worker.sandbox import environment, serve
+    from worker.sandbox.behaviour import BadOrder
+    from worker.sandbox.options import read_options
+
+    def tell(base_url: str) -> None:
+        if as_json:
+            print_line({"base_url": base_url, "environment": environment(base_url)})
+        else:
+            exports = (f"export {name}='{value}'" for name, value in environment(base_url).items())
+            sys.stdout.write("\n".join((f"# The sandbox listens at {base_url}", *exports)) + "\n")
+            sys.stdout.flush()
+
+    try:
+        wanted = read_options(options)
+    except BadOrder as error:
+        raise typer.BadParameter(str(error), param_hint="--options") from error
+    try:
+        serve(wanted, host, port, tell)
+    except OSError as error:
+        raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error
