@@ -4,6 +4,8 @@ import math
 import ssl
 from typing import Any
 
+from kombu import Exchange, Queue
+
 from config.settings import Settings
 
 SUBMIT_TASK = "tasks.submit"
@@ -42,7 +44,7 @@ def _queues(settings: Settings) -> dict[str, Any]:
     routes = {task: {"queue": own[step]} for task, step in _STEP_TASKS.items()}
     return {
         # A queue a step, so that slow deliveries hold back no polls, and a worker can serve some steps alone.
-        "task_queues": {name: {"exchange": name, "routing_key": name} for name in consumed},
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in consumed],
         "task_routes": routes | {SUBMIT_TASK: {"queue": settings.intake.queue}},
     }
 

@@ -188,6 +188,7 @@ app.steps["worker"].add(Engine)
 def worker_argv(settings: Settings, name: str = "outwait@%h") -> list[str]:
     """Arguments for `app.worker_main`: the pool and the switches that the engine wants."""
     return [
+        *(["--quiet"] if settings.log.format == "json" else []),  # no banner among the lines
         "worker",
         "--pool=threads",
         f"--concurrency={settings.worker.concurrency}",
