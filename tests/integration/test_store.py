@@ -71,7 +71,9 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
     item, fence = await begun(lanes, POLL)
     await write(lanes, Wait(item, fence, 0, "PENDING"))
     item, fence = await begun(lanes, POLL)
-    await write(lanes, End(item, fence, JobState.SUCCEEDED, "", codec.blob(b'{"answer":42}', 5), "DONE", polls=1, fetches=2))
+    await write(
+        lanes, End(item, fence, JobState.SUCCEEDED, "", codec.blob(b'{"answer":42}', 5), "DONE", polls=1, fetches=2)
+    )
     item, fence = await begun(lanes, "callback")
     await write(lanes, Fanout(item, fence, ("crm", "file:a.jsonl")))
     for target in ("crm", "file:a.jsonl"):

@@ -154,11 +154,13 @@ class ElevateAI(Provider):
         self, job: Waiting, path: str, document: dict[str, Any], exchange: Exchange
     ) -> Pending | Succeeded:
         memo = _Memo.read(job.memo)
-        wanted = [name for name in _PARTS if (job.operation == "audio" if name != "ai" else _has_ai(job, memo))]
+        audio = job.operation == "audio"  # texts have no transcripts, and nothing but AI results
+        wanted = (*(("transcript", "punctuated") if audio else ()), *(("ai",) if memo.ai or not audio else ()))
         found = {name: await self._part(path + _PARTS[name], exchange) for name in wanted}
-        if wanted and found[wanted[0]] is _ABSENT and memo.absences < _ABSENCES:
+        certain = "transcript" if audio else "ai" if memo.ai else None
+        if certain and found[certain] is _ABSENT and memo.absences < _ABSENCES:
             later = replace(memo, absences=memo.absences + 1)
-            return Pending(document["status"], warning=f"processed, but there is no {wanted[0]} yet", memo=str(later))
+            return Pending(document["status"], warning=f"processed, but there is no {certain} yet", memo=str(later))
         parts = {name: None if found.get(name) is _ABSENT else found.get(name) for name in _PARTS}
         return Succeeded({"interaction": document, **parts}, document["status"])
 
@@ -223,12 +225,7 @@ _ABSENT = object()
 """A part of a result that the provider does not have."""
 
 _ABSENCES = 3
-"""Polls that a processed interaction gets to show its most important part; a paid result is not given up sooner."""
-
-
-def _has_ai(job: Waiting, memo: _Memo) -> bool:
-    # Texts have nothing else; for audio it is there only if it was asked for.
-    return memo.ai or job.operation != "audio"
+"""Polls that a processed interaction gets to show the part it must have; a paid result is not given up sooner."""
 
 
 def _message(document: dict[str, Any]) -> str:

@@ -78,7 +78,7 @@ def _elevateai(recording: Path) -> Iterator[Planned]:
     yield _job("file-is-gone", "elevateai", "audio", {**audio, "downloadUri": gone}, ends=JobState.FAILED)
     for name, order in {"upload": {}, "upload-twice": {"upload_failures": 1}}.items():
         named = _text(name, duration=2, **order)
-        yield _job(name, "elevateai", "audio", {**audio, "file": str(recording), "externalIdentifier": named})
+        yield _job(name, "elevateai", "audio", {**audio, "source": recording.name, "externalIdentifier": named})
     for number in range(1, 4):
         yield _job(f"chat-{number}", "elevateai", "chat", _chat(f"Order {number} has not come.", duration=number))
     yield _job("chat-failing", "elevateai", "chat", _chat("Unreadable.", duration=1, **_FAILURE), ends=JobState.FAILED)

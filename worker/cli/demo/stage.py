@@ -102,6 +102,7 @@ class Stage:
         return {
             **providers,
             **polls,
+            "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(self.folder),
             "OUTWAIT_NAMESPACE": name,
             "OUTWAIT_INTAKE__QUEUE": name,
             "OUTWAIT_STORE__RETENTION": "3600",

@@ -1,0 +1,100 @@
+"""The main job, end to end: real workers, a real Redis, the sandbox over HTTP, results where the handlers put them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack, closed, ended, query, until
+from worker.jobs import DeliveryState, JobRequest, JobState
+
+
+@pytest.fixture(scope="module")
+def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("flow")
+    (folder / "upload").mkdir()
+    (folder / "upload" / "call.wav").write_bytes(b"RIFF" + bytes(1000))
+    variables = {"OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(folder / "upload")}
+    with Stack(redis_url, folder, options={"behaviour": {"duration": 0.3}}, variables=variables) as running:
+        running.worker()
+        yield running
+
+
+REQUESTS = {
+    "speech-to-text": ("ringcentral", {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}),
+    "punctuate": ("ringcentral", {"texts": ["hello how are you"]}),
+    "audio": ("elevateai", {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/2.wav"}),
+    "query": ("unless", {"query": "why?", "sessionId": "s", "visitorId": "v"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+async def test_a_job_of_each_provider_ends_with_its_result_delivered(stack: Stack, operation: str) -> None:
+    provider, params = REQUESTS[operation]
+    request = JobRequest(
+        provider=provider, operation=operation, params=params, targets=[f"file:{operation}.jsonl"], metadata={"n": 1}
+    )
+    async with stack.client() as client:
+        job_id = (await client.enqueue(request)).job_id
+        job = await closed(client, job_id)
+        assert job.state is JobState.SUCCEEDED, job.error
+        assert job.ledger.submits == 1
+        result = await client.result(job_id)
+        assert [one.state for one in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
+    line = json.loads((stack.folder / "results" / f"{operation}.jsonl").read_text())
+    assert (line["job_id"], line["result"], line["metadata"], line["state"]) == (job_id, result, {"n": 1}, "succeeded")
+
+
+async def test_an_audio_file_is_uploaded_and_its_three_results_are_read(stack: Stack) -> None:
+    params = {"languageTag": "en-us", "vertical": "default", "source": "call.wav", "includeAiResults": True}
+    async with stack.client() as client:
+        job_id = (await client.enqueue(JobRequest(provider="elevateai", operation="audio", params=params))).job_id
+        job = await ended(client, job_id)
+        assert job.state is JobState.SUCCEEDED, job.error
+        assert {"transcript", "punctuated", "ai"} <= set(await client.result(job_id))
+        assert job.ledger.submits == 1
+
+
+async def test_what_the_provider_says_failed_fails_with_its_words(stack: Stack) -> None:
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query('x sandbox:{"outcome":"failure"}', targets=["file:failed.jsonl"]))).job_id
+        job = await closed(client, job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "provider_failed"
+    assert json.loads((stack.folder / "results" / "failed.jsonl").read_text())["state"] == "failed"
+
+
+async def test_a_job_that_never_finishes_expires_at_its_deadline(stack: Stack) -> None:
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query('x sandbox:{"outcome":"never"}', deadline=1))).job_id
+        job = await ended(client, job_id)
+    assert job.state is JobState.EXPIRED
+    assert job.ledger.polls >= 2
+
+
+async def test_the_timeline_tells_the_story(stack: Stack) -> None:
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query())).job_id
+        await closed(client, job_id)
+        events = [entry.event for entry in await client.timeline(job_id)]
+    assert events[:3] == ["enqueued", "submitting", "submitted"]
+    assert events[-3:] == ["succeeded", "callback", "closed"]
+
+
+async def test_an_unknown_handler_is_dead_at_once_and_can_be_replayed(stack: Stack) -> None:
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query(targets=["nobody"]))).job_id
+        await closed(client, job_id)
+        (delivery,) = await client.deliveries(job_id)
+        assert delivery.state is DeliveryState.DEAD
+        assert delivery.error is not None
+        assert "OUTWAIT_HANDLERS__MODULES" in delivery.error.message
+        assert await client.replay(job_id) == 1
+
+        async def dead_again() -> bool:
+            return (await client.job(job_id)).ledger.deliveries == 2
+
+        await until(dead_again)
+        assert (await client.job(job_id)).ledger.submits == 1
