@@ -102,6 +102,7 @@ class Stage:
         return {
             **providers,
             **polls,
+            "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "600",  # ten a minute, as the real one has, would take too long
             "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(self.folder),
             "OUTWAIT_NAMESPACE": name,
             "OUTWAIT_INTAKE__QUEUE": name,
