@@ -6,8 +6,8 @@ from typing import Annotated
 from uuid import uuid4
 
 import typer
-from config.explain import effective
 
+from config.explain import effective
 from config.settings import Settings
 from worker.cli.exits import Exit
 from worker.cli.output import print_json, print_table, say
@@ -18,6 +18,7 @@ from worker.errors import (
     NotSent,
     OperatorError,
     ProviderError,
+    ProviderNotConfigured,
     RateLimited,
     Unauthorized,
 )
@@ -25,7 +26,7 @@ from worker.http import Http
 from worker.jobs import JobState
 from worker.providers.contract import Provider, Waiting
 from worker.providers.exchange import Exchange
-from worker.providers.registry import build
+from worker.providers.registry import Registry, build
 from worker.store.health import Finding
 from worker.store.reads import LaneStatus
 
@@ -119,15 +120,24 @@ def _workers() -> list[Finding]:
 
 
 async def _providers(settings: Settings) -> list[Finding]:
-    providers = build(settings.providers).providers
-    if not providers:
+    registry = build(settings.providers)
+    incomplete = [_incomplete(registry, name) for name in settings.providers if name not in registry.providers]
+    if not registry.providers and not incomplete:
         return [Finding("warning", "providers", "none is configured", "docs/providers.md lists their settings.")]
     http = Http(body_max=settings.store.result_max)
     try:
-        exchanges = [Exchange(http, _NoTokens(), ANSWER_WITHIN) for _ in providers]
-        return list(await asyncio.gather(*map(_probe, providers.values(), exchanges)))
+        probes = [_probe(one, Exchange(http, _OwnToken(), ANSWER_WITHIN)) for one in registry.providers.values()]
+        return [*incomplete, *await asyncio.gather(*probes)]
     finally:
         await http.close()
+
+
+def _incomplete(registry: Registry, name: str) -> Finding:
+    try:
+        registry.get(name)
+    except ProviderNotConfigured as error:
+        return Finding("error", f"provider {name}", str(error), "docs/providers.md lists its settings.")
+    return Finding("ok", f"provider {name}", "is configured")
 
 
 async def _probe(provider: Provider, exchange: Exchange) -> Finding:
@@ -158,8 +168,8 @@ def _nonexistent(provider: Provider) -> Waiting:
     return Waiting(job_id="doctor", operation=operation, external_id=str(uuid4()), memo="", age=0, params=none)
 
 
-class _NoTokens:
-    """Shares no token, so that the credentials themselves are tried."""
+class _OwnToken:
+    """A token that is shared with nobody, so that the credentials themselves are tried."""
 
     def __init__(self) -> None:
         self._token: tuple[str, float] | None = None

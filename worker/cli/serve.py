@@ -65,6 +65,7 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8099,
     options: Annotated[str, typer.Option(metavar="JSON", help="How it behaves: docs/sandbox.md.")] = "{}",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print how to use it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the sandbox: the three providers' APIs on this machine, with faults to order. Prints how to use it."""
@@ -85,6 +86,6 @@ def sandbox(
     except BadOrder as error:
         raise typer.BadParameter(str(error), param_hint="--options") from error
     try:
-        serve(wanted, host, port, tell)
+        serve(wanted, host, port, None if quiet else tell)
     except OSError as error:
         raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error

@@ -67,7 +67,7 @@ def _helpers(*, flower: bool, sandbox: bool, env: Mapping[str, str]) -> tuple[li
 
         port = free_port()
         ours = environment(f"http://127.0.0.1:{port}")
-        services.append(Service("sandbox", command("sandbox", "--json", "--port", str(port)), env))
+        services.append(Service("sandbox", command("sandbox", "--quiet", "--port", str(port)), env))
     return services, ours
 
 

@@ -10,7 +10,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C.")] = False,
     results: Annotated[Path, typer.Option(help="Folder for results and logs.")] = Path("demo-results"),
 ) -> None:
-    """Watch Outwait at work for half a minute: Redis, the sandbox, a worker and Flower, and over thirty jobs of three providers.
+    """Watch Outwait at work: Redis, the sandbox, a worker, Flower, and over thirty jobs of three providers.
 
     Needs no account and costs nothing. Code 0 if every job ended as planned and nothing was paid twice.
     """

@@ -81,7 +81,7 @@ class Stage:
             redis_url = self._stack.enter_context(EmbeddedRedis(self.folder / "redis")).url
         self._enter_environment(given, {"OUTWAIT_REDIS_URL": redis_url, **self._variables()})
         self._stack.callback(self._stop)
-        self._spawn("sandbox", "--json", "--port", self.sandbox.rpartition(":")[2])
+        self._spawn("sandbox", "--quiet", "--port", self.sandbox.rpartition(":")[2])
         self._spawn("flower")
         self._spawn("worker")
         self._wait_for_sandbox()
@@ -102,7 +102,7 @@ class Stage:
         return {
             **providers,
             **polls,
-            "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "600",  # ten a minute, as the real one has, would take too long
+            "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "600",  # at ten a minute, the real one's, it would last
             "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(self.folder),
             "OUTWAIT_NAMESPACE": name,
             "OUTWAIT_INTAKE__QUEUE": name,
