@@ -20,7 +20,7 @@ from worker.errors import (
     Unreadable,
 )
 from worker.jobs import Claim, JobError, JobState, Step
-from worker.outcomes import End, Outcome, Release, Retry, Wait, expired, failed
+from worker.outcomes import Counts, End, Outcome, Release, Retry, Wait, expired, failed
 from worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
@@ -80,7 +80,7 @@ class Poll:
             case Failed():
                 detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
                 error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
-                return failed(claim, error, **counts)
+                return failed(claim, error, counts, status=answer.status)
 
     def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
@@ -91,7 +91,7 @@ class Poll:
             case ExternalIdUnknown() if now - claim.submitted > YOUNG * 1000:
                 return self._gone(claim, now, exchange, error)
             case Rejected() | ResultTooLarge():
-                return failed(claim, JobError(error.code, str(error), error.detail), **_counts(exchange))
+                return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
             case NotSent() | AnswerLost() | Unavailable() | Unreadable() | Unauthorized() | ExternalIdUnknown():
                 return self._again(claim, now, exchange, error)
             case _:
@@ -108,11 +108,11 @@ class Poll:
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
         return await registry.get(self._name).poll(waiting, exchange)
 
-    def _wait(self, claim: Claim, now: int, counts: dict[str, int], answer: Pending) -> Outcome:
+    def _wait(self, claim: Claim, now: int, counts: Counts, answer: Pending) -> Outcome:
         operation = self._operation(claim)
         over = self._over(claim, now, operation)
         if over:
-            return expired(claim, f"{over}; the provider's last status was {answer.status}", **counts)
+            return expired(claim, f"{over}; the provider's last status was {answer.status}", counts)
         countdown = pacing.poll_countdown(operation.poll_every, answer.poll_in)
         return Wait(
             claim.item,
@@ -120,8 +120,8 @@ class Poll:
             self._before_deadline(claim, now, countdown, operation),
             answer.status,
             answer.memo,
-            counts["polls"],
-            counts["fetches"],
+            counts.polls,
+            counts.fetches,
             answer.warning or "",
         )
 
@@ -131,32 +131,32 @@ class Poll:
         left = claim.deadline - now if claim.deadline else wanted
         return max(min(wanted, left), int(operation.poll_every * 1000))
 
-    def _succeeded(self, claim: Claim, counts: dict[str, int], answer: Succeeded) -> Outcome:
+    def _succeeded(self, claim: Claim, counts: Counts, answer: Succeeded) -> Outcome:
         text = codec.encode(answer.result)
         limit = self._runtime.settings.store.result_max
         if len(text) > limit:
             message = f"the result has {len(text)} bytes, more than the {limit} of OUTWAIT_STORE__RESULT_MAX"
-            return failed(claim, JobError(ResultTooLarge.code, message), **counts)
+            return failed(claim, JobError(ResultTooLarge.code, message), counts)
         result = codec.blob(text, self._runtime.settings.store.compress_above)
-        return End(claim.item, claim.fence, JobState.SUCCEEDED, "", result, answer.status, 0, **counts)
+        return End(claim.item, claim.fence, JobState.SUCCEEDED, "", result, answer.status, *counts)
 
     def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         expiry = self._operation(claim).expiry
         if expiry is not None and now - claim.submitted >= expiry * 1000:
-            return expired(claim, "the provider's id expired before the result was read", **_counts(exchange))
-        return failed(claim, JobError(error.code, str(error), error.detail), **_counts(exchange))
+            return expired(claim, "the provider's id expired before the result was read", _counts(exchange))
+        return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
 
     def _again(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError, *, attempt: int = 1) -> Outcome:
         operation = self._operation(claim)
         counts = _counts(exchange)
         over = self._over(claim, now, operation)
         if over:
-            return expired(claim, f"{over}; the last poll failed: {error}", **counts)
+            return expired(claim, f"{over}; the last poll failed: {error}", counts)
         if claim.attempts + attempt >= self._settings.attempts:
             told = JobError(error.code, f"gave up after {claim.attempts + attempt} failed polls: {error}", error.detail)
-            return failed(claim, told, **counts)
+            return failed(claim, told, counts)
         wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), operation.poll_every)
-        return Retry(claim.item, claim.fence, int(wait * 1000), f"{error.code}: {error}", attempt, 0, **counts)
+        return Retry(claim.item, claim.fence, int(wait * 1000), f"{error.code}: {error}", attempt, *counts)
 
     def _operation(self, claim: Claim) -> Operation:
         return self._runtime.registry.operation(self._name, claim.operation)
@@ -170,5 +170,5 @@ class Poll:
         return ""
 
 
-def _counts(exchange: Exchange) -> dict[str, int]:
-    return {"polls": exchange.ledger[Count.POLLS], "fetches": exchange.ledger[Count.FETCHES]}
+def _counts(exchange: Exchange) -> Counts:
+    return Counts(polls=exchange.ledger[Count.POLLS], fetches=exchange.ledger[Count.FETCHES])

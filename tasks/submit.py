@@ -21,7 +21,7 @@ from worker.errors import (
 )
 from worker.intake import TASK, Sent
 from worker.jobs import Claim, JobError, JobState, Step, UncertainPolicy
-from worker.outcomes import Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
+from worker.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
 from worker.providers.contract import Provider, Submission
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
@@ -163,7 +163,7 @@ class Submit:
 
     def _failed(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
         told = JobError(error.code, str(error), error.detail)
-        return failed(claim, told, submits=exchange.ledger[Count.SUBMITS])
+        return failed(claim, told, Counts(submits=exchange.ledger[Count.SUBMITS]))
 
     def _lost(self, claim: Claim, exchange: Exchange, reason: str) -> Outcome:
         if not exchange.ledger[Count.SUBMITS]:

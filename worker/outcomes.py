@@ -3,6 +3,8 @@
 An outcome is encoded as `[verb, item, fence, …]` in the order of its fields. Countdowns and pauses are milliseconds.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from worker.jobs import Claim, JobError, JobState
@@ -145,12 +147,22 @@ Outcome = (
 )
 
 
-def failed(claim: Claim, error: JobError, *, submits: int = 0, polls: int = 0, fetches: int = 0) -> End:
-    """The job ends as failed."""
-    return End(claim.item, claim.fence, JobState.FAILED, error.text(), NOTHING, "", submits, polls, fetches)
+class Counts(NamedTuple):
+    """Requests that a step really sent, for the job's ledger."""
+
+    submits: int = 0
+    polls: int = 0
+    fetches: int = 0
 
 
-def expired(claim: Claim, message: str, *, polls: int = 0, fetches: int = 0) -> End:
+NO_COUNTS = Counts()
+
+
+def failed(claim: Claim, error: JobError, counts: Counts = NO_COUNTS, *, status: str = "") -> End:
+    """The job ends as failed. `status` is the provider's word for it."""
+    return End(claim.item, claim.fence, JobState.FAILED, error.text(), NOTHING, status, *counts)
+
+
+def expired(claim: Claim, message: str, counts: Counts = NO_COUNTS) -> End:
     """The job ends as expired."""
-    told = JobError("expired", message).text()
-    return End(claim.item, claim.fence, JobState.EXPIRED, told, NOTHING, "", 0, polls, fetches)
+    return End(claim.item, claim.fence, JobState.EXPIRED, JobError("expired", message).text(), NOTHING, "", *counts)

@@ -68,8 +68,8 @@ class Isolated(ABC):
         if not done:
             give_up()
             raise self._lose(outcome, time_limit)
-        if error := outcome.result():
-            raise failure(error) from error
+        if raised := outcome.result():
+            raise failure(raised) from raised
 
     @abstractmethod
     def close(self) -> None:
