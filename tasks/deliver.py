@@ -9,7 +9,7 @@ from typing import Any
 from tasks.handlers import Envelope, Handlers
 from worker import pacing
 from worker.app import StepTask, app
-from worker.errors import DeliveryRefused, HandlerError
+from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
 from worker.jobs import Claim, Job, JobError
 from worker.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from worker.recorder import Recorder
@@ -57,6 +57,9 @@ class Deliver:
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
         """Run the handler for one delivery."""
+        if claim.attempts >= self._settings.attempts:
+            # Its leases ended again and again: whatever ran it did not live to record anything.
+            return (self.decide(claim, DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")),)
         try:
             envelope = await self._envelope(claim)
             await self._handlers.deliver(self._target, envelope, self._settings.time_limit)

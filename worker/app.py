@@ -152,9 +152,9 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
 
         async def tick() -> float | None:
             nonlocal fit
+            fit = fit or await _fit(connection)
             if not fit:
-                await _check(connection)
-                fit = True
+                return None
             wait = await clock.tick()
             if alive:
                 alive.touch()
@@ -172,14 +172,16 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         return take, connection.close
 
 
-async def _check(connection: Connection) -> None:
+async def _fit(connection: Connection) -> bool:
+    """Whether this Redis may be used; one that would lose jobs ends the worker."""
     try:
         for finding in await require_fit(connection):
             log.warning("redis", extra={"subject": finding.subject, "found": finding.message, "advice": finding.advice})
     except StoreUnfit as error:
         log.critical("redis-unfit", extra={"error": str(error)})
         worker_state.should_stop = EXIT_UNFIT
-        raise
+        return False
+    return True
 
 
 app.steps["worker"].add(Engine)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from worker.errors import StoreUnavailable
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.jobs import Claim
 from worker.outcomes import Outcome, Release, ReleaseDelivery
 from worker.policies import Policies
@@ -53,7 +53,7 @@ class Batches:
         else:
             try:
                 await self._run(lane, policy, claims, step)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was begun: the leases end, and whoever claims these jobs next starts afresh.
                 log.warning("batch-not-begun", extra={"lane": lane, "claims": len(claims), "error": str(error)})
         await self._recorder.flushed()
@@ -99,7 +99,7 @@ class Batches:
             items = [(claim.item, claim.fence) for task, claim in tasks.items() if not task.done()]
             try:
                 await self._lanes.renew(lane, policy, items)
-            except StoreUnavailable:
+            except (StoreUnavailable, StoreRefused):
                 continue  # the recorder tells of the outage
 
 

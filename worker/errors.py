@@ -23,6 +23,7 @@ OutwaitError
 │   ├── ProviderNotConfigured   its settings are missing or wrong
 │   ├── StoreUnfit              Redis evicts keys or is too old
 │   ├── StoreUnavailable        Redis does not answer
+│   ├── StoreRefused            Redis refuses a command for good: no permission, too large, a bug of ours
 │   └── NoRedisServer           no server binary for the embedded Redis
 └── JobEnded                    what AsyncResult(job_id).get() raises in the producer
     ├── JobFailed               the provider, or we, gave up
@@ -184,6 +185,12 @@ class StoreUnavailable(OperatorError):
     """Redis does not answer."""
 
     code = "store_unavailable"
+
+
+class StoreRefused(OperatorError):
+    """Redis refuses a command for good."""
+
+    code = "store_refused"
 
 
 class NoRedisServer(OperatorError):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from worker.errors import StoreUnavailable
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.outcomes import Outcome
 from worker.store.lanes import Lanes, Recorded
 
@@ -56,7 +56,7 @@ class Recorder:
         while self._pending:
             group = self._pending[:GROUP]
             try:
-                codes, due = await self._lanes.record(group)
+                codes, due = await self._write(group)
             except StoreUnavailable as error:
                 if not down:
                     log.error("store-unavailable", extra={"outcomes": len(self._pending), "error": str(error)})  # noqa: TRY400 - one line, no traceback
@@ -70,6 +70,22 @@ class Recorder:
             self._report(group, codes)
             if due:
                 self._on_due(due)
+
+    async def _write(self, group: list[Outcome]) -> tuple[list[Recorded], list[str]]:
+        try:
+            return await self._lanes.record(group)
+        except StoreRefused:
+            if len(group) == 1:
+                # Redis refuses this one for good (too large, say): dropped, so that it stops no other. Its lease ends.
+                log.exception("outcome-unwritable", extra={"item": group[0].item})
+                return [Recorded.REFUSED], []
+        codes: list[Recorded] = []
+        due: list[str] = []
+        for outcome in group:
+            ((code,), lanes) = await self._write([outcome])
+            codes.append(code)
+            due += lanes
+        return codes, due
 
     def _report(self, group: list[Outcome], codes: list[Recorded]) -> None:
         for outcome, code in zip(group, codes, strict=True):

@@ -9,7 +9,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from worker.errors import StoreUnavailable
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.store.keys import Keys
 from worker.store.scripts import Scripts
 
@@ -38,7 +38,7 @@ class Connection:
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
-        """Raises StoreUnavailable in place of Redis's own connection errors."""
+        """Raises StoreUnavailable or StoreRefused in place of Redis's own errors."""
         try:
             yield
         except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
@@ -47,6 +47,8 @@ class Connection:
             ) from error
         except (exceptions.ReadOnlyError, exceptions.OutOfMemoryError) as error:
             raise StoreUnavailable(f"Redis at {self._where} cannot write: {error}") from error
+        except exceptions.ResponseError as error:
+            raise StoreRefused(f"Redis at {self._where} refuses a command: {error}") from error
 
     async def close(self) -> None:
         """Close the connections of this loop."""
