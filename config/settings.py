@@ -64,7 +64,7 @@ class StepSettings(Group):
     """How one step behaves: submit, poll, callback or deliver."""
 
     time_limit: Seconds = Field(default=20, description="Seconds one step of one job may take.")
-    lease: Seconds = Field(default=40, description="Seconds one worker owns a claimed step; longer than time_limit.")
+    lease: Seconds = Field(default=40, description="Seconds one worker owns a claimed step; longer than TIME_LIMIT.")
     attempts: int = Field(default=10, ge=1, description="Consecutive failed attempts before the step gives up.")
     backoff: Seconds = Field(default=2, description="Seconds before the first retry; doubled each time, with jitter.")
     backoff_max: Seconds = Field(default=300, description="Seconds that no retry's countdown exceeds.")
@@ -189,7 +189,8 @@ class Settings(BaseSettings):
     )
 
     redis_url: RedisUrl = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"), description="The store, and the broker unless broker_url is set."
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="The store, and the broker unless OUTWAIT_BROKER_URL is set.",
     )
     broker_url: BrokerUrl | None = Field(
         default=None, description="Celery's broker, if it is RabbitMQ and not the store's Redis."

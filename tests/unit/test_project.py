@@ -1,0 +1,279 @@
+"""The files around the code say what is true: image, Compose, locked versions, commands, import rules, settings."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from config.settings import Settings, load_settings
+from worker.providers.registry import PROVIDERS
+
+ROOT = Path(__file__).parent.parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("script", ROOT / path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def seconds(text: str) -> int:
+    assert re.fullmatch(r"\d+s", text)
+    return int(text[:-1])
+
+
+def settings_from(monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any]) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    return load_settings()
+
+
+# Compose
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_a_health_check_restarts_and_can_be_scaled(name: str) -> None:
+    service = SERVICES[name]
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    assert service["restart"] == "unless-stopped"
+    assert "container_name" not in service
+
+
+def test_only_flower_has_a_port_and_only_on_this_machine() -> None:
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "flower": ["127.0.0.1:5555:5555"]
+    }
+
+
+def test_the_compose_file_holds_no_secret_and_asks_for_flowers_login() -> None:
+    login = SERVICES["flower"]["environment"]["OUTWAIT_FLOWER__BASIC_AUTH"]
+    assert login.startswith("${FLOWER_LOGIN:?")
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            hidden = re.search("auth|secret|token|key|password", name, re.IGNORECASE)
+            assert not hidden or str(value).startswith("${")
+            assert "@" not in str(value)
+
+
+def test_redis_keeps_what_it_holds() -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    volume, _, folder = SERVICES["redis"]["volumes"][0].partition(":")
+    assert volume in COMPOSE["volumes"]
+    assert folder == "/data"
+
+
+@pytest.mark.parametrize("name", ["worker", "flower"])
+def test_our_services_wait_for_redis_with_settings_that_are_good(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = SERVICES[name]
+    assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+    assert service["command"] == [name]
+    variables = {key: value for key, value in service["environment"].items() if "${" not in str(value)}
+    settings = settings_from(monkeypatch, {"OUTWAIT_FLOWER__BASIC_AUTH": "me:pass", **variables})
+    assert settings.broker == "redis://redis:6379/0"
+
+
+def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
+    assert seconds(SERVICES["worker"]["stop_grace_period"]) >= Settings.model_fields["worker"].default.grace + 10
+
+
+def test_named_volumes_are_declared_and_every_key_is_composes_own() -> None:
+    schema = {
+        "build", "cap_drop", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "init", "ports",
+        "restart", "security_opt", "stop_grace_period", "volumes",
+    }  # fmt: skip
+    assert COMPOSE.keys() == {"services", "volumes"}
+    for service in SERVICES.values():
+        assert service.keys() <= schema
+        assert service["healthcheck"].keys() <= {"test", "interval", "timeout", "retries", "start_period"}
+        for volume in service.get("volumes", []):
+            assert volume.partition(":")[0] in COMPOSE["volumes"]
+
+
+# Image
+
+
+def test_the_image_runs_as_nobody_special_from_locked_versions() -> None:
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER (?!root)\w+", last, re.MULTILINE)
+    assert "--require-hashes --requirement requirements.lock" in DOCKERFILE
+    assert "HEALTHCHECK" in last
+    assert 'ENTRYPOINT ["outwait"]' in last
+
+
+def test_the_image_has_a_python_that_we_support() -> None:
+    found = re.findall(r"^FROM python:(\S+)-slim", DOCKERFILE, re.MULTILINE)
+    assert len(set(found)) == 1
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(found[0])
+
+
+def test_the_image_gets_what_it_installs_and_nothing_else() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    assert kept == packages | {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"]}
+    assert all((ROOT / name).exists() for name in kept)
+
+
+def test_the_health_check_looks_at_the_file_that_the_worker_touches(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = dict(re.findall(r"(OUTWAIT_\w+)=(\S+)", DOCKERFILE))
+    alive = str(settings_from(monkeypatch, variables).worker.alive)
+    assert f"find {alive} -mmin -1" in DOCKERFILE
+    assert f"find {alive} -mmin -1" in SERVICES["worker"]["healthcheck"]["test"][1]
+
+
+def test_the_health_check_tells_a_fresh_file_from_an_old_one_and_none(tmp_path: Path) -> None:
+    found = re.search(r"HEALTHCHECK .*\\\n +CMD (.*)", DOCKERFILE)
+    assert found
+    alive = tmp_path / "alive"
+    command = found[1].replace("/tmp/outwait-alive", str(alive))  # noqa: S108 - inside the image
+
+    def healthy() -> bool:
+        return subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 0
+
+    assert not healthy()
+    alive.touch()
+    assert healthy()
+    os.utime(alive, (0, 0))
+    assert not healthy()
+
+
+# Locked versions
+
+
+def locked(name: str) -> dict[str, str]:
+    text = (ROOT / name).read_text()
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
+    found = {}
+    for entry in entries:
+        requirement = Requirement(entry.partition(" \\")[0])
+        assert "--hash=sha256:" in entry, requirement
+        found[canonicalize_name(requirement.name)] = str(requirement.specifier)
+    return found
+
+
+def wanted(group: str) -> list[Requirement]:
+    found = []
+    for one in PROJECT["dependency-groups"][group]:
+        found += wanted(one["include-group"]) if isinstance(one, dict) else [Requirement(one)]
+    return found
+
+
+def test_locked_versions_are_what_the_project_asks_for() -> None:
+    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
+    asked = [Requirement(one) for one in PROJECT["project"]["dependencies"]]
+    for lock, requirements in ((run, asked + wanted("build")), (dev, asked + wanted("dev"))):
+        for one in requirements:
+            assert one.specifier.contains(lock[canonicalize_name(one.name)].removeprefix("==")), one
+
+
+def test_development_adds_to_what_runs_and_changes_none_of_it() -> None:
+    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert run.items() <= dev.items()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_locked_versions_name_no_index(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert "--index" not in text
+    assert "--find-links" not in text
+
+
+# Commands
+
+
+def test_make_without_a_fitting_python_says_what_to_do(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "python3.8"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    made = subprocess.run(["make", "demo", f"PYTHON={old}"], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "needs Python 3.11, 3.12 or 3.13" in made.stderr
+    assert "make PYTHON=" in made.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_lists_its_commands() -> None:
+    text = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    listed = set(re.findall(r"^make (\w+) ", text, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert listed == set(phony[1].split())
+
+
+def test_the_gate_runs_what_everybody_runs() -> None:
+    gate = ROOT / ".ci" / "run"
+    assert os.access(gate, os.X_OK)
+    lines = gate.read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert lines[-2:] == ["make check", "make test"]
+
+
+# Import rules
+
+
+def test_imports_against_the_rules_are_found(tmp_path: Path) -> None:
+    for package in ("config", "worker", "tasks"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path, line in {
+        "worker/jobs.py": "import tasks.submit",
+        "worker/providers/unless.py": "import redis\nimport worker.providers.elevateai",
+        "worker/sandbox/limits.py": "import worker.errors",
+        "tasks/callback.py": "import tasks.poll",
+        "worker/stranger.py": "",
+    }.items():
+        with (tmp_path / path).open("a") as file:
+            file.write(f"\n{line}\n")
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    checked = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert checked.returncode == 1
+    broken = {line.partition(":")[0] for line in checked.stdout.splitlines() if line.endswith("BROKEN")}
+    assert broken >= {"rooms", "flow", "redis", "providers", "sandbox"}
+    assert "stranger" in checked.stdout  # a module that stands on no layer
+
+
+def test_every_provider_is_kept_from_its_siblings() -> None:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    siblings = next(one["modules"] for one in contracts if one["type"] == "independence")
+    assert set(siblings) == {provider.__module__ for provider in PROVIDERS.values()}
+
+
+# Settings
+
+
+def test_the_page_of_settings_and_the_example_are_what_the_code_says() -> None:
+    table = script("docs/settings_table.py")
+    text = table.PAGE.read_text()
+    assert table.page(text) == text, "run `make docs`"
+    assert table.EXAMPLE.read_text() == table.example(), "run `make docs`"
+
+
+def test_the_example_uncommented_is_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    Path(".env").write_text("\n".join(line.lstrip("#") for line in lines if line.startswith("#OUTWAIT_")))
+    assert load_settings() == Settings(_env_file=None)
