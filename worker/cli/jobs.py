@@ -181,7 +181,7 @@ def result(
 
     async def look(client: Client) -> tuple[Job, Any]:
         job = await client.job(job_id)
-        return job, await client.result(job_id) if job.state.ended else None
+        return job, await client.result(job_id) if job.state is JobState.SUCCEEDED else None
 
     job, found = current(context).ask(look)
     if not job.state.ended:
