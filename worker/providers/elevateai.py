@@ -123,8 +123,8 @@ class ElevateAI(Provider):
         path = "/interactions/" + quote(job.external_id, safe="")
         response = check(await self._get(path + "/status", Count.POLLS, exchange))
         document = json_object(response)
-        status = document.get("status")
-        match status.lower() if isinstance(status, str) else status:
+        status = str(document.get("status"))
+        match status.lower():
             case "processed":
                 return await self._results(job, path, document, exchange)
             case "processingfailed" | "filedownloadfailed":
@@ -132,9 +132,9 @@ class ElevateAI(Provider):
             case "filependingupload" | "fileuploadfailed":
                 return await self._upload(job, path, document, exchange)
             case word if word in _IN_PROGRESS:
-                return Pending(str(status), retry_after(response))
+                return Pending(status, retry_after(response))
             case _:
-                return Pending(str(status)[:60], retry_after(response), f"unknown status {str(status)[:60]!r}")
+                return Pending(status[:60], retry_after(response), f"unknown status {status[:60]!r}")
 
     async def _get(self, path: str, count: Count, exchange: Exchange) -> httpx.Response:
         return await exchange.send(self.request("GET", path, headers=self._headers), count)

@@ -1,6 +1,7 @@
 """One step's conversation with a provider: sends its requests, counts them, and sorts what goes wrong."""
 
 import email.utils
+import math
 import time
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
@@ -186,9 +187,11 @@ def retry_after(response: httpx.Response) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:

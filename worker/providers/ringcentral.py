@@ -197,17 +197,17 @@ def _window(response: httpx.Response) -> float:
 
 
 def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
-    status = document.get("status")
-    match status.lower() if isinstance(status, str) else status:
+    status = str(document.get("status"))
+    match status.lower():
         case "inprogress":
-            return Pending(str(status), wait)
+            return Pending(status, wait)
         case "success":
             # The same whether polled or posted: some webhooks carry nothing but it.
-            return Succeeded(document.get("response"), str(status))
+            return Succeeded(document.get("response"), status)
         case "fail":
-            return _failed(str(status), document.get("response"))
+            return _failed(status, document.get("response"))
         case _:
-            return Pending(str(status)[:60], wait, f"unknown status {str(status)[:60]!r}")
+            return Pending(status[:60], wait, f"unknown status {status[:60]!r}")
 
 
 def _failed(status: str, response: Any) -> Failed:

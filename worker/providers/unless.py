@@ -97,19 +97,19 @@ class Unless(Provider):
 
 
 def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
-    status = document.get("status")
-    match status.upper() if isinstance(status, str) else status:
+    status = str(document.get("status"))
+    match status.upper():
         case "PENDING" | "PROCESSING":
-            return Pending(str(status), wait)
+            return Pending(status, wait)
         case "DONE":
             chat = document.get("chatData")
-            return Succeeded({"answer": _last_word(chat), "chatData": chat}, str(status))
+            return Succeeded({"answer": _last_word(chat), "chatData": chat}, status)
         case "ERROR":
             error = document.get("error")
             told = error if isinstance(error, str) and error else "the provider gave no reason"
-            return Failed(str(status), "ERROR", redact(told)[:500])
+            return Failed(status, "ERROR", redact(told)[:500])
         case _:
-            return Pending(str(status)[:60], wait, f"unknown status {str(status)[:60]!r}")
+            return Pending(status[:60], wait, f"unknown status {status[:60]!r}")
 
 
 def _last_word(chat: Any) -> str | None:

@@ -1,0 +1,226 @@
+"""Connections over real sockets: what certainly never left is told from what did, perhaps."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from worker.errors import AnswerLost, NotSent, ProviderError, ResultTooLarge
+from worker.http import Http
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[[Answer], Awaitable[str]]
+BODY_MAX = 100_000
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[Http]:
+    found = Http(body_max=BODY_MAX)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    servers: list[TestServer] = []
+
+    async def begin(answer: Answer) -> str:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        server = TestServer(app)
+        await server.start_server(shutdown_timeout=0.1)
+        servers.append(server)
+        return str(server.make_url("/"))
+
+    yield begin
+    for server in servers:
+        await server.close()
+
+
+def get(url: str) -> httpx.Request:
+    return httpx.Request("GET", url)
+
+
+async def fails(kind: type[ProviderError], work: Awaitable[object]) -> str:
+    with pytest.raises(kind) as caught:
+        await work
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+async def test_an_answer_is_read_whole(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.headers["x-a"] == "1"
+        return web.Response(status=207, body=await request.read(), headers={"x-b": "2"})
+
+    request = httpx.Request("POST", await serve(answer), headers={"x-a": "1"}, content=b"body")
+    response = await http.send(request, timeout=5, fresh=True)
+    assert (response.status_code, response.content, response.headers["x-b"]) == (207, b"body", "2")
+    assert response.request is request
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_refused_connection_was_not_sent(http: Http, *, fresh: bool) -> None:
+    url = f"http://127.0.0.1:{unused_port()}/path?token=secret"
+    told = await fails(NotSent, http.send(get(url), timeout=5, fresh=fresh))
+    assert "secret" not in told
+
+
+async def test_a_name_that_nobody_has_was_not_sent(http: Http) -> None:
+    await fails(NotSent, http.send(get("http://name.invalid/"), timeout=5))
+
+
+async def test_a_server_without_tls_was_not_sent(http: Http, serve: Serve) -> None:
+    url = (await serve(answered)).replace("http://", "https://")
+    await fails(NotSent, http.send(get(url), timeout=5))
+
+
+async def test_a_connection_that_never_stands_was_not_sent(http: Http) -> None:
+    """A server whose handshake hangs: the time for connecting ends before the time for the answer."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    told = await fails(NotSent, http.send(get(f"https://127.0.0.1:{port}/p?webhook=secret"), timeout=0.5))
+    assert "secret" not in told
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    url = await serve(answer)
+    await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=5, fresh=True))
+    await fails(AnswerLost, http.send(get(url), timeout=5))
+
+
+async def test_no_answer_in_time_lost_it(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    await fails(AnswerLost, http.send(get(await serve(answer)), timeout=0.2))
+
+
+async def test_half_a_body_lost_the_answer(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    await fails(AnswerLost, http.send(get(await serve(answer)), timeout=5))
+
+
+async def test_a_redirect_is_an_answer(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"location": "/elsewhere"})
+
+    response = await http.send(get(await serve(answer)), timeout=5)
+    assert response.status_code == 302
+
+
+async def test_no_cookie_is_kept(http: Http, serve: Serve) -> None:
+    seen = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("cookie"))
+        return web.Response(headers={"set-cookie": "a=b"})
+
+    url = await serve(answer)
+    for _ in range(2):
+        await http.send(get(url), timeout=5)
+    assert seen == [None, None]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("size", [BODY_MAX, BODY_MAX + 1])
+async def test_the_cap_holds_for_every_framing(http: Http, serve: Serve, size: int, *, chunked: bool) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if not chunked:
+            response.content_length = size
+        await response.prepare(request)
+        await response.write(b"x" * size)
+        return response
+
+    sent = http.send(get(await serve(answer)), timeout=5)
+    if size <= BODY_MAX:
+        assert len((await sent).content) == size
+    else:
+        assert "OUTWAIT_STORE__RESULT_MAX" in await fails(ResultTooLarge, sent)
+
+
+async def test_the_cap_counts_what_was_decompressed(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        size = BODY_MAX if request.path == "/small" else BODY_MAX * 50
+        return web.Response(body=gzip.compress(b"x" * size), headers={"content-encoding": "gzip"})
+
+    url = await serve(answer)
+    small = await http.send(get(url + "small"), timeout=5)
+    assert small.content == b"x" * BODY_MAX
+    await fails(ResultTooLarge, http.send(get(url + "bomb"), timeout=5))
+
+
+@pytest.mark.parametrize("length", [None, 300_000])
+async def test_a_body_is_sent_as_it_comes(http: Http, serve: Serve, length: int | None) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        framing = request.headers.get("transfer-encoding"), request.headers.get("content-length")
+        assert framing == (("chunked", None) if length is None else (None, str(length)))
+        return web.json_response(len(await request.read()))
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 100_000
+
+    headers = {} if length is None else {"content-length": str(length)}
+    request = httpx.Request("POST", await serve(answer), content=body(), headers=headers)
+    assert (await http.send(request, timeout=5, fresh=True)).json() == 300_000
+
+
+async def test_a_large_answer_is_handed_out_unread(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=203, body=b"x" * (BODY_MAX * 3))
+
+    async with http.stream(get(await serve(answer)), timeout=5) as response:
+        sizes = [len(chunk) async for chunk in response.aiter_raw()]
+    assert response.status_code == 203
+    assert sum(sizes) == BODY_MAX * 3
+    assert max(sizes) <= 65536
+
+
+async def test_a_stream_that_breaks_is_told(http: Http, serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    async def read() -> None:
+        async with http.stream(get(await serve(answer)), timeout=5) as response:
+            async for _ in response.aiter_raw():
+                pass
+
+    await fails(AnswerLost, read())
+    refused = http.stream(get(f"http://127.0.0.1:{unused_port()}/"), timeout=5)
+    await fails(NotSent, refused.__aenter__())
+
+
+async def answered(request: web.Request) -> web.Response:
+    return web.Response()

@@ -1,0 +1,131 @@
+"""What an answer means, apart from any provider."""
+
+import email.utils
+import time
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.errors import (
+    ExternalIdUnknown,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    Unauthorized,
+    Unavailable,
+    Unreadable,
+)
+from worker.providers.exchange import check, error_text, json_object, retry_after
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> httpx.Response:
+    request = httpx.Request("GET", "https://api.example/v1/jobs/1?key=secret")
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, content=body, headers=named, request=request)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, Unreadable),
+        (400, Rejected),
+        (401, Unauthorized),
+        (403, Unauthorized),
+        (404, ExternalIdUnknown),
+        (408, Unavailable),
+        (409, Rejected),
+        (410, ExternalIdUnknown),
+        (413, Rejected),
+        (422, Rejected),
+        (429, RateLimited),
+        (500, Unavailable),
+        (503, Unavailable),
+        (599, Unavailable),
+    ],
+)
+def test_what_a_status_means(status: int, kind: type[ProviderError]) -> None:
+    with pytest.raises(ProviderError) as caught:
+        check(answer(status, b'{"message": "why, see https://x.example/secret"}', retry_after="9"))
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status, error.retry_after) == (status, 9)
+    assert "why, see https://x.example/…" in str(error)
+    assert "secret" not in f"{error} {error.detail}"
+
+
+def test_an_unknown_address_of_a_submit_is_no_unknown_job() -> None:
+    with pytest.raises(Rejected):
+        check(answer(404), submit=True)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_every_2xx_is_good(status: int) -> None:
+    assert check(answer(status)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            {"errors": [{"errorCode": "CAI-101", "message": "Bad", "parameterName": "x"}], "message": "Top"},
+            "CAI-101 Bad",
+        ),
+        ({"errorCode": "CMN-301", "message": "Rate"}, "CMN-301 Rate"),
+        ({"error": "invalid_client", "error_description": "No such", "errors": []}, "invalid_client No such"),
+        ({"errorMessage": "Not found"}, "Not found"),
+        ({"message": "Forbidden"}, "Forbidden"),
+        ({"error": "Timeout"}, "Timeout"),
+        ({"error": {"code": 1}}, ""),
+        ({"errors": ["text"]}, ""),
+        ([], ""),
+        (None, ""),
+        ("text", ""),
+    ],
+)
+def test_error_texts_of_every_shape(body: object, text: str) -> None:
+    assert error_text(body) == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["errors", "errorCode", "message", "error", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_no_error_body_breaks_the_reading(body: object) -> None:
+    assert isinstance(error_text(body), str)
+
+
+@given(st.binary(max_size=40), st.integers(300, 599))
+def test_no_error_body_hides_the_status(body: bytes, status: int) -> None:
+    with pytest.raises(ProviderError) as caught:
+        check(answer(status, body))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[1]", b"\xff", b'{"a":', b"null"])
+def test_what_is_no_object_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable, match="where a JSON object was expected"):
+        json_object(answer(200, body, content_type="text/html"))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7), (" 2.5 ", 2.5), ("-3", 0), ("soon", None), ("nan", None), ("inf", None), ("Fri, 99 Zzz 2024", None)],
+)
+def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
+    assert retry_after(answer(429, retry_after=value)) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    for date, seconds in ((time.time() + 60, 60), (time.time() - 60, 0)):
+        told = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
+        assert told == pytest.approx(seconds, abs=2)
+    assert retry_after(answer(429)) is None

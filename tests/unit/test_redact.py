@@ -1,0 +1,39 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.redact import redact, redact_all
+
+SECRET = "5ecret"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("nothing: to see", "nothing: to see"),
+        ("at 10:30", "at 10:30"),
+        (f"GET https://a.example:8443/p/{SECRET}?access_token={SECRET} failed", "GET https://a.example:8443/… failed"),
+        (f'{{"uri":"https:\\/\\/a.example\\/p?t={SECRET}"}}', '{"uri":"https://a.example/…"}'),
+        (f"sftp://user:{SECRET}@files.example/x", "sftp://files.example/…"),
+        (f"webhook=https%3A%2F%2Fa.example%2F{SECRET}", "webhook=https://a.example/…"),
+        ("see https://a.example", "see https://a.example"),
+        (f"<a href='http://a.example?x={SECRET}'>", "<a href='http://a.example/…'>"),
+        (f"https://u:{SECRET}@a.example and http://b.example/{SECRET}", "https://a.example and http://b.example/…"),
+    ],
+)
+def test_of_a_url_only_the_host_is_told(text: str, told: str) -> None:
+    assert redact(text) == told
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters=" \t\r\n\"'<>/\\?#@%", min_codepoint=33, max_codepoint=126)))
+def test_no_path_survives(secret: str) -> None:
+    told = redact(f"x https://host.example/a/MARK{secret}?b=MARK{secret}#MARK y")
+    assert "MARK" not in told
+    assert told.startswith("x https://host.example/")
+
+
+def test_every_string_of_json_data_is_redacted() -> None:
+    data: Any = {"a": [f"http://x/{SECRET}", 1, None, {"b": f"ftp://x/{SECRET}"}], "c": True}
+    assert redact_all(data) == {"a": ["http://x/…", 1, None, {"b": "ftp://x/…"}], "c": True}
