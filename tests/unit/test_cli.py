@@ -1,6 +1,7 @@
 """The command line's pure parts: what is typed, what is printed, how errors end."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import typer
 from config.errors import ConfigError
 from worker import errors
 from worker.cli.board import Lines, summary
+from worker.cli.demo.jobs import planned
+from worker.cli.demo.play import paid_once
 from worker.cli.exits import Exit, ending
 from worker.cli.output import clean, print_table, span
 from worker.cli.since import Moment
@@ -159,3 +162,22 @@ def test_only_changes_are_printed() -> None:
 def test_a_summary_counts_by_state() -> None:
     assert summary([job(JobState.FAILED), job(JobState.WAITING), job(JobState.WAITING)]) == "2 waiting, 1 failed"
     assert summary([]) == ""
+
+
+def test_the_demo_notices_a_job_that_was_paid_twice_or_never() -> None:
+    plan = planned(Path("recording.wav"))
+    asked = Counter(one.request.provider for one in plan)
+    fair = {name: {"jobs": count, "repeated_submits": 0} for name, count in asked.items()}
+    assert all(check.well for check in paid_once(plan, fair))
+    twice = fair | {"unless": {"jobs": asked["unless"] + 1, "repeated_submits": 1}}
+    never = {name: totals for name, totals in fair.items() if name != "unless"}
+    for wrong in (twice, never):
+        assert [check.what.split()[0] for check in paid_once(plan, wrong) if not check.well] == ["unless"]
+
+
+def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:
+    plan = planned(Path("recording.wav"))
+    assert len(plan) >= 30
+    assert len({one.id for one in plan}) == len(plan)
+    assert {one.request.provider for one in plan} == {"ringcentral", "elevateai", "unless"}
+    assert {one.ends for one in plan} == {"succeeded", "failed", "expired", "uncertain"}

@@ -22,7 +22,6 @@ from worker.errors import (
     RateLimited,
     Unauthorized,
 )
-from worker.http import Http
 from worker.jobs import JobState
 from worker.providers.contract import Provider, Waiting
 from worker.providers.exchange import Exchange
@@ -108,7 +107,7 @@ def _waiting_for_people(*, held: bool, dead: bool) -> list[Finding]:
 
 
 def _workers() -> list[Finding]:
-    from worker.app import app
+    from worker.app import app  # Celery takes long to import
 
     try:
         alive = sorted(name for answer in app.control.ping(timeout=PING_WITHIN) for name in answer)
@@ -120,6 +119,8 @@ def _workers() -> list[Finding]:
 
 
 async def _providers(settings: Settings) -> list[Finding]:
+    from worker.http import Http  # aiohttp takes long to import
+
     registry = build(settings.providers)
     incomplete = [_incomplete(registry, name) for name in settings.providers if name not in registry.providers]
     if not registry.providers and not incomplete:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,18 +81,19 @@ def _checks(plan: Sequence[Planned], jobs: Sequence[Job], stage: Stage) -> list[
     told = _lines(stage.results / "crm.txt")
     return [
         Check(not other, f"{len(plan) - len(other)} of {len(plan)} jobs stand as planned {', '.join(other)}".rstrip()),
-        *_paid_once(plan, stage),
+        *paid_once(plan, stage.ledger()),
         Check(lines == ended, f"{lines} results in results.jsonl for {ended} jobs that ended"),
         Check(told == ended, f"{told} notes by the Python handler"),
     ]
 
 
-def _paid_once(plan: Sequence[Planned], stage: Stage) -> Iterator[Check]:
-    ours = Counter(one.request.provider for one in plan)
-    for provider, totals in stage.ledger().items():
-        taken, repeated = totals["jobs"], totals["repeated_submits"]
-        once = taken == ours[provider] and repeated == 0
-        yield Check(once, f"{provider} took {taken} jobs for {ours[provider]} of ours, {repeated} of them twice")
+def paid_once(plan: Sequence[Planned], ledger: Mapping[str, Mapping[str, int]]) -> Iterator[Check]:
+    """Whether each provider took each of its jobs once, as the sandbox counted."""
+    for provider, ours in Counter(one.request.provider for one in plan).items():
+        totals = ledger.get(provider, {})
+        taken, repeated = totals.get("jobs", 0), totals.get("repeated_submits", 0)
+        once = taken == ours and repeated == 0
+        yield Check(once, f"{provider} took {taken} jobs for {ours} of ours, {repeated} of them twice")
 
 
 def _lines(path: Path) -> int:
