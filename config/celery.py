@@ -4,7 +4,7 @@ import math
 import ssl
 from typing import Any
 
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from config.settings import Settings
 
@@ -44,9 +44,13 @@ def _queues(settings: Settings) -> dict[str, Any]:
     routes = {task: {"queue": own[step]} for task, step in _STEP_TASKS.items()}
     return {
         # A queue a step, so that slow deliveries hold back no polls, and a worker can serve some steps alone.
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in consumed],
+        "task_queues": [_queue(name) for name in consumed],
         "task_routes": routes | {SUBMIT_TASK: {"queue": settings.intake.queue}},
     }
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange(name), routing_key=name)  # type: ignore[no-untyped-call] # typed in part
 
 
 def _worker(settings: Settings) -> dict[str, Any]:

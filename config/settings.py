@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=6)
     poll: StepSettings = StepSettings(time_limit=20, lease=40, attempts=30)
     callback: StepSettings = StepSettings(time_limit=10, lease=20, attempts=100)
-    deliver: StepSettings = StepSettings(time_limit=30, lease=45, attempts=8)
+    deliver: StepSettings = StepSettings(time_limit=30, lease=45, attempts=8, cap=256)  # results wait in memory
     store: StoreSettings = StoreSettings()
     worker: WorkerSettings = WorkerSettings()
     intake: IntakeSettings = IntakeSettings()

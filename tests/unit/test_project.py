@@ -99,13 +99,11 @@ def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
 
 
 def test_named_volumes_are_declared_and_every_key_is_composes_own() -> None:
-    schema = set(
-        "build cap_drop command depends_on env_file environment healthcheck image init ports restart security_opt "
-        "stop_grace_period volumes".split()
-    )
+    start = {"build", "image", "command", "env_file", "environment", "depends_on", "volumes", "ports", "init"}
+    life = {"healthcheck", "restart", "stop_grace_period", "cap_drop", "security_opt"}
     assert COMPOSE.keys() == {"services", "volumes"}
     for service in SERVICES.values():
-        assert service.keys() <= schema
+        assert service.keys() <= start | life
         assert service["healthcheck"].keys() <= {"test", "interval", "timeout", "retries", "start_period"}
         for volume in service.get("volumes", []):
             assert volume.partition(":")[0] in COMPOSE["volumes"]
