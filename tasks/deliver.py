@@ -66,6 +66,9 @@ class Deliver:
         except asyncio.CancelledError:
             return (ReleaseDelivery(claim.item, claim.fence),)
         except HandlerError as error:
+            log.warning(
+                "delivery-failed", extra={"delivery": claim.item, "target": self._target}, exc_info=error.__cause__
+            )
             return (self.decide(claim, error),)
         except Exception as error:
             log.exception("deliver-broken", extra={"delivery": claim.item, "target": self._target})

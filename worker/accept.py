@@ -46,7 +46,8 @@ class Acceptance:
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
         named = [targets.canonical(targets.parse(target)) for target in request.targets]
-        spec = codec.encode({"params": request.params, "targets": named, "metadata": request.metadata})
+        asked = {"params": request.params, "targets": named, "metadata": request.metadata}
+        spec = codec.encode({name: value for name, value in asked.items() if value})
         if len(spec) > self._params_max:
             raise InvalidRequest(
                 f"the request has {len(spec)} bytes, more than the {self._params_max} that OUTWAIT_STORE__PARAMS_MAX "
@@ -68,7 +69,7 @@ class Acceptance:
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
         """A job that ends at once, failed, so that its producer can read why by its id."""
         asked = raw if isinstance(raw, dict) else {}
-        spec = codec.encode({"params": {}, "targets": _usable(asked.get("targets")), "metadata": {}})
+        spec = codec.encode({"targets": _usable(asked.get("targets"))})
         return NewJob(
             id=job_id,
             provider=_name(asked.get("provider")),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from config.settings import Settings
+from worker import targets
 from worker.accept import Acceptance
 from worker.errors import Conflict, InvalidRequest, JobNotFound, NotReplayable, RequestError
 from worker.jobs import Delivery, DeliveryState, Job, JobRequest, JobState, TimelineEntry
@@ -124,9 +125,11 @@ class Client:
             How many deliveries were made pending again.
 
         Raises:
+            InvalidRequest: `target` is none.
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
+        target = target and targets.canonical(targets.parse(target))
         deliveries = await self.deliveries(job_id)
         wanted = [one for one in deliveries if _replayable(one, target)]
         if not wanted:

@@ -17,7 +17,6 @@ for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
     fences[i] = fence + 1
     if intent then
       redis.call('HSET', key, 'f', fence + 1, 'i', now)
-      note(item, 'submitting')
     else
       redis.call('HSET', key, 'f', fence + 1)
     end

@@ -52,8 +52,9 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
   count(job, submits, 0, fetches)
   set_state(job, has.provider, has.state, 'waiting', has.created)
   redis.call('HDEL', JOB .. job, 'i', 'a')
-  move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'm', memo, 'su', now)
-  note(job, 'submitted', external)
+  move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
+  if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
+  note(job, 'submitted')
   return 1
 end
 
