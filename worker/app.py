@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery, Task, bootsteps, signals
+from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
 
 from config.celery import celery_config
+from config.errors import ConfigError
 from config.logs import configure
 from config.settings import Settings, load_settings
 from worker.accept import Acceptance
@@ -31,7 +33,7 @@ from worker.store.lanes import Lanes
 log = logging.getLogger(__name__)
 
 EXIT_UNFIT = 78
-"""Exit code of a worker whose Redis would lose jobs (EX_CONFIG)."""
+"""Exit code of a worker whose Redis would lose jobs, or whose handlers cannot be imported (EX_CONFIG)."""
 
 TASKS = {
     Step.SUBMIT: "tasks.submit_due",
@@ -113,9 +115,13 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         app.hostname = parent.hostname
         app.events_of_jobs.start()
         runtime = app.runtime
-        for task in app.tasks.values():
-            if isinstance(task, StepTask):
-                task.prepare()
+        try:
+            for task in app.tasks.values():
+                if isinstance(task, StepTask):
+                    task.prepare()
+        except ConfigError as error:
+            log.critical("settings-unusable", extra={"error": str(error)})
+            raise SystemExit(EXIT_UNFIT) from error
         clock = Ticking("clock", self._clock, app.settings.worker.tick)
         self._threads = [clock]
         if app.settings.broker_is_redis:
@@ -187,15 +193,16 @@ async def _fit(connection: Connection) -> bool:
 app.steps["worker"].add(Engine)
 
 
-def worker_argv(settings: Settings, name: str = "outwait@%h") -> list[str]:
-    """Arguments for `app.worker_main`: the pool and the switches that the engine wants."""
-    return [
-        *(["--quiet"] if settings.log.format == "json" else []),  # no banner among the lines
-        "worker",
-        "--pool=threads",
-        f"--concurrency={settings.worker.concurrency}",
-        f"--hostname={name}",
-        f"--loglevel={settings.log.level}",
-        "--without-gossip",
-        "--without-mingle",
-    ]
+def run_worker(settings: Settings, name: str) -> int:
+    """Run one worker until it is told to stop; its exit code. `name` is its node name, `%h` stands for the host."""
+    worker = app.Worker(
+        hostname=host_format(name),
+        pool_cls="threads",
+        concurrency=settings.worker.concurrency,
+        loglevel=logging.getLevelName(settings.log.level),
+        without_gossip=True,
+        without_mingle=True,
+        quiet=settings.log.format == "json",  # no banner among the lines
+    )
+    worker.start()
+    return worker.exitcode or 0

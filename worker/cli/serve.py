@@ -12,6 +12,7 @@ import typer
 from config.errors import ConfigError
 from config.logs import configure
 from config.settings import FlowerSettings
+from worker.cli.exits import Exit
 from worker.cli.output import print_line
 from worker.cli.session import Json, current
 
@@ -22,10 +23,11 @@ def worker(context: typer.Context) -> None:
     """Run one worker until it is told to stop. Handlers' modules are found in this folder too."""
     settings = current(context).settings()
     configure(settings.log)
-    from worker.app import app, worker_argv
+    from worker.app import EXIT_UNFIT, run_worker
 
     sys.path.insert(0, str(Path.cwd()))
-    app.worker_main(worker_argv(settings, f"outwait-{os.getpid()}@%h"))
+    code = run_worker(settings, f"outwait-{os.getpid()}@%h")
+    raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
 
 
 def flower(context: typer.Context) -> None:
