@@ -21,12 +21,13 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
 
 
+RECORDING = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
 REQUESTS = {
-    "speech-to-text": ("ringcentral", {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}),
+    "speech-to-text": ("ringcentral", RECORDING),
     "punctuate": ("ringcentral", {"texts": ["hello how are you"]}),
     "audio": ("elevateai", {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/2.wav"}),
     "query": ("unless", {"query": "why?", "sessionId": "s", "visitorId": "v"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("operation", REQUESTS)

@@ -132,12 +132,13 @@ class Life(RuleBasedStateMachine):
         return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), "f")))
 
     async def places(self, job_id: str) -> list[str]:
-        found = []
-        for lane in ALL_LANES:
-            for kind in ("DUE", "LEASED"):
-                if await self.connection.redis.zscore(self.connection.keys(kind, lane), job_id) is not None:
-                    found.append(f"{kind}:{lane}")
-        return found
+        keys = self.connection.keys
+        return [
+            f"{kind}:{lane}"
+            for lane in ALL_LANES
+            for kind in ("DUE", "LEASED")
+            if await self.connection.redis.zscore(keys(kind, lane), job_id) is not None
+        ]
 
     async def indexes(self, job_id: str) -> list[JobState]:
         keys = self.connection.keys
