@@ -1,4 +1,5 @@
 import hashlib
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -219,7 +220,10 @@ class TestElevateAI(ProviderContract):
     async def test_an_upload_has_a_time_limit_of_its_own(self, start: Start, clip: Path) -> None:
         world = await self.with_file(start, "clip.wav", faults=[Fault(fault=FaultKind.HANG, on=Call.UPLOAD)])
         registry = world.registry(upload_folder=str(clip.parent), upload_time_limit=0.3)
+        world.converse(time_limit=60)
+        begun = time.monotonic()
         await self.fails(AnswerLost, world.poll(await world.submit(registry), registry))
+        assert time.monotonic() - begun < 30
 
     @pytest.mark.parametrize(
         ("source", "folder", "told"),

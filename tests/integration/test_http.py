@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -103,6 +105,22 @@ async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve
     url = await serve(answer)
     await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=5, fresh=True))
     await fails(AnswerLost, http.send(get(url), timeout=5))
+
+
+async def test_a_reset_after_the_request_left_lost_the_answer(http: Http) -> None:
+    """The system reports it as it reports a refused connection; taken for one, it would be a second payment."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    told = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=5, fresh=True))
+    assert "reset" in told.lower()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_no_answer_in_time_lost_it(http: Http, serve: Serve) -> None:

@@ -102,12 +102,11 @@ class AccessToken:
 
     async def _renewed(self, exchange: Exchange, old: tuple[str, float] | None) -> str:
         """A new token, got by us or by another worker; the old one while it is good and no new one can be had."""
-        usable = old is not None and old[1] > 1
         if self._failure is None or time.monotonic() >= self._failure.until:
             self._failure = None
             if await exchange.tokens.lock_token(self._name, ttl=exchange.time_limit + _PAUSE):
-                return await self._asked(exchange, old if usable else None)
-        if old is not None and usable:
+                return await self._asked(exchange, old)
+        if old is not None and old[1] > 1:
             return self._hold(old[0], min(_LOOK_AGAIN, old[1]))
         if self._failure is None:
             return await self._awaited(exchange)
@@ -116,7 +115,7 @@ class AccessToken:
     async def _asked(self, exchange: Exchange, old: tuple[str, float] | None) -> str:
         """We hold the lock: ask the provider, unless somebody has just done so."""
         shared = await exchange.tokens.token(self._name)
-        if shared is not None and shared[0] != (old[0] if old else None):
+        if shared is not None and (old is None or shared[0] != old[0]):
             await exchange.tokens.unlock_token(self._name)
             return self._hold(shared[0], min(_LOOK_AGAIN, shared[1]))
         try:
@@ -125,7 +124,7 @@ class AccessToken:
             # The lock stays until it ends by itself: meanwhile the other workers do not ask either.
             wait = error.retry_after or _PAUSE
             self._failure = _Failure(type(error), str(error), time.monotonic() + wait)
-            if old is not None:
+            if old is not None and old[1] > 1:
                 return self._hold(old[0], min(wait, old[1]))
             raise self._given_up(exchange, self._failure) from error
         await exchange.tokens.put_token(self._name, token, ttl=life)
