@@ -3,15 +3,17 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 from config.settings import Settings
@@ -20,6 +22,8 @@ from worker.jobs import Job, JobRequest
 from worker.sandbox import environment
 
 ROOT = Path(__file__).parent.parent
+
+WORKER = [sys.executable, "-m", "worker.cli", "worker"]
 
 FAST = {
     "OUTWAIT_WORKER__TICK": "0.05",
@@ -88,6 +92,7 @@ class Stack:
     ) -> None:
         for process in self._processes:
             with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
         for process in self._processes:
             try:
@@ -104,6 +109,8 @@ class Stack:
         """The settings that the workers have."""
         nested: dict[str, Any] = {}
         for name, value in self.variables.items():
+            if not value:
+                continue  # as in an environment: nobody set it
             *groups, last = name.removeprefix("OUTWAIT_").lower().split("__")
             place = nested
             for group in groups:
@@ -123,7 +130,7 @@ class Stack:
 
     def worker(self, **variables: str) -> subprocess.Popen[bytes]:
         """Start a worker process; it is ready when it has its first job."""
-        return self.start([sys.executable, "-m", "worker.cli", "worker"], "worker", **variables)
+        return self.start(WORKER, "worker", **variables)
 
     def start(self, command: list[str], name: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start any process of ours, its output in a log file."""
@@ -134,6 +141,25 @@ class Stack:
             )
         self._processes.append(process)
         return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process with kill -9."""
+        process.kill()
+        process.wait()
+
+    @contextmanager
+    def frozen(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """A process that stands still, and wakes up afterwards."""
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+    def seen(self, text: str) -> list[dict[str, Any]]:
+        """The jobs that the sandbox took with this in their text."""
+        found: list[dict[str, Any]] = self.sandbox("GET", f"/_ledger?text={quote(text)}")["jobs"]
+        return found
 
     def ledger(self) -> dict[str, Any]:
         """What the sandbox saw."""

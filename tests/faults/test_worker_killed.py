@@ -1,0 +1,214 @@
+"""A worker is killed with -9 at an exact point of a step; the next one brings every job to its end, once.
+
+Each has its own wire to Redis: a command is stopped there, or a request hangs at the sandbox; then comes the kill.
+"""
+
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.wire import Point, Stop, Wire
+from tests.stack import Stack, closed, ended, query, until
+from worker.client import Client
+from worker.jobs import DeliveryState, JobState
+
+LIMIT, LEASE = 1.5, 2.0
+START = 6.0
+"""Seconds that the next worker may take to start on a busy machine."""
+
+HANDLERS = """
+import asyncio, pathlib
+from tasks.handlers import handler
+
+HERE = pathlib.Path(__file__).parent
+
+@handler("slow")
+async def slow(envelope):
+    with (HERE / "handled.txt").open("a") as file:
+        file.write(envelope.delivery_id + "\\n")
+    while (HERE / f"hold-{envelope.job_id}").exists():
+        await asyncio.sleep(0.02)
+"""
+
+BEGIN = {"submit": "submit:unless", "poll": "poll:unless", "callback": "callback", "deliver": "deliver:slow"}
+DONE = {"submit": b"\xa9submitted", "poll": b"\xa3end", "callback": b"\xa6fanout", "deliver": b"\xa9delivered"}
+
+
+class Crew:
+    """One worker at a time; the next one takes over when it is killed."""
+
+    def __init__(self, stack: Stack, redis_url: str) -> None:
+        self.stack = stack
+        self._redis_url = redis_url
+        self._wires: list[Wire] = []
+        self.killed = 0.0
+        self.hire()
+
+    def hire(self, **variables: str) -> None:
+        namespace = self.stack.variables["OUTWAIT_NAMESPACE"]
+        self._wires.append(Wire(self._redis_url, namespace).__enter__())
+        self.worker: subprocess.Popen[bytes] = self.stack.worker(OUTWAIT_REDIS_URL=self.wire.url, **variables)
+
+    def kill(self, **variables: str) -> None:
+        self.stack.kill(self.worker)
+        self.killed = time.monotonic()
+        self.hire(**variables)
+
+    @property
+    def wire(self) -> Wire:
+        return self._wires[-1]
+
+    def leave(self) -> None:
+        for wire in self._wires:
+            wire.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def crew(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "killed_handlers.py").write_text(HANDLERS)
+    steps = ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
+    times = {f"OUTWAIT_{step}__TIME_LIMIT": str(LIMIT) for step in steps}
+    times |= {f"OUTWAIT_{step}__LEASE": str(LEASE) for step in steps}
+    variables = {**times, "OUTWAIT_HANDLERS__MODULES": "killed_handlers"}
+    with Stack(redis_url, folder, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
+        found = Crew(stack, redis_url)
+        yield found
+        found.leave()
+
+
+async def enqueue(client: Client, name: str, **marker: object) -> str:
+    text = f"{name} sandbox:{json.dumps(marker)}" if marker else name
+    return (await client.enqueue(query(text, targets=["slow"]), job_id=name)).job_id
+
+
+async def met(stop: Stop) -> None:
+    async def look() -> bool:
+        return stop.met.is_set()
+
+    await until(look, what=f"a command with {stop.marks}")
+
+
+async def warmed(client: Client, name: str) -> None:
+    """One job through the whole of it, so that Redis knows the scripts by their names."""
+    await closed(client, await enqueue(client, f"{name}-warm"))
+
+
+async def finished(crew: Crew, client: Client, job_id: str, *, submits: int = 1) -> None:
+    """The job came to its one end in lease time, was paid for once, and was delivered."""
+    job = await closed(client, job_id, within=LEASE + START)
+    assert time.monotonic() - crew.killed < LEASE + START
+    story = Counter(entry.event for entry in await client.timeline(job_id))
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert (job.ledger.submits, len(crew.stack.seen(f"{job_id} "))) == (submits, submits), story
+    assert [one.state for one in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
+    assert {story[event] for event in ("submitted", "succeeded", "callback", "delivered", "closed")} == {1}, story
+    handled = (crew.stack.folder / "handled.txt").read_text().split()
+    assert {line for line in handled if line.startswith(f"{job_id}#")} == {f"{job_id}#1"}
+
+
+@pytest.mark.parametrize("step", ["poll", "callback", "deliver"])
+async def test_before_the_record_the_step_is_done_again(crew: Crew, step: str) -> None:
+    """Protected by worker/store/lua/claim.lua `put_back`: what outlived its lease is due again."""
+    async with crew.stack.client() as client:
+        await warmed(client, f"record-{step}")
+        stop = crew.wire.stop(Point.BEFORE, "record", DONE[step], f"record-{step}-1")
+        job_id = await enqueue(client, f"record-{step}-1", duration=0)
+        await met(stop)
+        crew.kill()
+        await finished(crew, client, job_id)
+
+
+@pytest.mark.parametrize("step", DONE)
+async def test_after_the_record_nothing_is_done_twice(crew: Crew, step: str) -> None:
+    """Protected by worker/store/lua/record.lua `move`: state, ledger and the next due time are written together."""
+    async with crew.stack.client() as client:
+        await warmed(client, f"recorded-{step}")
+        stop = crew.wire.stop(Point.AFTER, "record", DONE[step], f"recorded-{step}-1")
+        job_id = await enqueue(client, f"recorded-{step}-1", duration=0)
+        await met(stop)
+        crew.kill()
+        await finished(crew, client, job_id)
+        assert (await client.job(job_id)).ledger.deliveries == 1
+
+
+async def test_before_and_in_the_request(crew: Crew) -> None:
+    """Protected by worker/store/lua/begin.lua: a claim whose step has not begun leaves no intent behind."""
+    async with crew.stack.client() as client:
+        await warmed(client, "begin")
+        jobs = []
+        for step, lane in BEGIN.items():
+            stop = crew.wire.stop(Point.BEFORE, "begin", lane, f"begin-{step}-1")
+            jobs.append(await enqueue(client, f"begin-{step}-1", duration=0))
+            await met(stop)
+        jobs.append(await enqueue(client, "asked", duration=0, faults=[{"fault": "hang", "on": "poll"}]))
+        (crew.stack.folder / "hold-handling").touch()
+        jobs.append(await enqueue(client, "handling", duration=0))
+        await until(lambda: polled(crew.stack, "asked"))
+        await until(lambda: handling(crew.stack.folder, "handling"))
+        crew.kill()
+        (crew.stack.folder / "hold-handling").unlink()
+        for job_id in jobs:
+            await finished(crew, client, job_id)
+
+
+async def polled(stack: Stack, text: str) -> bool:
+    return any(job["polls"]["count"] for job in stack.seen(f"{text} "))
+
+
+async def handling(folder: Path, job_id: str) -> bool:
+    return f"{job_id}#1" in (folder / "handled.txt").read_text()
+
+
+async def asked(stack: Stack, submits: int) -> bool:
+    return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= submits
+
+
+@pytest.mark.parametrize("policy", ["resubmit", "fail", "hold"])
+async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: str) -> None:
+    """Protected by worker/store/lua/begin.lua: the intent is written before the request is sent."""
+    stack = crew.stack
+    names = [f"{policy}-{where}" for where in ("intent", "arriving", "arrived", "answered")]
+    async with stack.client() as client:
+        await warmed(client, policy)
+        intent = crew.wire.stop(Point.AFTER, "begin", "submit:unless", names[0])
+        before = stack.ledger()["totals"]["unless"]["requests"]["submit"]
+        await enqueue(client, names[0], duration=0)
+        await met(intent)
+        await enqueue(client, names[1], duration=0, faults=[{"fault": "hang", "on": "submit"}])
+        await enqueue(client, names[2], duration=0, faults=[{"fault": "hang_after", "on": "submit"}])
+        answered = crew.wire.stop(Point.BEFORE, "record", DONE["submit"], names[3])
+        await enqueue(client, names[3], duration=0)
+        await until(lambda: asked(stack, before + 3))
+        await met(answered)
+        crew.kill(OUTWAIT_PROVIDERS__UNLESS__UNCERTAIN=policy)
+        paid = [len(stack.seen(f"{name} ")) for name in names]
+        assert paid == [0, 0, 1, 1]
+        for name, before_it in zip(names, paid, strict=True):
+            await settled(client, name, policy)
+            again = 1 if policy == "resubmit" else 0
+            assert len(stack.seen(f"{name} ")) == before_it + again
+            assert (await client.job(name)).ledger.submits == 1 + again, "what left, perhaps, is counted too"
+
+
+async def settled(client: Client, name: str, policy: str) -> None:
+    if policy == "hold":
+
+        async def held() -> bool:
+            return "held" in [entry.event for entry in await client.timeline(name)]
+
+        await until(held, within=LEASE + START)
+        assert (await client.job(name)).state is JobState.UNCERTAIN
+        return
+    job = await ended(client, name, within=LEASE + START)
+    assert job.state is (JobState.SUCCEEDED if policy == "resubmit" else JobState.FAILED), job.error
+    story = [entry.event for entry in await client.timeline(name)]
+    assert story.count("uncertain") == 1
+    if policy == "fail":
+        assert job.error is not None
+        assert job.error.code == "uncertain"
