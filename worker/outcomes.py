@@ -3,6 +3,7 @@
 An outcome is encoded as `[verb, item, fence, …]` in the order of its fields. Countdowns and pauses are milliseconds.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -82,10 +83,32 @@ class End(_Outcome, tag="end", frozen=True, array_like=True):
     fetches: int = 0
 
 
+class Cancel(_Outcome, tag="cancel", frozen=True, array_like=True):
+    """Somebody gives the job up; `error` says who and why, as JSON."""
+
+    error: str
+
+
+class Choice(StrEnum):
+    """What a person may decide about an uncertain job."""
+
+    SUBMITTED_AS = "submitted-as"  # the provider has it, under this external id
+    RESUBMIT = "resubmit"  # it has not, or a second one does no harm
+    FAIL = "fail"
+
+
+class Resolve(_Outcome, tag="resolve", frozen=True, array_like=True):
+    """A person decides about an uncertain job. `detail` is the external id, or the error as JSON."""
+
+    choice: Choice
+    detail: str = ""
+
+
 class Fanout(_Outcome, tag="fanout", frozen=True, array_like=True):
-    """One delivery for each target."""
+    """One delivery for each target. `told` is what the provider said to a cancel, if it was told."""
 
     targets: tuple[str, ...]
+    told: str = ""
 
 
 class Delivered(_Outcome, tag="delivered", frozen=True, array_like=True):
@@ -136,6 +159,8 @@ Outcome = (
     | Uncertain
     | Hold
     | End
+    | Cancel
+    | Resolve
     | Fanout
     | Delivered
     | Redeliver

@@ -89,6 +89,6 @@ class Recorder:
 
     def _report(self, group: list[Outcome], codes: list[Recorded]) -> None:
         for outcome, code in zip(group, codes, strict=True):
-            if code is not Recorded.WRITTEN:
+            if code <= 0:
                 name = type(outcome).__name__.lower()
                 log.info("outcome-refused", extra={"item": outcome.item, "outcome": name, "why": code.name.lower()})

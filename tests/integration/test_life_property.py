@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from config.settings import Settings
-from worker.jobs import TRANSITIONS, JobState
+from worker.jobs import TRANSITIONS, JobError, JobState
 from worker.outcomes import (
     NO_FENCE,
+    Cancel,
+    Choice,
     End,
     Fanout,
     Hold,
     Outcome,
     Release,
+    Resolve,
     Retry,
     Submitted,
     Uncertain,
@@ -36,6 +39,8 @@ from worker.store.reads import Reads
 
 LANES = ("submit:unless", "poll:unless", "callback")
 ALL_LANES = (*LANES, "held:unless")
+ENDS = {state for state in JobState if state.ended}
+ERROR = JobError("x", "y").text()
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 
 
@@ -51,7 +56,6 @@ class Life(RuleBasedStateMachine):
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
         self.held: list[tuple[str, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
-        self.ends: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.do(self.connection.close())
@@ -65,7 +69,6 @@ class Life(RuleBasedStateMachine):
         job_id = f"job{len(self.states)}"
         self.do(self.lanes.enqueue([NewJob(job_id, "unless", "query", "d", SPEC)]))
         self.states[job_id] = JobState.QUEUED
-        self.ends[job_id] = 0
 
     @precondition(lambda self: self.states)
     @rule(lane=st.sampled_from(LANES), short=st.booleans())
@@ -106,6 +109,19 @@ class Life(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         self.written(End(job_id, NO_FENCE, state), allowed=not self.states[job_id].ended)
 
+    @precondition(lambda self: self.states)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.states)))
+        self.written(Cancel(job_id, NO_FENCE, ERROR), allowed=not self.states[job_id].ended)
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data(), choice=st.sampled_from(Choice))
+    def resolve(self, data: st.DataObject, choice: Choice) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.states)))
+        outcome = Resolve(job_id, NO_FENCE, choice, ERROR)
+        self.written(outcome, allowed=self.states[job_id] is JobState.UNCERTAIN)
+
     @invariant()
     def every_job_stands_where_it_must(self) -> None:
         for job_id in self.states:
@@ -114,14 +130,13 @@ class Life(RuleBasedStateMachine):
             places = self.do(self.places(job_id))
             assert len(places) == (0 if job.closed else 1), (job, places)
             assert self.do(self.indexes(job_id)) == [job.state]
-            assert self.ends[job_id] == (1 if job.state.ended else 0)
+            ends = [entry for entry in self.do(self.reads.timeline(job_id)) if entry.event in ENDS]
+            assert len(ends) == (1 if job.state.ended else 0), ends
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:
         ((code,), _) = self.do(self.lanes.record([outcome]))
         if not allowed:
             assert code is Recorded.REFUSED, outcome
-        if code is Recorded.WRITTEN and isinstance(outcome, End):
-            self.ends[outcome.item] += 1
 
     def moved(self, job_id: str, state: JobState) -> None:
         before = self.states[job_id]
@@ -151,7 +166,7 @@ class Life(RuleBasedStateMachine):
 
 def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
     """What a worker may have learnt in this lane."""
-    end = End(job_id, fence, JobState.FAILED, '{"code":"x","message":"y"}')
+    end = End(job_id, fence, JobState.FAILED, ERROR)
     match lane:
         case "submit:unless":
             return [

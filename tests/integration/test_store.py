@@ -8,6 +8,8 @@ from config.settings import Settings
 from worker.jobs import JobError, JobState
 from worker.outcomes import (
     NO_FENCE,
+    Cancel,
+    Choice,
     Dead,
     Delivered,
     End,
@@ -17,7 +19,7 @@ from worker.outcomes import (
     Redeliver,
     Release,
     Replay,
-    Retry,
+    Resolve,
     Submitted,
     Uncertain,
     Wait,
@@ -175,8 +177,65 @@ async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes
     found = await reads.job("j1")
     assert (found.state, found.due) == (JobState.UNCERTAIN, None)
     assert (await reads.lanes(["held:unless"]))[0].waiting == 1
-    assert await write(lanes, Retry("j1", NO_FENCE, 0, "a person says: submit again")) is Recorded.WRITTEN
+    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.RESUBMIT)) is Recorded.WRITTEN
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1
+
+
+async def held(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1")])
+    item, fence = await begun(lanes, SUBMIT, intent=True)
+    await write(lanes, Uncertain(item, fence, "connection reset"))
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    await write(lanes, Hold("j1", claim.fence, "a person decides"))
+
+
+async def test_a_person_says_that_an_uncertain_job_was_submitted(lanes: Lanes, reads: Reads) -> None:
+    await held(lanes)
+    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.SUBMITTED_AS, "x-9")) is Recorded.WRITTEN
+    (claim,) = await lanes.claim(POLL, POLICY)
+    assert claim.external_id == "x-9"
+    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.FAIL, "{}")) is Recorded.REFUSED
+    assert "resolved" in [entry.event for entry in await reads.timeline("j1")]
+
+
+async def test_a_person_gives_an_uncertain_job_up(lanes: Lanes, reads: Reads) -> None:
+    await held(lanes)
+    error = JobError("uncertain", "nobody knows").text()
+    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.FAIL, error)) is Recorded.WRITTEN
+    found = await reads.job("j1")
+    assert (found.state, found.error) == (JobState.FAILED, JobError("uncertain", "nobody knows"))
+
+
+CANCEL = Cancel("j1", NO_FENCE, JobError("cancelled", "by hand").text())
+
+
+async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    assert await write(lanes, CANCEL) is Recorded.WRITTEN
+    assert await lanes.claim(SUBMIT, POLICY) == []
+    found = await reads.job("j1")
+    assert (found.state, found.error) == (JobState.CANCELLED, JobError("cancelled", "by hand"))
+    assert await write(lanes, CANCEL) is Recorded.REFUSED
+
+
+async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external_id(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    item, fence = await begun(lanes, SUBMIT, intent=True)
+    assert await write(lanes, CANCEL) is Recorded.ASKED
+    assert (await reads.job("j1")).state is JobState.QUEUED
+    assert await write(lanes, Submitted(item, fence, "x-1", "", 0)) is Recorded.WRITTEN
+    found = await reads.job("j1")
+    assert (found.state, found.external_id) == (JobState.CANCELLED, "x-1")
+    assert await lanes.claim(POLL, POLICY) == []
+    assert len(await lanes.claim("callback", POLICY)) == 1
+
+
+async def test_a_waiting_job_is_cancelled_and_its_poll_in_flight_changes_nothing(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    assert await write(lanes, CANCEL) is Recorded.WRITTEN
+    assert await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED
+    assert (await reads.job("j1")).state is JobState.CANCELLED
 
 
 async def test_only_the_first_end_counts(lanes: Lanes, reads: Reads) -> None:

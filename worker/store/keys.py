@@ -29,7 +29,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, en ended, cl closed, a attempts, ps provider's status,
-i intent (when a submit was about to leave), od open deliveries, dn deliveries made; the ledger: ns submits, np polls,
+i intent (when a submit was about to leave), cq cancel asked for, od open deliveries, dn deliveries made; the ledger: ns submits, np polls,
 nf fetches, nw webhooks, nd delivery attempts.
 """
 

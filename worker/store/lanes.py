@@ -23,6 +23,7 @@ class Recorded(IntEnum):
     """What became of an outcome."""
 
     WRITTEN = 1
+    ASKED = 2  # a cancel that waits for a submit's answer
     REFUSED = 0  # the fence is stale, or the job has ended
     UNKNOWN = -1  # purged
 

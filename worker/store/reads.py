@@ -68,6 +68,12 @@ class Reads:
             blob = await self._redis.get(self._keys("RESULT", job_id))
         return None if blob is None else codec.decode(blob)
 
+    async def result_texts(self, job_ids: Sequence[str]) -> list[bytes]:
+        """The results as JSON texts, job by job; `null` where there is none."""
+        async with self._connection.translated():
+            blobs = await self._redis.mget([self._keys("RESULT", job_id) for job_id in job_ids])
+        return [b"null" if blob is None else codec.inflate(blob) for blob in blobs]
+
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
         """What happened to a job, oldest first."""
         async with self._connection.translated():

@@ -3,15 +3,17 @@
 --          key: idempotency key or ''; deadline: ms from now or 0; error: JSON of a refusal or '' (the job then is
 --          failed from the start); message: taken-in message that this job came in, or ''; countdown: ms until its submit
 -- ARGV[2]  ms that an alias of a job is kept
--- Returns  array of {code, job id}: 1 created, 2 the same job, 3 conflict
+-- Returns  array of {code, job id}: 1 created, 2 the same job, 3 conflict (job id: as given if it is the id that clashes)
 -- States   (none) -> queued | failed
 local answers = {}
 
+-- The job that stands for this id already, its digest, and whether it is the id that led to it.
 local function existing(id, key)
   local alias = redis.call('GET', ALIAS .. id)
   local job = alias or id
   local digest = redis.call('HGET', JOB .. job, 'dg')
-  if digest then return job, digest end
+  if digest then return job, digest, true end
+  if alias then redis.call('DEL', ALIAS .. id) end
   if key == '' then return nil end
   job = redis.call('GET', IDEMPOTENCY .. key)
   if not job then return nil end
@@ -42,7 +44,7 @@ end
 
 for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
   local id, provider, operation, digest, spec, key, deadline, error, message, countdown = unpack(entry)
-  local job, known = existing(id, key)
+  local job, known, by_id = existing(id, key)
   if not known then
     create(id, provider, operation, digest, spec, key, deadline, error, countdown)
     answers[i] = {1, id}
@@ -53,11 +55,11 @@ for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
     end
     answers[i] = {2, job}
   else
-    if job == id then note(job, 'conflict', 'another request came under this id and was refused') end
-    answers[i] = {3, job}
+    if by_id then note(job, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
+    answers[i] = {3, by_id and id or job}
   end
-  -- A conflict's message stays leased: the caller records the refusal under the message's own id next.
-  if message ~= '' and (answers[i][1] ~= 3 or job == id) then
+  -- The message of a key's conflict stays leased: the caller records the refusal under the message's own id next.
+  if message ~= '' and (answers[i][1] ~= 3 or by_id) then
     redis.call('ZREM', IN_LEASED, message)
     redis.call('HDEL', IN_MESSAGES, message)
   end

@@ -1,7 +1,8 @@
 -- Write outcomes: the only place where a job or a delivery changes state (worker/outcomes.py has the same closed set).
 -- ARGV     1 msgpack array of outcomes {verb, item, fence, …}, 2 ms that a closed job is kept
 -- Returns  {array of codes, array of lanes with work due now}
---          codes: 1 written, 0 refused (stale fence, or the job has ended), -1 unknown
+--          codes: 1 written, 2 asked for (a cancel that waits for a submit's answer), 0 refused (stale fence, or the
+--          job has ended), -1 unknown
 -- States   queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends
 local retention = tonumber(ARGV[2])
 local OPEN = {queued = true, waiting = true, uncertain = true}
@@ -43,6 +44,19 @@ local function close(job)
   note(job, 'closed')
 end
 
+local function finish(job, has, state, detail)
+  set_state(job, has.provider, has.state, state, has.created)
+  redis.call('HDEL', JOB .. job, 'i', 'a', 'cq')
+  note(job, state, detail)
+  move(job, has, 'callback', now, 'en', now)
+  return 1
+end
+
+-- Whether somebody gave the job up while its submit was on its way; then it ends now.
+local function given_up(job, has)
+  return redis.call('HEXISTS', JOB .. job, 'cq') == 1 and finish(job, has, 'cancelled') == 1
+end
+
 local verbs = {}
 
 function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
@@ -55,6 +69,8 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
   move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
   if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
   note(job, 'submitted')
+  has.state, has.lane, has.fence = 'waiting', 'poll:' .. has.provider, has.fence + 1
+  given_up(job, has)
   return 1
 end
 
@@ -97,11 +113,11 @@ function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fet
   local has, why = own(job, fence)
   if not has then return why end
   count(job, submits, polls, fetches)
+  if given_up(job, has) then return 1 end
   if attempt > 0 then redis.call('HINCRBY', JOB .. job, 'a', attempt) end
   redis.call('HDEL', JOB .. job, 'i')
   if has.state == 'uncertain' then set_state(job, has.provider, has.state, 'queued', has.created) end
-  local lane = string.match(has.lane, '^held:') and 'submit:' .. has.provider or has.lane
-  move(job, has, lane, now + countdown)
+  move(job, has, has.lane, now + countdown)
   note(job, 'retry', reason)
   return 1
 end
@@ -109,6 +125,7 @@ end
 function verbs.release(job, fence)
   local has, why = own(job, fence)
   if not has then return why end
+  if given_up(job, has) then return 1 end
   redis.call('HDEL', JOB .. job, 'i')
   move(job, has, has.lane, now)
   return 1
@@ -131,6 +148,7 @@ function verbs.hold(job, fence, reason)
   local has, why = own(job, fence)
   if not has then return why end
   if has.state ~= 'uncertain' then return 0 end
+  if given_up(job, has) then return 1 end
   take_out(has.lane, job)
   local lane = 'held:' .. has.provider
   redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
@@ -148,16 +166,45 @@ verbs['end'] = function(job, fence, state, error, result, status, submits, polls
   end
   count(job, submits, polls, fetches)
   seen(job, status)
-  set_state(job, has.provider, has.state, state, has.created)
-  if error ~= '' then redis.call('SET', ERROR .. job, error) end
+  if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
   if result ~= '' then redis.call('SET', RESULT .. job, result) end
-  redis.call('HDEL', JOB .. job, 'i', 'a')
-  note(job, state, error)
-  move(job, has, 'callback', now, 'en', now)
+  return finish(job, has, state, error)
+end
+
+-- Somebody gives the job up. While its submit is on its way that only can be asked for: the answer must be known first.
+function verbs.cancel(job, _, error)
+  local has, why = own(job, -1)
+  if not has then return why end
+  if not OPEN[has.state] then return 0 end
+  redis.call('SET', ERROR .. job, error)
+  if redis.call('HEXISTS', JOB .. job, 'i') == 0 then return finish(job, has, 'cancelled', error) end
+  redis.call('HSET', JOB .. job, 'cq', 1)
+  note(job, 'cancel-asked', 'its submit is on its way')
+  return 2
+end
+
+-- A person decides about an uncertain job: 'submitted-as' with the external id, 'resubmit', or 'fail' with the error.
+function verbs.resolve(job, _, choice, detail)
+  local has, why = own(job, -1)
+  if not has then return why end
+  if has.state ~= 'uncertain' then return 0 end
+  note(job, 'resolved', choice .. ' ' .. detail)
+  if choice == 'fail' then
+    redis.call('SET', ERROR .. job, detail)
+    return finish(job, has, 'failed')
+  end
+  local to = choice == 'resubmit' and 'queued' or 'waiting'
+  set_state(job, has.provider, has.state, to, has.created)
+  if to == 'queued' then
+    move(job, has, 'submit:' .. has.provider, now)
+    redis.call('HDEL', JOB .. job, 'a')
+  else
+    move(job, has, 'poll:' .. has.provider, now, 'x', detail, 'su', now)
+  end
   return 1
 end
 
-function verbs.fanout(job, fence, targets)
+function verbs.fanout(job, fence, targets, told)
   local has, why = own(job, fence)
   if not has then return why end
   take_out(has.lane, job)
@@ -168,6 +215,7 @@ function verbs.fanout(job, fence, targets)
     make_due(lane, id, now)
     busy[lane] = true
   end
+  if told ~= '' then note(job, 'provider-told', told) end
   note(job, 'callback', #targets .. ' deliveries')
   if #targets == 0 then close(job) end
   return 1
