@@ -33,6 +33,7 @@ test: $(DEV) ## all tests, and how much of the code they run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
+	@rm -f .coverage.* # left by workers that tests killed while they wrote
 	$(BIN)/coverage report
 
 check: $(DEV) ## lint, format, types and import rules
