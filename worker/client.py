@@ -9,15 +9,15 @@ from config.settings import Settings
 from worker import targets
 from worker.accept import Acceptance
 from worker.errors import Conflict, InvalidRequest, JobNotFound, NotReplayable, RequestError
-from worker.jobs import Delivery, DeliveryState, Job, JobRequest, JobState, TimelineEntry
-from worker.outcomes import NO_FENCE, Replay
+from worker.jobs import Delivery, DeliveryState, Job, JobError, JobRequest, JobState, TimelineEntry
+from worker.outcomes import NO_FENCE, Cancel, Choice, Replay, Resolve
 from worker.policies import CALLBACK_LANE
 from worker.providers.registry import Registry, build
 from worker.store.connection import Connection
 from worker.store.health import Finding, findings
 from worker.store.inbox import Inbox, Parked
 from worker.store.lanes import Enqueued as Code
-from worker.store.lanes import Lanes, NewJob
+from worker.store.lanes import Lanes, NewJob, Recorded
 from worker.store.reads import LaneStatus, Page, Reads
 
 
@@ -136,6 +136,40 @@ class Client:
             raise NotReplayable(_why_not(job_id, deliveries, target))
         codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in wanted])
         return sum(code > 0 for code in codes)
+
+    async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
+        """Give a job up; its provider is told, where it can be.
+
+        Returns:
+            True if it is cancelled, False if that waits for the answer of a submit that is on its way.
+
+        Raises:
+            JobNotFound: no such job.
+            InvalidRequest: it has ended already.
+        """
+        job = await self.job(job_id)
+        error = JobError("cancelled", reason).text()
+        ((code,), _) = await self._lanes.record([Cancel(job.id, NO_FENCE, error)])
+        if code <= 0:
+            raise InvalidRequest(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
+        return code is Recorded.WRITTEN
+
+    async def resolve(self, job_id: str, choice: Choice, external_id: str = "") -> None:
+        """Decide about an uncertain job. `external_id` goes with SUBMITTED_AS.
+
+        Raises:
+            JobNotFound: no such job.
+            InvalidRequest: it is not uncertain, or the external id is missing.
+        """
+        job = await self.job(job_id)
+        if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
+            raise InvalidRequest("an external id goes with submitted-as, and only with it")
+        error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
+        outcome = Resolve(job.id, NO_FENCE, choice, error if choice is Choice.FAIL else external_id)
+        ((code,), _) = await self._lanes.record([outcome])
+        if code is not Recorded.WRITTEN:
+            state = (await self.job(job_id)).state
+            raise InvalidRequest(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""

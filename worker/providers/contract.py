@@ -168,6 +168,10 @@ class Provider(ABC):
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
         """Ask for the job; fetch its results if it is finished. Raises a ProviderError."""
 
+    async def cancel(self, job: Waiting, exchange: Exchange) -> str:  # noqa: ARG002 - for those who can cancel
+        """Tell the provider that nobody wants the job any more; what came of it. Raises a ProviderError."""
+        return f"{self.name} cannot cancel"
+
     async def prepare(self, exchange: Exchange) -> None:  # noqa: B027 - most providers need none
         """Do what must precede a submit and costs nothing if it fails (get a token, say)."""
 

@@ -136,6 +136,12 @@ class ElevateAI(Provider):
             case _:
                 return Pending(status[:60], retry_after(response), f"unknown status {status[:60]!r}")
 
+    async def cancel(self, job: Waiting, exchange: Exchange) -> str:
+        """DELETE the interaction: the nearest thing to a cancel that there is."""
+        path = "/interactions/" + quote(job.external_id, safe="")
+        check(await exchange.send(self.request("DELETE", path, headers=self._headers), Count.FETCHES))
+        return "the interaction was deleted"
+
     async def _get(self, path: str, count: Count, exchange: Exchange) -> httpx.Response:
         return await exchange.send(self.request("GET", path, headers=self._headers), count)
 
