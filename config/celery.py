@@ -1,4 +1,4 @@
-"""Celery's configuration, made from the settings. Measured reasons are in docs/operations.md."""
+"""Celery's configuration, made from the settings; each choice with its reason."""
 
 import math
 import ssl
