@@ -7,14 +7,16 @@ from typing import Any
 
 from worker import pacing, targets
 from worker.app import app
-from worker.events import keep_result
 from worker.jobs import Claim, Job
 from worker.outcomes import Fanout, Outcome, Release, Retry
 from worker.recorder import Recorder
+from worker.results import TOGETHER
 from worker.runtime import Runtime
 from worker.store.reads import Spec
 
 log = logging.getLogger(__name__)
+
+NO_SPEC = Spec({}, (), {})
 
 
 @app.task(name="tasks.callback", ignore_result=True)
@@ -33,21 +35,23 @@ class Callback:
         self._settings = runtime.settings
         self._jobs: dict[str, Job] = {}
         self._specs: dict[str, Spec] = {}
-        self._aliases: dict[str, set[str]] = {}
+        self._results = app.results(runtime.connection)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
-        """Read what the batch needs in three round trips."""
+        """Read what the batch needs, and let Celery's own tools see the ends of its jobs."""
         ids = [claim.item for claim in claims]
         reads = self._runtime.reads
         self._jobs = {job.id: job for job in await reads.many(ids)}
         self._specs = {key: spec for key, spec in zip(ids, await reads.specs(ids), strict=True) if spec}
-        self._aliases = dict(zip(ids, await reads.aliases(ids), strict=True))
+        if self._settings.events.results or self._settings.events.jobs:
+            for start in range(0, len(ids), TOGETHER):
+                await self._show([job for job in map(self._jobs.get, ids[start : start + TOGETHER]) if job])
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
-        """Decide the targets of one job, and let Celery's own tools see its end."""
+        """Decide the targets of one job."""
         try:
-            return (await self._fan_out(claim),)
+            return (self._fan_out(claim),)
         except asyncio.CancelledError:
             return (Release(claim.item, claim.fence),)
         except Exception as error:
@@ -55,20 +59,18 @@ class Callback:
             countdown = pacing.backoff(self._settings.callback, claim.attempts)
             return (Retry(claim.item, claim.fence, int(countdown * 1000), f"{type(error).__name__}: {error}"),)
 
-    async def _fan_out(self, claim: Claim) -> Outcome:
+    def _fan_out(self, claim: Claim) -> Outcome:
         job = self._jobs[claim.item]
-        spec = self._specs.get(claim.item, Spec({}, (), {}))
-        await self._show(job, spec)
+        spec = self._specs.get(claim.item, NO_SPEC)
         named = spec.targets or targets.route(self._settings.handlers.routes, job.provider, job.operation)
         return Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)))
 
-    async def _show(self, job: Job, spec: Spec) -> None:
-        seen = self._settings.events
-        if not (seen.results or seen.jobs):
-            return
-        result = await self._runtime.reads.result(job.id)
-        self._runtime.events.ended(job, spec.params, result)
-        if seen.results:
-            for job_id in (job.id, *self._aliases[job.id]):
-                # Celery's result backend is synchronous.
-                await asyncio.to_thread(keep_result, app, job_id, job, result)
+    async def _show(self, jobs: Sequence[Job]) -> None:
+        ids = [job.id for job in jobs]
+        texts = await self._runtime.reads.result_texts(ids)
+        if self._results:
+            aliases = await self._runtime.reads.aliases(ids)
+            shown = zip(jobs, aliases, texts, strict=True)
+            await self._results.keep([(asked, job, text) for job, also, text in shown for asked in (job.id, *also)])
+        for job, text in zip(jobs, texts, strict=True):
+            self._runtime.events.ended(job, self._specs.get(job.id, NO_SPEC).params, text)

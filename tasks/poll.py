@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from worker import governor, pacing
@@ -15,6 +16,7 @@ from worker.errors import (
     RateLimited,
     Rejected,
     ResultTooLarge,
+    StoreUnavailable,
     Unauthorized,
     Unavailable,
     Unreadable,
@@ -49,6 +51,7 @@ class Poll:
         self._policy = runtime.policies.of(lane)
         self._settings = runtime.settings.poll
         self._name = lane.partition(":")[2]
+        self._limits = runtime.registry.limits(self._name)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Nothing precedes a poll."""
@@ -57,17 +60,21 @@ class Poll:
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Ask for one job."""
         exchange = self._runtime.exchange(Step.POLL)
+        met: ProviderError | None = None
         try:
             answer = await self._ask(claim, now, exchange)
             outcome = self.learn(claim, now, exchange, answer)
         except asyncio.CancelledError:
             outcome = Release(claim.item, claim.fence)
         except ProviderError as error:
+            met = error
             outcome = self.decide(claim, now, exchange, error)
         except Exception as error:
             log.exception("poll-broken", extra={"job": claim.item, "provider": self._name})
             outcome = self._again(claim, now, exchange, AnswerLost(f"{type(error).__name__}: {error}"))
-        return (outcome, *governor.aftermath(self._policy, claim, exchange))
+        if isinstance(outcome, Wait) and self._runtime.events.polls_shown():
+            await self._show(claim)
+        return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))
 
     def learn(self, claim: Claim, now: int, exchange: Exchange, answer: PollAnswer) -> Outcome:
         """What an answer means for the job."""
@@ -101,12 +108,20 @@ class Poll:
         registry = self._runtime.registry
 
         async def params() -> Any:
-            (spec,) = await self._runtime.reads.specs([claim.item])
-            return registry.validate(self._name, claim.operation, spec.params if spec else {})
+            return registry.validate(self._name, claim.operation, await self._params(claim))
 
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
         return await registry.get(self._name).poll(waiting, exchange)
+
+    async def _show(self, claim: Claim) -> None:
+        """Let Celery's own tools see that the job still waits. Nothing that happens here changes its outcome."""
+        with suppress(StoreUnavailable, asyncio.CancelledError):
+            self._runtime.events.polled(claim, await self._params(claim))
+
+    async def _params(self, claim: Claim) -> dict[str, Any]:
+        (spec,) = await self._runtime.reads.specs([claim.item])
+        return spec.params if spec else {}
 
     def _wait(self, claim: Claim, now: int, counts: Counts, answer: Pending) -> Outcome:
         operation = self._operation(claim)

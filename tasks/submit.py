@@ -6,11 +6,16 @@ bound. Whatever breaks in between leaves the job uncertain, and the provider's p
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
+
+from celery.exceptions import Ignore, Reject
 
 from worker import governor, pacing
 from worker.app import StepTask, app
+from worker.clock import OUTAGE_PAUSE
 from worker.errors import (
     NotSent,
     OutwaitError,
@@ -19,24 +24,51 @@ from worker.errors import (
     Rejected,
     Unauthorized,
 )
-from worker.intake import TASK, Sent
+from worker.intake import TASK, Intake, Sent, Unusable, read
 from worker.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from worker.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
 from worker.providers.contract import Provider, Submission
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
 from worker.runtime import Runtime
+from worker.store.inbox import Taken
 from worker.store.reads import Spec
 
 log = logging.getLogger(__name__)
 
 
-@app.task(name=TASK, bind=True, acks_late=True, ignore_result=True)
-def submit(self: StepTask, *args: Any, **kwargs: Any) -> None:
+class SubmitTask(StepTask):
+    """The public task."""
+
+    @cached_property
+    def intake(self) -> Intake:
+        """What turns messages into jobs."""
+        return app.intake(app.runtime.connection)
+
+    def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
+        """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
+        # Celery has waited for the `eta` and seen to `expires` itself.
+        sent = read({"task": TASK, "id": self.request.id}, args, kwargs, vars(self.request))
+        app.runtime.call(self.intake.accept(sent))
+        return sent
+
+
+@app.task(name=TASK, base=SubmitTask, bind=True, acks_late=True, ignore_result=True)
+def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
     """The public contract, on brokers whose acknowledgements are real; on Redis the intake takes the message first."""
-    request = args[0] if args and not kwargs else kwargs
-    runtime = app.runtime
-    runtime.call(app.intake(runtime.connection).accept(Sent(self.request.id, request)))
+    try:
+        refusal = self.take(args, kwargs).refusal
+    except Unusable as error:
+        message = Taken("", repr((self.request.id, args, kwargs)).encode())
+        app.runtime.call(self.intake.park(message, str(error)))
+    except Exception as error:
+        # Celery would acknowledge a message whose task failed, and the job would be lost.
+        log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
+        time.sleep(OUTAGE_PAUSE)
+        raise Reject(error, requeue=True) from error
+    else:
+        if refusal:
+            raise Ignore(refusal)  # what the message names to run after it must not run
 
 
 @app.task(name="tasks.submit_due", ignore_result=True)
@@ -55,6 +87,7 @@ class Submit:
         self._policy = runtime.policies.of(lane)
         self._settings = runtime.settings.submit
         self._name = lane.partition(":")[2]
+        self._limits = runtime.registry.limits(self._name)
         self._specs: dict[str, Spec] = {}
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
@@ -75,16 +108,18 @@ class Submit:
         exchange = self._runtime.exchange(Step.SUBMIT)
         if claim.deadline and now >= claim.deadline:
             return (expired(claim, "the deadline passed before the job could be submitted"),)
+        met: ProviderError | None = None
         try:
             outcome = await self._send(claim, exchange)
         except asyncio.CancelledError:
             outcome = self._lost(claim, exchange, "the worker stopped before the answer came")
         except ProviderError as error:
+            met = error
             outcome = self.decide(claim, exchange, error)
         except Exception as error:
             log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
             outcome = self._lost(claim, exchange, f"{type(error).__name__}: {error}")
-        return (outcome, *governor.aftermath(self._policy, claim, exchange))
+        return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))
 
     def decide(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a submit: retry only what certainly was not taken."""
@@ -108,7 +143,7 @@ class Submit:
         found = await self._provider.submit(Submission(claim.item, claim.operation, params), exchange)
         operation = registry.operation(self._name, claim.operation)
         first = operation.first_poll if found.first_poll is None else found.first_poll
-        self._runtime.events.submitted(claim.item, self._name, claim.operation, spec.params)
+        self._runtime.events.submitted(claim, spec.params)
         return Submitted(
             claim.item,
             claim.fence,
@@ -135,7 +170,7 @@ class Submit:
         return None
 
     def _uncertain(self, claim: Claim) -> Outcome:
-        match self._runtime.registry.limits(self._name).uncertain:
+        match self._limits.uncertain:
             case UncertainPolicy.HOLD:
                 return Hold(claim.item, claim.fence, "submitted, perhaps: a person decides")
             case UncertainPolicy.RESUBMIT:
@@ -150,7 +185,10 @@ class Submit:
         try:
             await self._provider.prepare(exchange)
         except ProviderError as error:
-            record.add(*(self._again(claim, exchange, error, attempt=1) for claim in claims))
+            if isinstance(error, RateLimited):
+                governor.slow_down(exchange, error)
+            told = governor.aftermath(self._policy, self._limits, claims[0], exchange, error)
+            record.add(*(self._again(claim, exchange, error, attempt=1) for claim in claims), *told)
             return []
         return claims
 

@@ -5,11 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.errors import explain
 from worker import targets
 from worker.errors import InvalidRequest, OutwaitError
 from worker.jobs import JOB_ID_PATTERN, JobError, JobRequest
-from worker.providers.registry import Registry
+from worker.providers.registry import Registry, told
 from worker.store import codec
 from worker.store.lanes import NewJob
 
@@ -38,7 +37,7 @@ class Acceptance:
         try:
             return JobRequest.model_validate(raw)
         except ValidationError as error:
-            raise InvalidRequest(explain(error, prefix="")) from error
+            raise InvalidRequest(told(error, JobRequest)) from error
 
     def job(self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0) -> NewJob:
         """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest."""
@@ -61,7 +60,7 @@ class Acceptance:
             digest=codec.digest(request),
             spec=codec.blob(spec, self._compress_above),
             key=request.idempotency_key or "",
-            deadline=int(deadline * 1000),
+            deadline=int((countdown + deadline) * 1000),
             message=message,
             countdown=max(0, int(countdown * 1000)),
         )
@@ -74,7 +73,7 @@ class Acceptance:
             id=job_id,
             provider=_name(asked.get("provider")),
             operation=_name(asked.get("operation")),
-            digest=f"refused-{codec.fingerprint(asked)}",
+            digest=f"refused-{codec.fingerprint(repr(asked))}",
             spec=codec.blob(spec, self._compress_above),
             error=JobError(error.code, str(error)).text(),
             message=message,

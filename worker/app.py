@@ -24,6 +24,7 @@ from worker.intake import Intake
 from worker.jobs import Step
 from worker.policies import Policies, parts
 from worker.providers.registry import Registry, build
+from worker.results import Results
 from worker.runtime import Runtime
 from worker.store.connection import Connection
 from worker.store.health import require_fit
@@ -84,12 +85,16 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
             # argsrepr: Celery would otherwise build a printable copy of every claim.
             self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=lane, kwargsrepr="{}")
 
+    def results(self, connection: Connection) -> Results | None:
+        """Where producers' results are kept; None if they are not wanted."""
+        return Results(self.backend, connection) if self.settings.events.results else None
+
     def intake(self, connection: Connection) -> Intake:
         """What turns producers' messages into jobs."""
         store, own = self.settings.store, self.settings.intake
         acceptance = Acceptance(self.registry, params_max=store.params_max, compress_above=store.compress_above)
-        lanes, inbox = Lanes(connection), Inbox(connection)
-        return Intake(lanes, inbox, acceptance, self.events_of_jobs, queue=own.queue, most=own.batch)
+        lanes, inbox, results = Lanes(connection), Inbox(connection), self.results(connection)
+        return Intake(lanes, inbox, acceptance, self.events_of_jobs, results, own)
 
 
 app = Outwait("outwait", include=["tasks.submit", "tasks.poll", "tasks.callback", "tasks.deliver"])

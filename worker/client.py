@@ -184,6 +184,10 @@ class Client:
         """Producers' messages that could be no job, newest first."""
         return await self._inbox.parked(limit)
 
+    async def misdirected(self) -> int:
+        """Jobs among the newest messages of Celery's default queue, which nobody reads: their producer named none."""
+        return await self._inbox.strays() if self._settings.broker_is_redis else 0
+
     async def check(self) -> list[Finding]:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         return await findings(self._connection)

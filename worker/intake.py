@@ -6,7 +6,7 @@ its job is recorded. On a broker with real acknowledgements `tasks.submit` is an
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ from kombu.message import Message
 from kombu.transport.virtual.base import Base64
 from kombu.utils.json import loads
 
+from config.settings import IntakeSettings
 from worker.accept import Acceptance
-from worker.errors import Conflict, RequestError
+from worker.errors import Conflict, InvalidRequest, RequestError
 from worker.events import JobEvents
 from worker.jobs import JOB_ID_PATTERN
+from worker.results import Results
 from worker.store.inbox import Inbox, Taken
 from worker.store.lanes import Enqueued, Lanes, NewJob
 
@@ -29,19 +31,34 @@ TASK = "tasks.submit"
 PRIORITY_SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and a priority, for each priority but the first."""
 
-PRIORITIES = (3, 6, 9)
+PRIORITIES = range(1, 10)
+"""Every one that a producer's `priority_steps` may name; kombu's own are 0, 3, 6 and 9, the most urgent first."""
+
+JSON = "application/json"
+"""The content type of a message that can be read; a pickle could run code here."""
+
+
+_AFTER = ("callbacks", "errbacks", "chain", "chord")
 
 
 class Sent(NamedTuple):
-    """A producer's message, decoded. `countdown` is seconds."""
+    """A producer's message, decoded. `countdown` is seconds; `refusal` is why it can be no job, if so."""
 
     job_id: str
     request: Any
     countdown: float = 0.0
+    refusal: str = ""
 
 
 class Unusable(Exception):
     """The message names no job: it is put aside for a person."""
+
+
+class Ready(NamedTuple):
+    """A job to record, and the parameters that its row shows."""
+
+    job: NewJob
+    params: Mapping[str, Any]
 
 
 class Intake:
@@ -52,109 +69,178 @@ class Intake:
         inbox: the producers' queue.
         acceptance: the checks.
         events: told of each new job.
-        queue: name of the producers' queue.
-        most: messages taken at once.
+        results: answers producers who ask again for a job that has ended; None keeps no results.
+        own: the producers' queue, and how many messages are taken at once.
     """
 
     def __init__(
-        self, lanes: Lanes, inbox: Inbox, acceptance: Acceptance, events: JobEvents, *, queue: str, most: int
+        self,
+        lanes: Lanes,
+        inbox: Inbox,
+        acceptance: Acceptance,
+        events: JobEvents,
+        results: Results | None,
+        own: IntakeSettings,
     ) -> None:
         self._lanes = lanes
         self._inbox = inbox
         self._acceptance = acceptance
         self._events = events
-        self._lists = [queue, *(f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES)]
-        self._most = most
+        self._results = results
+        self._lists = [own.queue, *(f"{own.queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES)]
+        self._most = own.batch
 
     async def take(self) -> int:
         """Turn waiting messages into jobs; how many messages there were."""
         taken = await self._inbox.take(self._lists, self._most)
-        jobs: list[NewJob] = []
+        ready: list[Ready] = []
         for message in taken:
             try:
                 sent = decode(message.body)
             except Unusable as error:
-                log.warning("message-refused", extra={"reason": str(error)})
-                await self._inbox.park(message, str(error))
+                await self.park(message, str(error))
                 continue
-            jobs.append(self._job(sent, message))
-        await self._record(jobs)
+            ready.append(self._ready(sent, message.name))
+        await self._record(ready)
         return len(taken)
 
-    async def accept(self, sent: Sent) -> str:
-        """Record one job from a broker with real acknowledgements; the id of the job that stands for it."""
-        job = self._job(sent, Taken("", b""))
-        return (await self._record([job]))[0]
+    async def accept(self, sent: Sent) -> None:
+        """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
+        await self._record([self._ready(sent, "")])
 
-    def _job(self, sent: Sent, message: Taken) -> NewJob:
+    async def park(self, message: Taken, reason: str) -> None:
+        """Put a message that names no job aside for a person."""
+        log.warning("message-refused", extra={"reason": reason})
+        await self._inbox.park(message, reason)
+
+    def _ready(self, sent: Sent, message: str) -> Ready:
         try:
+            if sent.refusal:
+                raise InvalidRequest(sent.refusal)
             request = self._acceptance.request(sent.request)
-            job = self._acceptance.job(sent.job_id, request, message=message.name, countdown=sent.countdown)
+            job = self._acceptance.job(sent.job_id, request, message=message, countdown=sent.countdown)
+            return Ready(job, request.params)
         except RequestError as error:
-            return self._acceptance.refused(sent.job_id, sent.request, error, message=message.name)
-        self._events.received(sent.job_id, request.provider, request.operation, request.params)
-        return job
+            return self._refused(sent, error, message)
+        except Exception as error:  # one message that cannot be stored must hold back no other
+            log.exception("request-broken", extra={"job": sent.job_id})
+            told = InvalidRequest(f"the request cannot be stored: {type(error).__name__}: {error}")
+            return self._refused(sent, told, message)
 
-    async def _record(self, jobs: Sequence[NewJob]) -> list[str]:
-        answers = await self._lanes.enqueue(jobs) if jobs else []
-        conflicts = [
-            self._refused_key(job, other)
-            for job, (code, other) in zip(jobs, answers, strict=True)
-            if code is Enqueued.CONFLICT and other != job.id
-        ]
+    def _refused(self, sent: Sent, error: RequestError, message: str) -> Ready:
+        try:
+            return Ready(self._acceptance.refused(sent.job_id, sent.request, error, message=message), {})
+        except (ValueError, OverflowError):  # lone surrogates, say, that no JSON text can have
+            error = InvalidRequest(ascii(str(error)))
+            return Ready(self._acceptance.refused(sent.job_id, {}, error, message=message), {})
+
+    async def _record(self, ready: Sequence[Ready]) -> None:
+        again: list[tuple[str, str]] = []
+        conflicts: list[Ready] = []
+        answers = await self._lanes.enqueue([job for job, _ in ready]) if ready else []
+        for (job, params), (code, other) in zip(ready, answers, strict=True):
+            match code:
+                case Enqueued.CREATED:
+                    self._events.accepted(job.id, job.provider, job.operation, params)
+                case Enqueued.SAME:
+                    again.append((job.id, other))
+                case Enqueued.CONFLICT if other != job.id:
+                    conflicts.append(self._conflict(job, other))
+                case Enqueued.CONFLICT:
+                    log.warning("request-refused", extra={"job": job.id, "reason": "its id belongs to another request"})
+        if again and self._results:
+            await self._results.keep_ended(again)
         if conflicts:
-            await self._lanes.enqueue(conflicts)
-        return [job_id for _, job_id in answers]
+            await self._record(conflicts)
 
-    def _refused_key(self, job: NewJob, other: str) -> NewJob:
+    def _conflict(self, job: NewJob, other: str) -> Ready:
         error = Conflict(f"idempotency key {job.key!r} belongs to job {other}, which asks for something else")
         asked = {"provider": job.provider, "operation": job.operation}
-        return self._acceptance.refused(job.id, asked, error, message=job.message)
+        return Ready(self._acceptance.refused(job.id, asked, error, message=job.message), {})
 
 
 def decode(body: bytes) -> Sent:
-    """Read a message as Celery's producers write it (protocol 1 and 2). Raises Unusable."""
+    """Read a message as Celery's producers write it (protocol 1 and 2). Raises Unusable if it has no job id."""
     try:
         envelope = loads(body)
+        headers = envelope.get("headers") or {}
         message = Message(
             body=Base64().decode(envelope["body"]),
             content_type=envelope.get("content-type"),
             content_encoding=envelope.get("content-encoding"),
-            headers=envelope.get("headers") or {},
+            headers=headers,
             properties=envelope.get("properties") or {},
-            accept=["json"],
+            accept={JSON},
         )
-        content = message.decode()
     except Exception as error:
-        raise Unusable(f"not a Celery message in JSON: {type(error).__name__}: {error}") from error
-    return _sent(message.headers, content)
-
-
-def _sent(headers: dict[str, Any], content: Any) -> Sent:
-    if "task" in headers and isinstance(content, list | tuple) and len(content) > 1:
-        task, job_id, args, kwargs, eta = headers["task"], headers.get("id"), content[0], content[1], headers.get("eta")
-    elif isinstance(content, dict) and "task" in content:
-        task, job_id, eta = content["task"], content.get("id"), content.get("eta")
-        args, kwargs = content.get("args") or [], content.get("kwargs") or {}
-    else:
-        raise Unusable("a message without a task")
-    if task != TASK:
-        raise Unusable(f"task {task!r}: this queue takes {TASK} only")
-    if not isinstance(job_id, str) or not re.match(JOB_ID_PATTERN, job_id):
-        raise Unusable(f"task id {str(job_id)[:200]!r} is no job id: it must match {JOB_ID_PATTERN}")
-    return Sent(job_id, _request(args, kwargs), _countdown(eta))
-
-
-def _request(args: Any, kwargs: Any) -> Any:
-    """The request is the kwargs, or a single positional dict; anything else is refused under the job's id."""
-    if args and not kwargs and len(args) == 1:
-        return args[0]
-    return kwargs if not args else {"args": args, **kwargs}
-
-
-def _countdown(eta: Any) -> float:
+        raise Unusable(f"not a Celery message: {type(error).__name__}: {error}") from error
     try:
-        due = datetime.fromisoformat(eta)
+        return _sent(headers, message.decode())
+    except Unusable:
+        raise
+    except Exception as error:  # noqa: BLE001 - each serializer and each compression has errors of its own
+        return Sent(_job_id(headers.get("id")), {}, refusal=f"message: {error}; it must be JSON ({JSON})")
+
+
+def _sent(headers: Mapping[str, Any], content: Any) -> Sent:
+    if "task" in headers and isinstance(content, list) and len(content) == 3:
+        return read(headers, *content)
+    if isinstance(content, dict) and "task" in content:  # protocol 1
+        return read(content, content.get("args"), content.get("kwargs"), content)
+    raise Unusable("a message without a task")
+
+
+def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any) -> Sent:
+    """What a message asks for.
+
+    Args:
+        fields: `task`, `id`, `eta` and `expires`.
+        args: the task's.
+        kwargs: the task's.
+        embed: what should run after it.
+
+    Raises:
+        Unusable: its id can be no job's.
+    """
+    job_id, asked = _job_id(fields.get("id")), _requested(args, kwargs)
+    try:
+        if fields["task"] != TASK:
+            raise ValueError(f"task: given {fields['task']!r:.100}; this queue takes {TASK} only")
+        return Sent(job_id, asked, _countdown(fields.get("eta"), fields.get("expires"), embed))
+    except ValueError as error:
+        return Sent(job_id, asked, refusal=str(error))
+
+
+def _job_id(given: Any) -> str:
+    if not isinstance(given, str) or not re.match(JOB_ID_PATTERN, given):
+        raise Unusable(f"task id {str(given)[:200]!r} is no job id: it must match {JOB_ID_PATTERN}")
+    return given
+
+
+def _requested(args: Any, kwargs: Any) -> Any:
+    """The kwargs, or a single positional dict; anything else will be refused under the job's id."""
+    if not args:
+        return kwargs or {}
+    if not kwargs and isinstance(args, list | tuple) and len(args) == 1:
+        return args[0]
+    return {**(kwargs if isinstance(kwargs, dict) else {}), "args": args}
+
+
+def _countdown(eta: Any, expires: Any, embed: Any) -> float:
+    """Seconds until the job is due. Raises ValueError for what no job can have."""
+    later = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
+    if later:
+        raise ValueError(
+            f"{', '.join(later)}: nothing is run after a job; name a target instead (celery://task?queue=q)"
+        )
+    if expires and _from_now("expires", expires) <= 0:
+        raise ValueError(f"expires: the message was taken in after {expires}")
+    return max(0.0, _from_now("eta", eta)) if eta else 0.0
+
+
+def _from_now(name: str, given: Any) -> float:
+    try:
+        at = datetime.fromisoformat(given)
     except (TypeError, ValueError):
-        return 0.0
-    return max(0.0, ((due if due.tzinfo else due.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+        raise ValueError(f"{name}: given {given!r:.100}; must be a time in ISO 8601") from None
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()

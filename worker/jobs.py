@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+from worker.errors import JobCancelled, JobEnded, JobExpired, JobFailed
+
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
 """What a job id may look like; a Celery task id (UUID) fits."""
 
@@ -91,7 +93,7 @@ class JobRequest(BaseModel):
         default=None, min_length=1, max_length=200, description="The same key gives the same job."
     )
     deadline: float | None = Field(
-        default=None, gt=0, le=30 * 86400, description="Seconds from now after which the job expires."
+        default=None, gt=0, le=30 * 86400, description="Seconds after which the job expires, from when it is due."
     )
     metadata: dict[str, JsonValue] = Field(default={}, description="Handed to every handler as it is.")
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
@@ -178,3 +180,15 @@ class Job(msgspec.Struct, frozen=True):
     error: JobError | None = None
     targets: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
+
+    @property
+    def exception(self) -> JobEnded:
+        """What a job that ended without a result raises in its producer: "code: message"."""
+        told = f"{self.error.code}: {self.error.message}" if self.error else f"the job is {self.state}"
+        match self.state:
+            case JobState.EXPIRED:
+                return JobExpired(told)
+            case JobState.CANCELLED:
+                return JobCancelled(told)
+            case _:
+                return JobFailed(told)

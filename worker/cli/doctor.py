@@ -77,7 +77,8 @@ def _store(session: Session) -> list[Finding]:
         found = await client.check()
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead = await client.dead(1)
-        return [*found, *_lanes(await client.lanes()), *_waiting_for_people(held=bool(held), dead=bool(dead))]
+        strays = _misdirected(await client.misdirected(), session.settings().intake.queue)
+        return [*found, *strays, *_lanes(await client.lanes()), *_waiting_for_people(held=bool(held), dead=bool(dead))]
 
     try:
         return session.ask(look)
@@ -94,6 +95,13 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
         Finding("warning", f"lane {lane.lane}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice)
         for lane in late
     ]
+
+
+def _misdirected(number: int, queue: str) -> list[Finding]:
+    if not number:
+        return []
+    advice = f'Their producer names no queue: send_task("tasks.submit", …, queue={queue!r}) (docs/enqueueing.md).'
+    return [Finding("warning", "queue celery", f"{number} jobs lie where nobody reads them", advice)]
 
 
 def _waiting_for_people(*, held: bool, dead: bool) -> list[Finding]:

@@ -71,7 +71,7 @@ class Registry:
         try:
             return model.model_validate(params)
         except ValidationError as error:
-            raise InvalidRequest("; ".join(_wrong(item, model) for item in error.errors(include_url=False))) from error
+            raise InvalidRequest(told(error, model, "params")) from error
 
     def _known(self, provider: str) -> dict[str, Operation]:
         found = self._operations.get(provider)
@@ -122,8 +122,13 @@ def _with(operation: Operation, settings: ProviderSettings) -> Operation:
     return operation if settings.deadline is None else replace(operation, deadline=settings.deadline)
 
 
-def _wrong(item: Any, model: type[BaseModel]) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in ("params", *item["loc"]))[1:]
+def told(error: ValidationError, model: type[BaseModel], *at: str) -> str:
+    """What is wrong with a request, value by value; `at` leads to the model."""
+    return "; ".join(_wrong(item, model, at) for item in error.errors(include_url=False))
+
+
+def _wrong(item: Any, model: type[BaseModel], at: tuple[str, ...]) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*at, *item["loc"]))[1:]
     if item["type"] == "missing":
         return f"{where}: is missing"
     if item["type"] == "extra_forbidden":
@@ -131,4 +136,4 @@ def _wrong(item: Any, model: type[BaseModel]) -> str:
         return f"{where}: there is no such parameter{known}"
     given = repr(redact_all(item["input"]))
     reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-    return f"{where}: given {given:.80}; {reason}"
+    return f"{where or 'request'}: given {given:.80}; {reason}"

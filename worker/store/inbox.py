@@ -1,5 +1,6 @@
 """Takes producers' messages out of their queue without losing one: leased first, gone only when they are jobs."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,11 @@ from worker.store.connection import Connection
 
 REFUSED_KEPT = 1000
 """Messages without a usable id that are kept for a person to look at."""
+
+CELERY_QUEUE = "celery"
+"""Where Celery sends a message whose producer names no queue."""
+
+_OURS = re.compile(rb'"task":\s*"tasks\.submit"')
 
 
 class Taken(NamedTuple):
@@ -52,6 +58,12 @@ class Inbox:
         async with self._connection.translated():
             rows = await self._connection.redis.lrange(key, 0, limit - 1)
         return [msgspec.json.decode(row, type=Parked) for row in rows]
+
+    async def strays(self) -> int:
+        """Jobs among the newest messages of Celery's default queue (those of its protocol 2, which show their task)."""
+        async with self._connection.translated():
+            bodies = await self._connection.redis.lrange(CELERY_QUEUE, 0, 199)
+        return sum(bool(_OURS.search(body)) for body in bodies)
 
     async def waiting(self, queues: Sequence[str]) -> int:
         """Messages that nobody has taken yet."""
