@@ -42,7 +42,7 @@ def eventually(condition: Callable[[], bool], within: float = 20) -> None:
 
 def processes_of(folder: Path) -> list[str]:
     """Command lines of the processes that run in this folder, or over it."""
-    found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     pids = [line.split(maxsplit=1) for line in found.splitlines()]
     return [args for pid, args in pids if str(folder) in args or _folder(pid) == folder]
 
@@ -292,7 +292,7 @@ def test_debug_prints_the_traceback(shell: Shell) -> None:
     assert "Traceback" in shell.run("--debug", "result", "no-such-job").stderr
 
 
-def test_a_job_survives_a_restart_and_a_killed_worker_comes_back(tmp_path: Path) -> None:
+def test_a_job_survives_restarts_and_kills(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     sandbox_port = str(free_port())
     sandbox = shell.start("sandbox", "--port", sandbox_port)
@@ -308,12 +308,14 @@ def test_a_job_survives_a_restart_and_a_killed_worker_comes_back(tmp_path: Path)
         _check_flower(exports["OUTWAIT_FLOWER__PORT"])
         query = [*QUESTION, "-p", "query=restart", "--id", "kept", "-p", 'metadata={"sandbox": {"duration": 3}}']
         assert shell.run("submit", *query, **exports).returncode == 0
+        os.kill(_server_of(up.pid), signal.SIGKILL)
+        eventually(lambda: "redis-ended" in shell.log and shell.run("status", "kept", **exports).returncode == 0)
         up.terminate()
         assert up.wait(60) == 0
         assert not (tmp_path / "outwait-data" / "running.json").exists()
         assert [args for args in processes_of(tmp_path) if "sandbox" not in args] == []
         assert shell.run("jobs").returncode == 7
-        up = shell.start("up", "--no-flower", **exports)
+        up = shell.start("up", "--no-flower", **exports | {"OUTWAIT_POLL__LEASE": "3", "OUTWAIT_POLL__TIME_LIMIT": "2"})
         eventually(lambda: shell.run("watch", "kept", "--timeout", "20").returncode == 0, within=40)
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
@@ -324,6 +326,13 @@ def test_a_job_survives_a_restart_and_a_killed_worker_comes_back(tmp_path: Path)
             process.terminate()
             process.wait(60)
     assert processes_of(tmp_path) == []
+
+
+def _server_of(up: int) -> int:
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(up)], capture_output=True, text=True, check=True
+    )
+    return next(int(line.split()[0]) for line in found.stdout.splitlines() if "valkey-server" in line)
 
 
 def _printed_by(shell: Shell, last: str) -> str:

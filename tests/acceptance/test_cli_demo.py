@@ -21,7 +21,9 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 def left_over(folder: Path) -> list[str]:
     """Folders of a demo that are left, and processes that use them."""
-    listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [*map(str, folder.glob("outwait-demo-*")), *(line for line in listed if str(folder) in line)]
 
 
@@ -67,7 +69,7 @@ def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path, env: dict[str
         while "waiting" not in demo.stdout.readline():
             assert demo.poll() is None
         children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(demo.pid)], capture_output=True, text=True, check=True
+            ["ps", "-ww", "-o", "pid=", "--ppid", str(demo.pid)], capture_output=True, text=True, check=True
         )
         pids = [int(pid) for pid in children.stdout.split()]
         assert len(pids) >= 4
@@ -76,3 +78,20 @@ def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path, env: dict[str
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_worker_that_ends_ends_the_demo(tmp_path: Path, env: dict[str, str]) -> None:
+    demo = subprocess.Popen(
+        [OUTWAIT, "demo"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert demo.stdout
+    assert demo.stderr
+    with demo:
+        while "waiting" not in demo.stdout.readline():
+            assert demo.poll() is None
+        log = (tmp_path / "demo-results" / "logs" / "worker.log").read_text()
+        os.kill(int(re.findall(r"outwait-(\d+)@", log)[0]), signal.SIGKILL)
+        demo.stdout.read()
+        assert demo.wait(30) == 1
+        assert "worker ended with -9" in demo.stderr.read()
+    assert not left_over(tmp_path)

@@ -18,7 +18,7 @@ from worker.cli.exits import Exit
 from worker.cli.output import print_table, say, span
 from worker.cli.watch import follow
 from worker.client import Client
-from worker.errors import OutwaitError
+from worker.errors import OperatorError, OutwaitError
 from worker.jobs import Job, JobState, TimelineEntry
 
 PLAY_WITHIN = 60.0
@@ -45,28 +45,39 @@ def play(results: Path, *, keep: bool) -> Exit:
         say(f"Flower:   {stage.flower}")
         say(f"Sandbox:  {stage.sandbox}/_ledger")
         plan = planned(stage.recording)
-        jobs, story = asyncio.run(_run(plan))
+        jobs, story = asyncio.run(_run(plan, stage))
         checks = _checks(plan, jobs, stage)
         _report(jobs, story, checks)
         say(f"\nResults:  {shown}/results.jsonl   (the handler of examples/handlers.py wrote {shown}/crm.txt)")
         say(f"Logs:     {shown}/logs")
-        if troubles := stage.troubles():
-            say(troubles)
         say(f"Took:     {span(time.monotonic() - began)}")
         _look_around(stage, keep=keep)
     return Exit.OK if all(check.well for check in checks) else Exit.FAILED
 
 
-async def _run(plan: Sequence[Planned]) -> tuple[list[Job], list[TimelineEntry]]:
+async def _run(plan: Sequence[Planned], stage: Stage) -> tuple[list[Job], list[TimelineEntry]]:
     async with Client(load_settings()) as client:
-        answers = await client.enqueue_many([(one.request, one.id) for one in plan])
-        for answer in answers:
+        for answer in await client.enqueue_many([(one.request, one.id) for one in plan]):
             if isinstance(answer, OutwaitError):
                 raise answer
-        ids = [one.id for one in plan]
+        attending = asyncio.create_task(_attend(stage))
         with board() as shown:
-            jobs = await follow(client, ids, shown, timeout=PLAY_WITHIN, interval=0.25, until=_at_rest)
-        return jobs, await client.timeline(STORY)
+            ids = [one.id for one in plan]
+            following = follow(client, ids, shown, timeout=PLAY_WITHIN, interval=0.25, until=_at_rest)
+            watching = asyncio.create_task(following)
+            await asyncio.wait((watching, attending), return_when=asyncio.FIRST_COMPLETED)
+        if not watching.done():
+            watching.cancel()
+            await attending
+        attending.cancel()
+        return await watching, await client.timeline(STORY)
+
+
+async def _attend(stage: Stage) -> None:
+    """Until a process of the stage ends before its time. Raises OperatorError then."""
+    while not (troubles := stage.troubles()):  # noqa: ASYNC110 - processes set no event
+        await asyncio.sleep(0.5)
+    raise OperatorError(f"the demo cannot go on: {troubles}")
 
 
 def _at_rest(job: Job) -> bool:
@@ -140,8 +151,8 @@ def _look_around(stage: Stage, *, keep: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does: end everything and leave nothing."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, even in the background: end everything and leave nothing."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
