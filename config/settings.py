@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     namespace: str = Field(
         default="outwait", pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Prefix and hash tag of every key of ours."
     )
-    submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=6)
+    submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=30)
     poll: StepSettings = StepSettings(time_limit=20, lease=40, attempts=30)
     callback: StepSettings = StepSettings(time_limit=10, lease=20, attempts=100)
     deliver: StepSettings = StepSettings(time_limit=30, lease=45, attempts=8, cap=256)  # results wait in memory

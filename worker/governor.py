@@ -1,8 +1,9 @@
 """What a step that is over tells the governor. The governor itself acts at claim time, in the claim script."""
 
-from worker.errors import RateLimited
+from worker.errors import AnswerLost, NotSent, ProviderError, RateLimited, Unavailable, Unreadable
 from worker.jobs import Claim
-from worker.outcomes import NO_FENCE, Outcome, Pause, Spent
+from worker.outcomes import NO_FENCE, Outage, Outcome, Pause, Spent
+from worker.providers.contract import ProviderSettings
 from worker.providers.exchange import Exchange
 from worker.store.lanes import LanePolicy
 
@@ -13,15 +14,24 @@ LONGEST_PAUSE = 3600.0
 """Seconds that no answer can silence us longer than."""
 
 
+OUTAGES = (NotSent, AnswerLost, Unavailable, Unreadable)
+"""What counts as an outage of the provider: enough in a row open its breaker."""
+
+
 def slow_down(exchange: Exchange, error: RateLimited) -> None:
     """The provider asked us to slow down: nothing at all is sent until then."""
     wanted = UNTOLD_PAUSE if error.retry_after is None else error.retry_after
     exchange.pause = min(max(exchange.pause or 0.0, wanted), LONGEST_PAUSE)
 
 
-def aftermath(policy: LanePolicy, claim: Claim, exchange: Exchange) -> tuple[Outcome, ...]:
-    """The requests that a step sent, and the pause that it was asked for."""
+def aftermath(
+    policy: LanePolicy, limits: ProviderSettings, claim: Claim, exchange: Exchange, error: ProviderError | None = None
+) -> tuple[Outcome, ...]:
+    """The requests that a step sent, the pause that it was asked for, and the outage that it met."""
     told: list[Outcome] = []
+    if isinstance(error, OUTAGES):
+        wait, longest = int(limits.breaker_wait * 1000), int(limits.breaker_longest * 1000)
+        told.append(Outage(policy.group, NO_FENCE, str(error), limits.breaker_after, wait, longest))
     if exchange.pause:
         reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
         told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))

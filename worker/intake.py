@@ -4,6 +4,7 @@ Celery's consumer can lose what it pops from Redis, so it does not consume this 
 its job is recorded. On a broker with real acknowledgements `tasks.submit` is an ordinary task that calls `accept`.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from kombu.utils.json import loads
 
 from config.settings import IntakeSettings
 from worker.accept import Acceptance
-from worker.errors import Conflict, InvalidRequest, RequestError
+from worker.errors import Conflict, InvalidRequest, RequestError, StoreUnavailable
 from worker.events import JobEvents
 from worker.jobs import JOB_ID_PATTERN
 from worker.results import Results
@@ -30,6 +31,9 @@ TASK = "tasks.submit"
 
 PRIORITY_SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and a priority, for each priority but the first."""
+
+OUTAGE_PAUSE = 1.0
+"""Seconds between two tries while Redis is away."""
 
 PRIORITIES = range(1, 10)
 """Every one that a producer's `priority_steps` may name; kombu's own are 0, 3, 6 and 9, the most urgent first."""
@@ -105,8 +109,16 @@ class Intake:
         return len(taken)
 
     async def accept(self, sent: Sent) -> None:
-        """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
-        await self._record([self._ready(sent, "")])
+        """Record one job from a broker with real acknowledgements.
+
+        While the store is away this waits: Celery would acknowledge a message whose task has failed.
+        """
+        while True:
+            try:
+                return await self._record([self._ready(sent, "")])
+            except StoreUnavailable as error:
+                log.warning("intake-waits", extra={"job": sent.job_id, "error": str(error)})
+                await asyncio.sleep(OUTAGE_PAUSE)
 
     async def park(self, message: Taken, reason: str) -> None:
         """Put a message that names no job aside for a person."""

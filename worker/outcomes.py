@@ -143,6 +143,18 @@ class Pause(_Outcome, tag="pause", frozen=True, array_like=True):
     reason: str
 
 
+class Outage(_Outcome, tag="outage", frozen=True, array_like=True):
+    """The provider of rate group `item` could not be reached, or failed. `most` in a row open its breaker.
+
+    `wait` is how long it stays open the first time; it doubles up to `longest`.
+    """
+
+    reason: str
+    most: int
+    wait: int
+    longest: int
+
+
 class Spent(_Outcome, tag="spent", frozen=True, array_like=True):
     """A step of the limited rate group `item` is over: its `requests` count in the window from now."""
 
@@ -168,6 +180,7 @@ Outcome = (
     | ReleaseDelivery
     | Replay
     | Pause
+    | Outage
     | Spent
 )
 

@@ -15,11 +15,14 @@ from worker.outcomes import (
     End,
     Fanout,
     Hold,
+    Outage,
     Outcome,
+    Pause,
     Redeliver,
     Release,
     Replay,
     Resolve,
+    Retry,
     Submitted,
     Uncertain,
     Wait,
@@ -354,3 +357,52 @@ async def test_listing_pages_through_states_and_providers_newest_first(lanes: La
     assert [found.id for found in (await reads.jobs(state=JobState.CANCELLED)).jobs] == ["j3"]
     assert (await reads.jobs(provider="elevateai")).jobs == []
     assert (await reads.counts())["unless"]["cancelled"] == 1
+
+
+GROUP = POLICY._replace(group="unless", lanes=(SUBMIT, POLL))
+OUTAGE = Outage("unless", NO_FENCE, "503", most=3, wait=150, longest=200)
+
+
+async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"j{n}") for n in range(4)])
+    await lanes.record([OUTAGE, OUTAGE])
+    first = await lanes.claim(SUBMIT, GROUP._replace(batch=1))
+    assert len(first) == 1, "two outages are not three"
+    await lanes.record([OUTAGE])
+    assert await lanes.claim(SUBMIT, GROUP) == []
+    await asyncio.sleep(0.16)
+    probe = await lanes.claim(SUBMIT, GROUP)
+    assert len(probe) == 1
+    assert await lanes.claim(SUBMIT, GROUP) == [], "one probe at a time"
+    await lanes.record([Submitted(probe[0].item, probe[0].fence, "x", "", 60_000)])
+    assert len(await lanes.claim(SUBMIT, GROUP)) == 2
+
+
+async def test_a_failed_probe_keeps_the_breaker_open_longer(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1")])
+    await lanes.record([OUTAGE, OUTAGE, OUTAGE])
+    await asyncio.sleep(0.16)
+    (probe,) = await lanes.claim(SUBMIT, GROUP)
+    await lanes.record([Retry(probe.item, probe.fence, 0, "503"), OUTAGE])
+    await asyncio.sleep(0.16)
+    assert await lanes.claim(SUBMIT, GROUP) == []
+    await asyncio.sleep(0.05)
+    assert len(await lanes.claim(SUBMIT, GROUP)) == 1
+
+
+async def test_a_pause_silences_every_lane_of_its_group_and_no_other(lanes: Lanes) -> None:
+    await waiting(lanes)
+    await lanes.enqueue([job("j2")])
+    await lanes.record([Pause("unless", NO_FENCE, 150, "429"), Pause("unless", NO_FENCE, 10, "429")])
+    assert await lanes.claim(SUBMIT, GROUP) == []
+    assert await lanes.claim(POLL, GROUP) == []
+    assert len(await lanes.claim(POLL, GROUP._replace(group="other"))) == 1
+    await asyncio.sleep(0.16)
+    assert len(await lanes.claim(SUBMIT, GROUP)) == 1
+
+
+async def test_jobs_in_flight_at_the_provider_are_capped(lanes: Lanes) -> None:
+    await waiting(lanes)
+    await lanes.enqueue([job("j2"), job("j3")])
+    assert len(await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2))) == 1
+    assert await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2)) == []

@@ -40,7 +40,7 @@ def test_defaults_are_good() -> None:
 
 def test_one_value_of_a_group_leaves_the_groups_other_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTWAIT_SUBMIT__LEASE", "100")
-    assert load_settings().submit == StepSettings(time_limit=60, lease=100, attempts=6)
+    assert load_settings().submit == StepSettings(time_limit=60, lease=100, attempts=30)
 
 
 def test_overrides_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import msgspec
 
 from worker.store.connection import Connection
+from worker.targets import CELERY_QUEUE
 
 REFUSED_KEPT = 1000
 """Messages without a usable id that are kept for a person to look at."""
-
-CELERY_QUEUE = "celery"
-"""Where Celery sends a message whose producer names no queue."""
 
 _OURS = re.compile(rb'"task":\s*"tasks\.submit"')
 

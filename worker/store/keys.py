@@ -21,7 +21,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
 | rate:GROUP    | zset   | request -> when it was sent, for one rate window                             |          |
-| pause:GROUP   | string | nothing is sent before its end; expires by itself                            |          |
+| gov:GROUP     | hash   | the governor's state, fields below                                           |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
@@ -29,8 +29,11 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, en ended, cl closed, a attempts, ps provider's status,
-i intent (when a submit was about to leave), cq cancel asked for, od open deliveries, dn deliveries made; the ledger: ns submits, np polls,
-nf fetches, nw webhooks, nd delivery attempts.
+i intent (when a submit was about to leave), cq cancel asked for, od open deliveries, dn deliveries made; the ledger:
+ns submits, np polls, nf fetches, nw webhooks, nd delivery attempts.
+
+Fields of gov:GROUP: pu paused until, pr why; mp paused by a person; the breaker: bf outages in a row, bo open until,
+bt times opened, br why, bp a probe runs until.
 """
 
 _PREFIXES = {
@@ -51,7 +54,7 @@ _PREFIXES = {
     "CLOSED": "closed",
     "DEAD": "dead",
     "RATE": "rate:",
-    "PAUSE": "pause:",
+    "GOVERNOR": "gov:",
     "TOKEN": "token:",
     "LOCK": "lock:",
     "IN_LEASED": "in:leased",

@@ -57,6 +57,7 @@ class LanePolicy(NamedTuple):
     rate_limit: int = 0
     rate_window: int = 0
     in_flight: int = 0
+    jobs_in_flight: int = 0
     lanes: tuple[str, ...] = ()
 
     @property
@@ -107,6 +108,7 @@ class Lanes:
                 policy.rate_limit,
                 policy.rate_window,
                 policy.in_flight,
+                policy.jobs_in_flight,
                 *policy.lanes,
             )
         )

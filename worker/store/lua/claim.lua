@@ -1,12 +1,13 @@
 -- Lease due items of one lane, as many as may go now. First puts back what outlived its lease.
 -- ARGV     1 lane, 2 most items, 3 lease ms, 4 cap on the lane's leases, 5 'job' or 'delivery',
 --          6 rate group or '', 7 requests in a window (0: no limit), 8 window ms, 9 requests in flight (0: no limit),
---          10… the group's lanes
+--          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11… the group's lanes
 -- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
 --          submitted, deadline, provider status}; a delivery's has item, fence and attempts
 -- States   queued -> uncertain, for a submit whose lease ended after its request may have left
 local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local jobs_in_flight = tonumber(ARGV[10])
 local due, leased = DUE .. lane, LEASED .. lane
 local hash = kind == 'job' and JOB or DELIVERY
 
@@ -30,28 +31,39 @@ local function put_back()
   end
 end
 
+-- How many the pause, the person or the breaker let through: none, one probe, or all; and when to look again.
+local function gate(governor)
+  local has = redis.call('HMGET', governor, 'pu', 'mp', 'bo', 'bp')
+  if has[2] then return 0, now + 2000 end
+  if has[1] and tonumber(has[1]) > now then return 0, tonumber(has[1]) end
+  if not has[3] then return most, nil end
+  if tonumber(has[3]) > now then return 0, tonumber(has[3]) end
+  if has[4] and tonumber(has[4]) > now then return 0, now + 200 end
+  return 1, now + 200
+end
+
 -- How many may go now, and when to look again if that is fewer than are due.
 local function allowance()
   local many, look = most, nil
-  local room = cap - redis.call('ZCARD', leased)
-  if room < many then many, look = room, now + 50 end
+  local function at_most(room, later)
+    if room < many then many, look = room, later end
+  end
+  at_most(cap - redis.call('ZCARD', leased), now + 50)
   if group == '' then return many, look end
-  local pause = redis.call('PTTL', PAUSE .. group)
-  if pause > 0 then return 0, now + pause end
+  at_most(gate(GOVERNOR .. group))
   if in_flight > 0 then
-    local busy = 0
-    for i = 10, #ARGV do busy = busy + redis.call('ZCARD', LEASED .. ARGV[i]) end
-    if in_flight - busy < many then many, look = in_flight - busy, now + 50 end
+    local room = in_flight
+    for i = 11, #ARGV do room = room - redis.call('ZCARD', LEASED .. ARGV[i]) end
+    at_most(room, now + 50)
+  end
+  if jobs_in_flight > 0 then
+    at_most(jobs_in_flight - redis.call('ZCARD', INDEX .. group .. ':waiting') - redis.call('ZCARD', leased), now + 200)
   end
   if limit > 0 then
     local rate = RATE .. group
     redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - window)
-    local free = limit - redis.call('ZCARD', rate)
-    if free < many then
-      many = free
-      local oldest = redis.call('ZRANGE', rate, 0, 0, 'WITHSCORES')
-      look = oldest[2] and oldest[2] + window + 1 or now + 50
-    end
+    local oldest = redis.call('ZRANGE', rate, 0, 0, 'WITHSCORES')
+    at_most(limit - redis.call('ZCARD', rate), oldest[2] and oldest[2] + window + 1 or now + 50)
   end
   return math.max(many, 0), look
 end
@@ -83,6 +95,10 @@ if many > 0 then
       if limit > 0 then redis.call('ZADD', RATE .. group, now, item .. ':' .. claim[2]) end
     end
   end
+end
+-- Behind an open breaker this one is the probe: nothing else goes until it is known, or its lease ends.
+if group ~= '' and #claims > 0 and redis.call('HEXISTS', GOVERNOR .. group, 'bo') == 1 then
+  redis.call('HSET', GOVERNOR .. group, 'bp', ends)
 end
 if #moved > 0 then redis.call('ZREM', due, unpack(moved)) end
 if #stamps > 0 then redis.call('ZADD', leased, unpack(stamps)) end

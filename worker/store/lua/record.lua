@@ -7,6 +7,7 @@
 local retention = tonumber(ARGV[2])
 local OPEN = {queued = true, waiting = true, uncertain = true}
 local busy = {}
+local well = {}  -- providers that answered as they should: their breakers close
 
 -- The job as its owner knows it, or nil and why not. A fence of -1 speaks for nobody's lease: a webhook, a person.
 local function own(job, fence)
@@ -69,6 +70,7 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
   move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
   if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
   note(job, 'submitted')
+  well[has.provider] = true
   has.state, has.lane, has.fence = 'waiting', 'poll:' .. has.provider, has.fence + 1
   given_up(job, has)
   return 1
@@ -79,7 +81,7 @@ local again = {}
 
 function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning)
   local key = JOB .. job
-  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a')
+  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p')
   if not has[1] then return -1 end
   if (fence >= 0 and tonumber(has[1]) ~= fence) or not OPEN[has[2]] then return 0 end
   redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls)
@@ -97,10 +99,17 @@ function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning
   lane.due[#lane.due + 1] = job
   lane.items[#lane.items + 1] = job
   lane.first = math.min(lane.first, now + countdown)
+  well[has[7]] = true
   return 1
 end
 
 local function flush()
+  for provider in pairs(well) do
+    local governor = GOVERNOR .. provider
+    if redis.call('HEXISTS', governor, 'bf') == 1 then
+      redis.call('HDEL', governor, 'bf', 'bo', 'bt', 'br', 'bp')
+    end
+  end
   for lane, group in pairs(again) do
     redis.call('ZREM', LEASED .. lane, unpack(group.items))
     redis.call('ZADD', DUE .. lane, unpack(group.due))
@@ -168,6 +177,7 @@ verbs['end'] = function(job, fence, state, error, result, status, submits, polls
   seen(job, status)
   if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
   if result ~= '' then redis.call('SET', RESULT .. job, result) end
+  if state == 'succeeded' then well[has.provider] = true end
   return finish(job, has, state, error)
 end
 
@@ -297,7 +307,24 @@ end
 
 -- Nothing more may be sent to this rate group for a while; a longer pause that stands already wins.
 function verbs.pause(group, _, pause, reason)
-  if redis.call('PTTL', PAUSE .. group) < pause then redis.call('SET', PAUSE .. group, reason, 'PX', math.ceil(pause)) end
+  local governor = GOVERNOR .. group
+  if tonumber(redis.call('HGET', governor, 'pu') or 0) < now + pause then
+    redis.call('HSET', governor, 'pu', now + pause, 'pr', reason)
+  end
+  return 1
+end
+
+-- The provider could not be reached or failed. After `most` in a row the breaker opens; while it is open each failed
+-- probe doubles the time until the next one.
+function verbs.outage(group, _, reason, most, wait, longest)
+  local governor = GOVERNOR .. group
+  local failures = redis.call('HINCRBY', governor, 'bf', 1)
+  local opened = redis.call('HMGET', governor, 'bo', 'bt')
+  if not opened[1] and failures < most then return 1 end
+  if opened[1] and tonumber(opened[1]) > now then return 1 end
+  local times = tonumber(opened[2] or 0)
+  redis.call('HSET', governor, 'bo', now + math.min(wait * 2 ^ times, longest), 'bt', times + 1, 'br', reason)
+  redis.call('HDEL', governor, 'bp')
   return 1
 end
 
