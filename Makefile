@@ -53,8 +53,9 @@ lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` t
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
 	$(LOCK) $(UPGRADE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: $(DEV) ## write the table of settings and .env.example again
+docs: $(DEV) ## write the table of settings, .env.example and the schema of requests again
 	$(BIN)/python docs/settings_table.py
+	$(BIN)/python docs/submit_schema.py
 
 clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
 	rm -rf $(VENV) .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,19 @@
+"""Writes docs/contract/submit.v1.schema.json from the model that the worker validates requests with: `make docs`."""
+
+import json
+from pathlib import Path
+
+from worker.jobs import JobRequest
+
+FILE = Path(__file__).parent / "contract" / "submit.v1.schema.json"
+
+
+def text() -> str:
+    """The file as it should be."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **JobRequest.model_json_schema()}
+    schema["title"] = "kwargs of tasks.submit, version 1"
+    return json.dumps(schema, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text())

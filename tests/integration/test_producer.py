@@ -1,0 +1,304 @@
+"""The wire contract, from outside: each producer is a process of its own that cannot import anything of ours."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import sysconfig
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import jsonschema
+import pytest
+from redis.asyncio import Redis
+
+from tests.stack import ROOT, Stack, until
+from worker.jobs import JobState
+
+PRODUCER = """
+import importlib.util, json, sys
+sys.path.append(sys.argv[1])  # by hand and without site: what is installed editable stays out of reach
+assert not [name for name in ("config", "worker", "tasks") if importlib.util.find_spec(name)]
+from celery import Celery, Signature
+
+url, work = sys.argv[2], json.load(sys.stdin)
+app = Celery("shop", broker=url, backend=url)
+app.conf.update(work["conf"])
+
+def wait(job_id):
+    try:
+        return {"result": app.AsyncResult(job_id).get(timeout=30)}
+    except Exception as error:
+        return {"raised": type(error).__name__, "told": str(error)}
+
+for message in work["send"]:
+    options = {"task_id": message["id"], "queue": work["queue"], **message.get("options", {})}
+    if message.get("signature"):
+        Signature("tasks.submit", kwargs=message["kwargs"], app=app).apply_async(**options)
+    else:
+        app.send_task(message.get("task", "tasks.submit"), message.get("args"), message.get("kwargs"), **options)
+json.dump({job_id: wait(job_id) for job_id in work["get"]}, sys.stdout)
+"""
+
+Message = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("producer")
+    with Stack(redis_url, folder, options={"behaviour": {"duration": 0.2}}) as running:
+        running.worker()
+        yield running
+
+
+class Producer:
+    """Another service, on this broker."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self._url = stack.variables["OUTWAIT_REDIS_URL"]
+        self.queue = stack.variables["OUTWAIT_INTAKE__QUEUE"]
+        self._folder = folder
+        self._script = folder / "shop.py"
+        self._script.write_text(PRODUCER)
+
+    async def run(
+        self, send: list[Message], get: list[str] | None = None, *, queue: str | None = None, **conf: Any
+    ) -> dict[str, Any]:
+        """Send messages and wait for results; by default for each one's own."""
+        wanted = [message["id"] for message in send] if get is None else get
+        work = {"send": send, "get": wanted, "queue": self.queue if queue is None else queue, "conf": conf}
+        site = sysconfig.get_path("purelib")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(self._script), site, self._url),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._folder,
+        )
+        out, err = await process.communicate(json.dumps(work).encode())
+        assert process.returncode == 0, err.decode()
+        answers: dict[str, Any] = json.loads(out)
+        return answers
+
+    async def one(self, message: Message, **conf: Any) -> dict[str, Any]:
+        """What one job came to."""
+        found: dict[str, Any] = (await self.run([message], **conf))[message["id"]]
+        return found
+
+
+@pytest.fixture
+def producer(stack: Stack, tmp_path: Path) -> Producer:
+    return Producer(stack, tmp_path)
+
+
+def asking(text: str = "why?", **fields: Any) -> dict[str, Any]:
+    params = {"query": text, "sessionId": "s-1", "visitorId": "v-1"}
+    return {"provider": "unless", "operation": "query", "params": params, **fields}
+
+
+def message(kwargs: Any = None, **more: Any) -> Message:
+    return {"id": str(uuid4()), "kwargs": asking() if kwargs is None else kwargs, **more}
+
+
+WAYS: dict[str, tuple[Message, dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "a signature": ({"signature": True}, {}),
+    "one positional dict": ({"args": [asking("a dict?")], "kwargs": None}, {}),
+    "gzip": ({"options": {"compression": "gzip"}}, {}),
+    "protocol 1": ({}, {"task_protocol": 1}),
+    "protocol 1, zlib": ({"options": {"compression": "zlib"}}, {"task_protocol": 1}),
+    "least urgent": ({"options": {"priority": 9}}, {}),
+    "ten priorities": ({"options": {"priority": 5}}, {"broker_transport_options": {"priority_steps": list(range(10))}}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_job_gives_its_result_to_the_producer(producer: Producer, way: str) -> None:
+    how, conf = WAYS[way]
+    answer = await producer.one({**message(asking(f"{way}?")), **how}, **conf)
+    assert way.partition(" positional")[0] in answer["result"]["answer"] or "a dict?" in answer["result"]["answer"]
+
+
+async def test_a_countdown_is_kept_and_the_deadline_counts_from_then(stack: Stack, producer: Producer) -> None:
+    sent = message(asking(deadline=5), options={"countdown": 2})
+    assert "result" in await producer.one(sent)
+    async with stack.client() as client:
+        job = await client.job(sent["id"])
+    assert job.submitted is not None
+    assert 1.5 < job.submitted - job.created < 6
+    assert job.deadline is not None
+    assert 6 < job.deadline - job.created <= 7
+
+
+async def test_what_the_provider_refuses_is_raised_with_code_and_message(producer: Producer) -> None:
+    answer = await producer.one(message(asking('x sandbox:{"outcome":"failure"}')))
+    assert answer["raised"] == "JobFailed"
+    assert answer["told"].startswith("provider_failed: ERROR: ")
+
+
+async def test_an_expired_job_is_raised_as_such(producer: Producer) -> None:
+    answer = await producer.one(message(asking('x sandbox:{"outcome":"never"}', deadline=1)))
+    assert answer["raised"] == "JobExpired"
+    assert "the deadline passed" in answer["told"]
+
+
+REFUSED: dict[str, tuple[Message, str]] = {
+    "nothing": ({"kwargs": {}}, "provider: is missing"),
+    "an unknown field": (message(asking(priority=3)), "priority: there is no such parameter"),
+    "an unknown provider": (message({**asking(), "provider": "nobody"}), "provider: given 'nobody'; there are"),
+    "an unknown operation": (message({**asking(), "operation": "sing"}), "operation: given 'sing'"),
+    "a missing parameter": (message({**asking(), "params": {"query": "x"}}), "params.sessionId: is missing"),
+    "a wrong target": (message(asking(targets=["no such://target"])), "no such"),
+    "a version to come": (message(asking(version=2)), "version: given 2"),
+    "positional arguments": ({"args": ["unless", "query"]}, "args: there is no such parameter"),
+    "half a character": (message(asking(metadata={"n": "\ud800"})), "cannot be stored"),
+    "half a character in a target": (message(asking(targets=["\ud800"])), "targets"),
+    "another task": ({"task": "tasks.sumbit"}, "task: given 'tasks.sumbit'"),
+    "a pickle": ({"options": {"serializer": "pickle"}}, "must be JSON"),
+    "a wrong eta": ({"options": {"eta": "tomorrow"}}, "eta: given 'tomorrow'"),
+    "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message was taken in after"),
+    "a task to run after it": ({"options": {"chain": [{"task": "shop.done"}]}}, "chain: nothing is run after a job"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_can_be_no_job_is_refused_under_its_id(stack: Stack, producer: Producer, what: str) -> None:
+    wrong, told = REFUSED[what]
+    sent = {**message(), **wrong, "id": str(uuid4())}
+    if "args" in wrong:
+        del sent["kwargs"]
+    answer = await producer.one(sent)
+    assert (answer["raised"], answer["told"].partition(":")[0]) == ("JobFailed", "invalid_request")
+    assert told in answer["told"]
+    async with stack.client() as client:
+        job = await client.job(sent["id"])
+        assert job.state is JobState.FAILED
+        assert job.error is not None
+        assert told in job.error.message
+        assert next(one.event for one in await client.timeline(job.id)) == "refused"
+
+
+async def test_a_message_without_a_usable_id_is_put_aside_and_holds_back_no_other(
+    stack: Stack, producer: Producer
+) -> None:
+    nameless, fine = {**message(), "id": "no id at all!"}, message()
+    answers = await producer.run([nameless, fine], [fine["id"]])
+    assert "result" in answers[fine["id"]]
+    async with stack.client() as client:
+        parked = await client.parked()
+    assert any("'no id at all!' is no job id" in one.reason for one in parked)
+
+
+async def test_the_same_id_twice_is_one_job(stack: Stack, producer: Producer) -> None:
+    sent = message(asking(f"once {uuid4()}"))
+    assert "result" in await producer.one(sent)
+    assert "result" in await producer.one(sent)
+    assert len(stack.sandbox("GET", f"/_ledger?text={sent['kwargs']['params']['query'][5:]}")["jobs"]) == 1
+
+
+async def test_the_same_id_for_another_request_changes_nothing(stack: Stack, producer: Producer) -> None:
+    first = message(asking("the first?"))
+    answer = await producer.one(first)
+    assert await producer.one({**message(asking("the second?")), "id": first["id"]}) == answer
+    async with stack.client() as client:
+
+        async def told() -> bool:
+            return "conflict" in [one.event for one in await client.timeline(first["id"])]
+
+        await until(told)
+        assert (await client.params(first["id"]))["query"] == "the first?"
+
+
+async def test_two_ids_with_one_idempotency_key_are_one_job_with_one_result(stack: Stack, producer: Producer) -> None:
+    key = str(uuid4())
+    first, second, late = (message(asking(f"key {key}", idempotency_key=key)) for _ in range(3))
+    answers = await producer.run([first, second])
+    answers |= await producer.run([late])  # when the job has ended long ago
+    assert answers[first["id"]] == answers[second["id"]] == answers[late["id"]]
+    assert "result" in answers[first["id"]]
+    assert len(stack.sandbox("GET", f"/_ledger?text={key}")["jobs"]) == 1
+    async with stack.client() as client:
+        assert (await client.job(late["id"])).id == first["id"]
+
+
+async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_new_id(
+    stack: Stack, producer: Producer
+) -> None:
+    key = str(uuid4())
+    first, alias, other = message(asking(idempotency_key=key)), message(asking(idempotency_key=key)), message()
+    other["kwargs"] = asking("something else", idempotency_key=key)
+    answers = await producer.run([first, alias, other])
+    assert "result" in answers[first["id"]]
+    assert answers[other["id"]]["raised"] == "JobFailed"
+    assert answers[other["id"]]["told"].startswith(f"conflict: idempotency key {key!r} belongs to job {first['id']}")
+    # An id that means another job is taken too; the message must not come again and again.
+    assert (await producer.one({**message(asking("a third thing")), "id": alias["id"]})) == answers[first["id"]]
+    async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
+
+        async def taken() -> bool:
+            return not await redis.zcard(f"{{{stack.settings.namespace}}}:in:leased")
+
+        await until(taken, what="no message is leased")
+    async with stack.client() as client:
+        assert "conflict" in [one.event for one in await client.timeline(first["id"])]
+
+
+async def test_a_large_result_arrives_whole(producer: Producer) -> None:
+    answer = await producer.one(message(asking('big sandbox:{"result_bytes":2000000}')))
+    assert len(answer["result"]["answer"]) >= 2_000_000
+
+
+async def test_a_thousand_messages_all_become_jobs(stack: Stack, producer: Producer) -> None:
+    sent = [message(asking(f"bulk {number}")) for number in range(1000)]
+    assert not await producer.run(sent, [])
+    async with stack.client() as client:
+
+        async def all_ended() -> bool:
+            found = await client._reads.many([one["id"] for one in sent])
+            return sum(job.state is JobState.SUCCEEDED for job in found) == 1000
+
+        await until(all_ended, within=60)
+    answers = await producer.run([], [one["id"] for one in sent])
+    assert all(f"bulk {number}." in answers[one["id"]]["result"]["answer"] for number, one in enumerate(sent))
+
+
+async def test_what_a_producer_sends_follows_the_published_schema(stack: Stack, producer: Producer) -> None:
+    schema = json.loads((ROOT / "docs" / "contract" / "submit.v1.schema.json").read_text())
+    queue = f"{stack.settings.namespace}-unread"
+    whole = asking(targets=["crm"], idempotency_key="k", deadline=60, metadata={"a": [1]}, version=1)
+    sent = [message(), message(whole, options={"compression": "gzip"}), message({**asking(), "operations": 1})]
+    await producer.run(sent, [], queue=queue)
+    async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
+        bodies = [json.loads(body) for body in reversed(await redis.lrange(queue, 0, -1))]
+    for body, one in zip(bodies, sent, strict=True):
+        content = base64.b64decode(body["body"])
+        if body["headers"].get("compression"):
+            content = zlib.decompress(content)  # kombu calls zlib gzip
+        kwargs = json.loads(content)[1]
+        assert body["headers"]["id"] == one["id"]
+        assert kwargs == one["kwargs"]
+        validator = jsonschema.Draft202012Validator(schema)
+        assert validator.is_valid(kwargs) == ("operations" not in kwargs)
+
+
+async def test_a_producer_that_names_no_queue_is_found_out(stack: Stack, producer: Producer) -> None:
+    async with stack.client() as client:
+        before = await client.misdirected()
+        await producer.run([message(), message(), message(task="shop.pack")], [], queue="celery")
+        assert await client.misdirected() == before + 2
+
+
+async def test_the_example_prints_the_result(stack: Stack, tmp_path: Path) -> None:
+    names = ("OUTWAIT_REDIS_URL", "OUTWAIT_INTAKE__QUEUE")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "examples" / "producer.py"), "What do you charge?"),
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={name: stack.variables[name] for name in names},
+    )
+    out, _ = await process.communicate()
+    assert "result: This is the result of What do you charge?" in out.decode()
