@@ -7,8 +7,10 @@ from typing import Any
 
 from worker import pacing, targets
 from worker.app import app
-from worker.jobs import Claim, Job
+from worker.errors import OperatorError, ProviderError
+from worker.jobs import Claim, Job, JobState, Step
 from worker.outcomes import Fanout, Outcome, Release, Retry
+from worker.providers.contract import Waiting
 from worker.recorder import Recorder
 from worker.results import TOGETHER
 from worker.runtime import Runtime
@@ -48,10 +50,10 @@ class Callback:
                 await self._show([job for job in map(self._jobs.get, ids[start : start + TOGETHER]) if job])
         return claims
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
-        """Decide the targets of one job."""
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+        """Decide the targets of one job; the provider of a cancelled one is told."""
         try:
-            return (self._fan_out(claim),)
+            return (await self._fan_out(claim, now),)
         except asyncio.CancelledError:
             return (Release(claim.item, claim.fence),)
         except Exception as error:
@@ -59,11 +61,22 @@ class Callback:
             countdown = pacing.backoff(self._settings.callback, claim.attempts)
             return (Retry(claim.item, claim.fence, int(countdown * 1000), f"{type(error).__name__}: {error}"),)
 
-    def _fan_out(self, claim: Claim) -> Outcome:
+    async def _fan_out(self, claim: Claim, now: int) -> Outcome:
         job = self._jobs[claim.item]
         spec = self._specs.get(claim.item, NO_SPEC)
         named = spec.targets or targets.route(self._settings.handlers.routes, job.provider, job.operation)
-        return Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)))
+        told = await self._tell(claim, now) if job.state is JobState.CANCELLED and claim.external_id else ""
+        return Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)), told)
+
+    async def _tell(self, claim: Claim, now: int) -> str:
+        """Tell the provider that nobody wants the job any more. That is a courtesy: what fails here is only noted."""
+        age = (now - claim.submitted) / 1000
+        waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
+        try:
+            provider = self._runtime.registry.get(claim.provider)
+            return await provider.cancel(waiting, self._runtime.exchange(Step.CALLBACK))
+        except (ProviderError, OperatorError) as error:
+            return f"{error.code}: {error}"
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]
@@ -74,3 +87,7 @@ class Callback:
             await self._results.keep([(asked, job, text) for job, also, text in shown for asked in (job.id, *also)])
         for job, text in zip(jobs, texts, strict=True):
             self._runtime.events.ended(job, self._specs.get(job.id, NO_SPEC).params, text)
+
+
+async def _no_params() -> None:
+    """A cancel needs no parameters."""

@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
+from celery.worker.control import Panel
 
 from config.celery import celery_config
 from config.errors import ConfigError
@@ -135,6 +136,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         for thread in self._threads:
             thread.start()
         signals.worker_shutting_down.connect(self._stop_claiming, weak=False)
+        _cancel_what_is_revoked(runtime)
 
     def stop(self, _parent: Any) -> None:
         """Claim no more; finish or give back what is held."""
@@ -181,6 +183,17 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
             return 0.0 if await intake.take() >= app.settings.intake.batch else None
 
         return take, connection.close
+
+
+def _cancel_what_is_revoked(runtime: Runtime) -> None:
+    """Celery's `revoke` of a job's id cancels the job, so that Flower's button and `app.control.revoke` work."""
+    revoke = Panel.data["revoke"]
+
+    def revoke_and_cancel(state: Any, task_id: str | list[str], **options: Any) -> Any:
+        runtime.cancel([task_id] if isinstance(task_id, str) else task_id)
+        return revoke(state, task_id, **options)
+
+    Panel.data["revoke"] = revoke_and_cancel
 
 
 async def _fit(connection: Connection) -> bool:

@@ -14,7 +14,8 @@ from config.settings import Settings
 from worker.batches import Batches, StepRun
 from worker.events import JobEvents
 from worker.http import Http
-from worker.jobs import Claim, Step
+from worker.jobs import Claim, JobError, Step
+from worker.outcomes import NO_FENCE, Cancel
 from worker.policies import Policies
 from worker.providers.exchange import Exchange
 from worker.providers.registry import Registry
@@ -82,6 +83,15 @@ class Runtime:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Give jobs up; ids that are no jobs of ours are none of our business. Returns at once."""
+        asyncio.run_coroutine_threadsafe(self._cancel(job_ids), self._loop)
+
+    async def _cancel(self, job_ids: Sequence[str]) -> None:
+        error = JobError("cancelled", "revoked through Celery").text()
+        for job_id in job_ids:
+            self.recorder.add(Cancel(await self.reads.resolve(job_id), NO_FENCE, error))
 
     def drain(self) -> None:
         """Finish or give back what is held, within the grace time."""

@@ -4,9 +4,13 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from celery import Celery
 
 from tests.stack import Stack, closed, ended, query, until
+from worker.client import Client
+from worker.errors import InvalidRequest
 from worker.jobs import DeliveryState, JobRequest, JobState
+from worker.outcomes import Choice
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,57 @@ async def test_an_unknown_handler_is_dead_at_once_and_can_be_replayed(stack: Sta
 
         await until(dead_again)
         assert (await client.job(job_id)).ledger.submits == 1
+
+
+async def test_a_cancelled_job_ends_its_handlers_hear_of_it_and_the_provider_is_told(stack: Stack) -> None:
+    params = {
+        "languageTag": "en-us",
+        "vertical": "default",
+        "downloadUri": 'https://a.example/3.wav?sandbox={"outcome":"never"}',
+    }
+    request = JobRequest(provider="elevateai", operation="audio", params=params, targets=["file:cancelled.jsonl"])
+    async with stack.client() as client:
+        job_id = (await client.enqueue(request)).job_id
+        await state(client, job_id, JobState.WAITING)
+        assert await client.cancel(job_id)
+        job = await closed(client, job_id)
+        assert (job.state, job.error and job.error.code) == (JobState.CANCELLED, "cancelled")
+        told = [entry.detail for entry in await client.timeline(job_id) if entry.event == "provider-told"]
+        assert told == ["the interaction was deleted"]
+        with pytest.raises(InvalidRequest, match="has ended"):
+            await client.cancel(job_id)
+    assert json.loads((stack.folder / "results" / "cancelled.jsonl").read_text())["state"] == "cancelled"
+
+
+async def test_celerys_revoke_cancels_the_job(stack: Stack) -> None:
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query('r sandbox:{"outcome":"never"}'))).job_id
+        await state(client, job_id, JobState.WAITING)
+        with Celery(broker=stack.variables["OUTWAIT_REDIS_URL"]) as producer:
+            producer.control.revoke(job_id, terminate=True)
+        job = await ended(client, job_id)
+    assert job.state is JobState.CANCELLED
+
+
+async def test_an_uncertain_submit_is_held_until_a_person_resolves_it(stack: Stack) -> None:
+    marker = '{"faults":[{"fault":"drop_after","on":"submit"}]}'
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query(f"lost sandbox:{marker}"))).job_id
+        await state(client, job_id, JobState.UNCERTAIN)
+
+        async def is_held() -> bool:
+            return "held" in [entry.event for entry in await client.timeline(job_id)]
+
+        await until(is_held)
+        (submitted,) = stack.sandbox("GET", "/_ledger?text=lost")["jobs"]
+        await client.resolve(job_id, Choice.SUBMITTED_AS, submitted["id"])
+        job = await closed(client, job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.ledger.submits == 1
+
+
+async def state(client: Client, job_id: str, wanted: JobState) -> None:
+    async def look() -> bool:
+        return (await client.job(job_id)).state is wanted
+
+    await until(look, what=f"job {job_id} is {wanted}")
