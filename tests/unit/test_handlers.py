@@ -253,7 +253,7 @@ async def crm_async(): pass
 """
     async with handling(module(source)) as (handlers, users):
         hanging = [
-            asyncio.create_task(handlers.deliver(name, envelope(), 0.3)) for name in ("stuck", "stuck-async") * 40
+            asyncio.create_task(handlers.deliver(name, envelope(), 1.5)) for name in ("stuck", "stuck-async") * 40
         ]
         await asyncio.gather(*(handlers.deliver(name, envelope(), LIMIT) for name in ("crm", "crm-async") * 40))
         assert not any(task.done() for task in hanging)

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from config.settings import Settings
 from worker.errors import StoreRefused, StoreUnavailable
@@ -22,7 +24,6 @@ class Connection:
 
     def __init__(self, settings: Settings) -> None:
         url = settings.redis_url.get_secret_value()
-        local = {} if url.startswith("unix:") else {"socket_keepalive": True}
         self.settings = settings
         self.keys = Keys(settings.namespace)
         # redis-py's types know neither bytes-only replies nor its own pipelines.
@@ -30,11 +31,14 @@ class Connection:
             url,
             socket_timeout=settings.store.timeout,
             socket_connect_timeout=min(5.0, settings.store.timeout),
+            socket_keepalive=True,
             health_check_interval=HEALTH_CHECK,
-            **local,
+            # A connection that Redis closed (it restarted, say) shows only when it is used: once more, on a new one.
+            # Every script may come twice: what was written the first time is refused or the same the second.
+            retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         )
         self.scripts = Scripts(self.redis, self.keys)
-        self._where = urlsplit(url).hostname or urlsplit(url).path
+        self._where = urlsplit(url).hostname
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
