@@ -63,6 +63,8 @@ class Acceptance:
             deadline=int((countdown + deadline) * 1000),
             message=message,
             countdown=max(0, int(countdown * 1000)),
+            tenant=request.tenant or "",
+            priority=request.priority,
         )
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:

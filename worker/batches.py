@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Protocol
+from uuid import uuid4
 
 import msgspec
 
@@ -54,7 +55,7 @@ class Batches:
             try:
                 await self._run(lane, policy, claims, step)
             except (StoreUnavailable, StoreRefused) as error:
-                # Nothing was begun: the leases end, and whoever claims these jobs next starts afresh.
+                # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
                 log.warning("batch-not-begun", extra={"lane": lane, "claims": len(claims), "error": str(error)})
         await self._recorder.flushed()
 
@@ -73,8 +74,7 @@ class Batches:
         claims = await step.prepare(claims, self._recorder)
         if not claims:
             return
-        items = [(claim.item, claim.fence) for claim in claims]
-        now, fences = await self._lanes.begin(lane, policy, items, intent=step.intent)
+        now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
@@ -89,6 +89,16 @@ class Batches:
         finally:
             renewing.cancel()
             self._running -= tasks.keys()
+
+    async def _begin(self, lane: str, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
+        items = [(claim.item, claim.fence) for claim in claims]
+        try:
+            return await self._lanes.begin(lane, policy, items, intent=intent)
+        except StoreUnavailable:
+            if intent:
+                # Redis may have written it and only the answer is lost: nothing was sent, so nothing is uncertain.
+                self._recorder.add(*(Release(item, fence + 1, intent) for item, fence in items))
+            raise
 
     async def _one(self, step: StepRun, claim: Claim, now: int) -> None:
         self._recorder.add(*await step.run(claim, now))

@@ -71,6 +71,10 @@ class UncertainPolicy(StrEnum):
     FAIL = "fail"
 
 
+NORMAL = 5
+"""Priority of a job that names none."""
+
+
 class JobRequest(BaseModel):
     """What a producer asks for: version 1 of the wire contract (docs/enqueueing.md).
 
@@ -96,6 +100,10 @@ class JobRequest(BaseModel):
         default=None, gt=0, le=30 * 86400, description="Seconds after which the job expires, from when it is due."
     )
     metadata: dict[str, JsonValue] = Field(default={}, description="Handed to every handler as it is.")
+    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.@-]{1,60}$")] | None = Field(
+        default=None, description="Whose job it is. Tenants take turns: one's backlog does not hold up another's job."
+    )
+    priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted before all others, 0 after them.")
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 
@@ -180,6 +188,7 @@ class Job(msgspec.Struct, frozen=True):
     error: JobError | None = None
     targets: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
+    tenant: str | None = None
 
     @property
     def exception(self) -> JobEnded:

@@ -55,7 +55,9 @@ class Retry(_Outcome, tag="retry", frozen=True, array_like=True):
 
 
 class Release(_Outcome, tag="release", frozen=True, array_like=True):
-    """Given back untouched: due again now, no attempt spent."""
+    """Given back untouched: due again now, no attempt spent. `intent` (if not empty) names the begin to take back."""
+
+    intent: str = ""
 
 
 class Uncertain(_Outcome, tag="uncertain", frozen=True, array_like=True):
@@ -143,6 +145,18 @@ class Pause(_Outcome, tag="pause", frozen=True, array_like=True):
     reason: str
 
 
+class Suspend(_Outcome, tag="suspend", frozen=True, array_like=True):
+    """A person stops everything of the rate group `item`, until somebody resumes it."""
+
+    reason: str
+
+
+class Resume(_Outcome, tag="resume", frozen=True, array_like=True):
+    """A person lets the rate group `item` go on; `lanes` are its lanes."""
+
+    lanes: tuple[str, ...]
+
+
 class Outage(_Outcome, tag="outage", frozen=True, array_like=True):
     """The provider of rate group `item` could not be reached, or failed. `most` in a row open its breaker.
 
@@ -180,6 +194,8 @@ Outcome = (
     | ReleaseDelivery
     | Replay
     | Pause
+    | Suspend
+    | Resume
     | Outage
     | Spent
 )

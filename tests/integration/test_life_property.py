@@ -88,7 +88,8 @@ class Life(RuleBasedStateMachine):
         lane, job_id, fence = self.held[index]
         current = self.fence(job_id)
         policy = LanePolicy(batch=2, lease=60_000, cap=10)
-        _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=lane.startswith("submit")))
+        intent = "i" if lane.startswith("submit") else ""
+        _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=intent))
         assert new in (0, fence + 1)
         if fence != current:
             assert new == 0, "a stale claim was begun"

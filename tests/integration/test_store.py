@@ -53,7 +53,7 @@ def job(job_id: str, digest: str = "d1", **fields: object) -> NewJob:
     return NewJob(id=job_id, provider="unless", operation="query", digest=digest, spec=SPEC, **fields)
 
 
-async def begun(lanes: Lanes, lane: str, *, intent: bool = False, policy: LanePolicy = POLICY) -> tuple[str, int]:
+async def begun(lanes: Lanes, lane: str, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
     (claim,) = await lanes.claim(lane, policy)
     _, (fence,) = await lanes.begin(lane, policy, [(claim.item, claim.fence)], intent=intent)
     assert fence > claim.fence
@@ -67,7 +67,7 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
 
 async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
     await lanes.enqueue([job(job_id)])
-    item, fence = await begun(lanes, SUBMIT, intent=True)
+    item, fence = await begun(lanes, SUBMIT, intent="first")
     assert await write(lanes, Submitted(item, fence, "x-1", "memo", countdown)) is Recorded.WRITTEN
 
 
@@ -154,7 +154,7 @@ async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: La
     await lanes.enqueue([job("j1")])
     short = POLICY._replace(lease=1)
     (claim,) = await lanes.claim(SUBMIT, short)
-    await lanes.begin(SUBMIT, short, [("j1", claim.fence)], intent=True)
+    await lanes.begin(SUBMIT, short, [("j1", claim.fence)], intent="first")
     await asyncio.sleep(0.01)
     (again,) = await lanes.claim(SUBMIT, POLICY)
     assert again.state == JobState.UNCERTAIN
@@ -172,7 +172,7 @@ async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(l
 
 async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent=True)
+    item, fence = await begun(lanes, SUBMIT, intent="first")
     await write(lanes, Uncertain(item, fence, "connection reset"))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     await write(lanes, Hold("j1", claim.fence, "a person decides"))
@@ -186,7 +186,7 @@ async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes
 
 async def held(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent=True)
+    item, fence = await begun(lanes, SUBMIT, intent="first")
     await write(lanes, Uncertain(item, fence, "connection reset"))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     await write(lanes, Hold("j1", claim.fence, "a person decides"))
@@ -223,7 +223,7 @@ async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads
 
 async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external_id(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent=True)
+    item, fence = await begun(lanes, SUBMIT, intent="first")
     assert await write(lanes, CANCEL) is Recorded.ASKED
     assert (await reads.job("j1")).state is JobState.QUEUED
     assert await write(lanes, Submitted(item, fence, "x-1", "", 0)) is Recorded.WRITTEN
@@ -338,7 +338,8 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     await asyncio.sleep(0.01)
     assert await lanes.purge() == 1
     left = [key async for key in connection.redis.scan_iter(match=f"{connection.keys.root}*")]
-    assert sorted(left) == [connection.keys("LANES").encode(), connection.keys("PROVIDERS").encode()]
+    empty_at_the_next_look = {connection.keys("LANES").encode(), connection.keys("FAIR", SUBMIT).encode()}
+    assert set(left) - empty_at_the_next_look == {connection.keys("PROVIDERS").encode()}
     await connection.close()
 
 
@@ -406,3 +407,82 @@ async def test_jobs_in_flight_at_the_provider_are_capped(lanes: Lanes) -> None:
     await lanes.enqueue([job("j2"), job("j3")])
     assert len(await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2))) == 1
     assert await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2)) == []
+
+
+async def test_a_begin_that_comes_twice_is_one(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1")])
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    _, (fence,) = await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="first")
+    assert (await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="first"))[1] == [fence]
+    assert (await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="other"))[1] == [0]
+
+
+async def test_a_begin_is_taken_back_only_by_its_own_name(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1")])
+    item, fence = await begun(lanes, SUBMIT, intent="first")
+    assert (await lanes.record([Release(item, fence, "other")]))[0] == [Recorded.REFUSED]
+    assert await lanes.claim(SUBMIT, POLICY) == []
+    assert (await lanes.record([Release(item, fence, "first")]))[0] == [Recorded.WRITTEN]
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    assert claim.state == "queued"
+
+
+def of(tenant: str, number: int, priority: int = 5) -> NewJob:
+    return job(f"{tenant}{number}", tenant=tenant, priority=priority)
+
+
+async def test_a_tenants_backlog_does_not_hold_up_another_tenants_job(lanes: Lanes) -> None:
+    await lanes.enqueue([of("big", n) for n in range(50)])
+    first = [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=3))]
+    await lanes.enqueue([of("small", 1)])
+    second = [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=3))]
+    assert first == ["big0", "big1", "big2"]
+    assert "small1" in second
+
+
+async def test_tenants_take_turns(lanes: Lanes) -> None:
+    await lanes.enqueue([of("a", n) for n in range(6)] + [of("b", n) for n in range(6)])
+    claims = await lanes.claim(SUBMIT, POLICY._replace(batch=6))
+    assert sorted(claim.item[0] for claim in claims) == ["a", "a", "a", "b", "b", "b"]
+
+
+async def test_a_more_urgent_job_goes_first(lanes: Lanes) -> None:
+    await lanes.enqueue([of("a", n) for n in range(6)] + [of("a", 9, priority=9)])
+    (claim,) = await lanes.claim(SUBMIT, POLICY._replace(batch=1))
+    assert claim.item == "a9"
+
+
+async def test_a_retry_whose_countdown_ended_is_not_held_up_by_a_backlog(lanes: Lanes) -> None:
+    await lanes.enqueue([job("r")])
+    item, fence = await begun(lanes, SUBMIT, intent="i")
+    await lanes.enqueue([of("big", n) for n in range(50)])
+    await write(lanes, Retry(item, fence, 0, "not sent"))
+    assert "r" in [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=4))]
+
+
+async def test_submits_and_polls_share_a_rate_by_turns(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"w{n}") for n in range(6)])
+    claims = await lanes.claim(SUBMIT, POLICY)
+    await lanes.record([Submitted(claim.item, claim.fence, "x", "", 0) for claim in claims])
+    await lanes.enqueue([job(f"q{n}") for n in range(6)])
+    shared = GROUP._replace(rate_limit=4, rate_window=10_000)
+    went = {SUBMIT: 0, POLL: 0}
+    for _ in range(20):
+        for lane in (SUBMIT, POLL):
+            went[lane] += len(await lanes.claim(lane, shared))
+    assert sum(went.values()) == 4
+    assert min(went.values()) >= 1
+
+
+async def test_a_lane_that_cannot_take_its_turn_holds_up_no_other(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"w{n}") for n in range(2)])
+    (claim,) = await lanes.claim(SUBMIT, POLICY._replace(batch=1))
+    await lanes.record([Submitted(claim.item, claim.fence, "x", "", 0)])
+    shared = GROUP._replace(rate_limit=2, rate_window=10_000, jobs_in_flight=1)
+    polls = 0
+    for _ in range(20):
+        assert await lanes.claim(SUBMIT, shared) == []
+        for found in await lanes.claim(POLL, shared._replace(jobs_in_flight=0)):
+            polls += 1
+            await lanes.record([Wait(found.item, found.fence, 0, "PENDING")])
+    assert polls == 2

@@ -44,7 +44,7 @@ def decode_error(stored: bytes) -> JobError:
 def digest(request: JobRequest) -> str:
     """What makes two requests the same: everything but the idempotency key."""
     same = (request.provider, request.operation, request.params, request.targets, request.metadata, request.deadline)
-    return fingerprint(same)
+    return fingerprint((*same, request.tenant) if request.tenant else same)
 
 
 def fingerprint(value: Any) -> str:

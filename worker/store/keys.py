@@ -13,7 +13,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | al:JOB        | string | the job that this id means: an idempotency key was used again                | retention|
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
 | k:KEY         | string | job id of an idempotency key                                                 | purge    |
-| due:LANE      | zset   | job or delivery id -> when it is due                                         |          |
+| due:LANE      | zset   | job or delivery id -> when it is due; in submit lanes also turns, below 1e12 |          |
+| fair:LANE     | hash   | turns of a submit lane: BAND -> reached, BAND:TENANT -> the tenant's last    | empty    |
 | leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
@@ -29,11 +30,11 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, en ended, cl closed, a attempts, ps provider's status,
-i intent (when a submit was about to leave), cq cancel asked for, od open deliveries, dn deliveries made; the ledger:
+i intent (when a submit was about to leave), cq cancel asked for, tn tenant, od open deliveries, dn deliveries made; the ledger:
 ns submits, np polls, nf fetches, nw webhooks, nd delivery attempts.
 
-Fields of gov:GROUP: pu paused until, pr why; mp paused by a person; the breaker: bf outages in a row, bo open until,
-bt times opened, br why, bp a probe runs until.
+Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row, bo open until,
+bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to the other.
 """
 
 _PREFIXES = {
@@ -48,6 +49,7 @@ _PREFIXES = {
     "IDEMPOTENCY": "k:",
     "DUE": "due:",
     "LEASED": "leased:",
+    "FAIR": "fair:",
     "LANES": "lanes",
     "INDEX": "ix:",
     "PROVIDERS": "providers",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from worker.jobs import Claim
+from worker.jobs import NORMAL, Claim
 from worker.outcomes import Outcome
 from worker.store.connection import Connection
 
@@ -44,6 +44,8 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
     message: str = ""
     countdown: int = 0
+    tenant: str = ""
+    priority: int = NORMAL
 
 
 class LanePolicy(NamedTuple):
@@ -114,12 +116,15 @@ class Lanes:
         )
 
     async def begin(
-        self, lane: str, policy: LanePolicy, items: Sequence[Item], *, intent: bool = False
+        self, lane: str, policy: LanePolicy, items: Sequence[Item], *, intent: str = ""
     ) -> tuple[int, list[int]]:
-        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours)."""
+        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours).
+
+        `intent` names this begin where one is written: whoever does not hear the answer can take it back by it.
+        """
         packed = _pack(items)
         return _begun.decode(
-            await self._run("begin", lane, policy.lease, int(intent), policy.kind, policy.limited_group, packed)
+            await self._run("begin", lane, policy.lease, intent, policy.kind, policy.limited_group, packed)
         )
 
     async def renew(self, lane: str, policy: LanePolicy, items: Sequence[Item]) -> int:

@@ -10,6 +10,10 @@ from worker.store import codec
 from worker.store.connection import Connection
 
 
+TURNS = 1e12
+"""Scores below are turns in a submit lane, not times (prelude.lua)."""
+
+
 class Page(NamedTuple):
     """Jobs, newest first, and the cursor of the next page (None: no more)."""
 
@@ -155,11 +159,12 @@ class Reads:
                 pipe.zrange(self._keys("DUE", lane), 0, 0, withscores=True)
             (second, micro), *rows = await pipe.execute()
             now = second * 1000 + micro // 1000
-            for lane in wanted:
+            for lane, first in zip(wanted, rows[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", lane), "-inf", now)
+                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), "c")
             due = await pipe.execute() if wanted else []
         return [
-            LaneStatus(lane, due[i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], now))
+            LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
             for i, lane in enumerate(wanted)
         ]
 
@@ -246,13 +251,20 @@ def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes |
         ended=_seconds(fields.get("en")),
         closed=_seconds(fields.get("cl")),
         deadline=_seconds(fields.get("dl")),
-        due=None if due is None or due == float("inf") else due / 1000,
+        due=_due(due, fields),
         attempts=int(fields.get("a", 0)),
         ledger=Ledger(*(int(fields.get(name, 0)) for name in ("ns", "np", "nf", "nw", "nd"))),
         error=codec.decode_error(error) if error else None,
         targets=asked.targets,
         metadata=asked.metadata,
+        tenant=fields.get("tn"),
     )
+
+
+def _due(score: float | None, fields: dict[str, str]) -> float | None:
+    if score is None or score == float("inf"):
+        return None
+    return (score if score >= TURNS else int(fields["c"])) / 1000
 
 
 def _delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
@@ -272,5 +284,9 @@ def _entry(line: str) -> TimelineEntry:
     return TimelineEntry(int(at) / 1000, event, detail)
 
 
-def _age(first: Sequence[tuple[bytes, float]], now: int) -> float:
-    return max(0.0, (now - first[0][1]) / 1000) if first else 0.0
+def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
+    """Seconds for which the first one is late; one that waits for its turn has been due since it was created."""
+    if not first:
+        return 0.0
+    since = first[0][1] if first[0][1] >= TURNS else int(created or now)
+    return max(0.0, (now - since) / 1000)

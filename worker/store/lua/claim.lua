@@ -80,12 +80,54 @@ local function lease_out(item)
           tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or ''}
 end
 
+-- In a submit lane: who is next. Half of the places are for those whose countdown has ended, the rest for tenants' turns.
+local function next_turns(many)
+  local timed = redis.call('ZRANGEBYSCORE', due, TURNS, now, 'LIMIT', 0, many)
+  local turns = redis.call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, many)
+  local chosen, reached = {}, {}
+  for i = 1, math.min(#timed, math.max(math.ceil(many / 2), many - #turns / 2)) do chosen[i] = timed[i] end
+  for i = 1, #turns, 2 do
+    if #chosen == many then break end
+    chosen[#chosen + 1] = turns[i]
+    local band = math.floor(turns[i + 1] / BAND)
+    reached[band] = turns[i + 1] - band * BAND
+  end
+  for band, mine in pairs(reached) do redis.call('HSET', FAIR .. lane, band, mine) end
+  return chosen
+end
+
+local function next_ones(many)
+  if string.sub(lane, 1, 7) == 'submit:' then return next_turns(many) end
+  return redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, many)
+end
+
+-- Submits and polls of one rate share it by turns.
+local function other_wants()
+  for i = 11, #ARGV do
+    local other = ARGV[i]
+    if other ~= lane and #redis.call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0 then return true end
+  end
+  return false
+end
+
+-- Whoever went last leaves the next place to the other. That one may be stopped for reasons of its own, so not for ever.
+local function take_turns(many)
+  local governor = GOVERNOR .. group
+  if redis.call('HGET', governor, 'tl') == lane and redis.call('HINCRBY', governor, 'ty', 1) < 6 then return 0 end
+  redis.call('HSET', governor, 'tl', lane, 'ty', 0)
+  return math.ceil(many / 2)
+end
+
 put_back()
 local many, look = allowance()
+if limit > 0 and many > 0 and many < most and other_wants() then
+  many = take_turns(many)
+  look = now + 50
+end
 local claims, stamps, moved = {}, {}, {}
 local ends = now + lease
 if many > 0 then
-  for _, item in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, many)) do
+  for _, item in ipairs(next_ones(many)) do
     moved[#moved + 1] = item
     local claim = lease_out(item)
     if claim then
@@ -108,6 +150,7 @@ if limit > 0 then redis.call('PEXPIRE', RATE .. group, window) end
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 local ending = redis.call('ZRANGE', leased, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2])
+if not at then redis.call('DEL', FAIR .. lane) end
 if at and at <= now then at = look or now end
 if ending[2] and (not at or tonumber(ending[2]) < at) then at = tonumber(ending[2]) end
 if at and at ~= math.huge then

@@ -1,5 +1,6 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
--- ARGV[1]  msgpack array of {id, provider, operation, digest, spec, key, deadline, error, message, countdown}
+-- ARGV[1]  msgpack array of {id, provider, operation, digest, spec, key, deadline, error, message, countdown,
+--          tenant, priority}
 --          key: idempotency key or ''; deadline: ms from now or 0; error: JSON of a refusal or '' (the job then is
 --          failed from the start); message: taken-in message that this job came in, or ''; countdown: ms until its submit
 -- ARGV[2]  ms that an alias of a job is kept
@@ -20,7 +21,17 @@ local function existing(id, key)
   return job, redis.call('HGET', JOB .. job, 'dg')
 end
 
-local function create(id, provider, operation, digest, spec, key, deadline, error, countdown)
+-- The turn of a job that is due at once: tenants take turns, however many jobs one of them has; a more urgent priority
+-- goes before all others. Turns are far below any time, so that such a job is due.
+local function turn(lane, tenant, priority)
+  local band = 9 - priority
+  local has = redis.call('HMGET', FAIR .. lane, band, band .. ':' .. tenant)
+  local mine = math.max(tonumber(has[1] or 0), tonumber(has[2] or 0)) + 1
+  redis.call('HSET', FAIR .. lane, band .. ':' .. tenant, mine)
+  return band * BAND + mine
+end
+
+local function create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority)
   local state, lane = 'queued', 'submit:' .. provider
   if error ~= '' then state, lane = 'failed', 'callback' end
   redis.call('HSET', JOB .. id, 'p', provider, 'op', operation, 'st', state, 'c', now, 'dg', digest, 'f', 0, 'ln', lane)
@@ -39,14 +50,19 @@ local function create(id, provider, operation, digest, spec, key, deadline, erro
   else
     note(id, 'enqueued')
   end
-  make_due(lane, id, now + countdown)
+  if tenant ~= '' then redis.call('HSET', JOB .. id, 'tn', tenant) end
+  if error ~= '' or countdown > 0 then
+    make_due(lane, id, now + countdown)
+  else
+    make_due(lane, id, turn(lane, tenant, priority))
+  end
 end
 
 for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local id, provider, operation, digest, spec, key, deadline, error, message, countdown = unpack(entry)
+  local id, provider, operation, digest, spec, key, deadline, error, message, countdown, tenant, priority = unpack(entry)
   local job, known, by_id = existing(id, key)
   if not known then
-    create(id, provider, operation, digest, spec, key, deadline, error, countdown)
+    create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority)
     answers[i] = {1, id}
   elseif known == digest then
     if job ~= id then

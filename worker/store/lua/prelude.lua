@@ -2,6 +2,8 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local TIMELINE_MAX = 200
+-- Scores of a submit lane's due set below TURNS are turns of tenants, in bands of one priority each; above, times.
+local TURNS, BAND = 1e12, 1e10
 
 -- Append to a job's timeline; the newest entries are kept.
 local function note(job, event, detail)

@@ -131,9 +131,10 @@ function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fet
   return 1
 end
 
-function verbs.release(job, fence)
+function verbs.release(job, fence, intent)
   local has, why = own(job, fence)
   if not has then return why end
+  if intent ~= '' and redis.call('HGET', JOB .. job, 'i') ~= intent then return 0 end
   if given_up(job, has) then return 1 end
   redis.call('HDEL', JOB .. job, 'i')
   move(job, has, has.lane, now)
@@ -311,6 +312,19 @@ function verbs.pause(group, _, pause, reason)
   if tonumber(redis.call('HGET', governor, 'pu') or 0) < now + pause then
     redis.call('HSET', governor, 'pu', now + pause, 'pr', reason)
   end
+  return 1
+end
+
+-- A person stops everything of this rate group, until a person resumes it.
+function verbs.suspend(group, _, reason)
+  redis.call('HSET', GOVERNOR .. group, 'mp', now, 'mr', reason)
+  return 1
+end
+
+-- Its lanes are looked at at once, not when the pause had them looked at next.
+function verbs.resume(group, _, resumed)
+  if redis.call('HDEL', GOVERNOR .. group, 'mp', 'mr') == 0 then return 0 end
+  for _, lane in ipairs(resumed) do redis.call('ZADD', LANES, 'XX', 'LT', now, lane) end
   return 1
 end
 
