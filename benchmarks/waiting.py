@@ -1,0 +1,67 @@
+"""Jobs that wait for their next poll, written straight through the store: as they stand after their first poll."""
+
+import random
+from collections.abc import Iterator
+from uuid import UUID
+
+import msgspec
+
+from config.settings import Settings
+from worker.accept import Acceptance
+from worker.jobs import JobRequest
+from worker.outcomes import NO_FENCE, Submitted, Wait
+from worker.providers.registry import build
+from worker.store.connection import Connection
+from worker.store.lanes import Lanes, NewJob
+
+BATCH = 500
+"""Jobs in one round trip."""
+
+WEEK = 7 * 86400
+"""Deadline of every job, in seconds: none ends while it is measured."""
+
+REQUEST = JobRequest(
+    provider="unless",
+    operation="query",
+    params={"query": "What does it cost to wait?", "sessionId": "session-1", "visitorId": "visitor-1"},
+    targets=["crm"],
+    deadline=WEEK,
+)
+"""A job with small parameters."""
+
+
+def ids(number: int) -> list[str]:
+    """The jobs' ids: as long as Celery's, and the same again each time. Their external ids are the same."""
+    return [str(UUID(int=one)) for one in range(number)]
+
+
+async def seed(settings: Settings, number: int, *, over: float) -> None:
+    """Make jobs; their next polls are due evenly over the next `over` seconds."""
+    connection = Connection(settings)
+    lanes = Lanes(connection)
+    model = _model(settings)
+    for group in _groups(ids(number)):
+        await lanes.enqueue([msgspec.structs.replace(model, id=job_id) for job_id in group])
+        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "", 1000) for job_id in group])
+    await connection.close()
+    await spread(settings, number, over=over)
+
+
+async def spread(settings: Settings, number: int, *, over: float) -> None:
+    """Make jobs due anew, evenly over the next `over` seconds; what a worker still leased is taken from it."""
+    connection = Connection(settings)
+    lanes = Lanes(connection)
+    for group in _groups(ids(number)):
+        await lanes.record([Wait(job_id, NO_FENCE, int(random.uniform(0, over) * 1000), "PENDING") for job_id in group])
+    await connection.close()
+
+
+def _model(settings: Settings) -> NewJob:
+    store = settings.store
+    checks = Acceptance(build(settings.providers), params_max=store.params_max, compress_above=store.compress_above)
+    return checks.job("model", REQUEST)
+
+
+def _groups(names: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(names), BATCH):
+        yield names[start : start + BATCH]
