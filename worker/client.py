@@ -1,6 +1,7 @@
-"""What producers and people do with jobs: enqueue, look, replay. The command line and the web edge use it."""
+"""What producers and people do with jobs: enqueue, look, decide. The command line and the web edge use it."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -9,15 +10,17 @@ from config.settings import Settings
 from worker import targets
 from worker.accept import Acceptance
 from worker.errors import Conflict, InvalidRequest, JobNotFound, NotReplayable, RequestError
-from worker.jobs import Delivery, DeliveryState, Job, JobError, JobRequest, JobState, TimelineEntry
-from worker.outcomes import NO_FENCE, Cancel, Choice, Replay, Resolve
-from worker.policies import CALLBACK_LANE
+from worker.jobs import Delivery, DeliveryState, Job, JobError, JobRequest, JobState, Step, TimelineEntry
+from worker.outcomes import NO_FENCE, Cancel, Choice, Replay, Resolve, Resume, Suspend
+from worker.policies import CALLBACK_LANE, Policies, lane_of
 from worker.providers.registry import Registry, build
 from worker.store.connection import Connection
+from worker.store.dead import DeadDelivery, DeadLetters
+from worker.store.governors import Governors, GroupStatus
 from worker.store.health import Finding, findings
 from worker.store.inbox import Inbox, Parked
 from worker.store.lanes import Enqueued as Code
-from worker.store.lanes import Lanes, NewJob, Recorded
+from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
 from worker.store.reads import LaneStatus, Page, Reads
 
 
@@ -42,8 +45,12 @@ class Client:
         self._lanes = Lanes(self._connection)
         self._reads = Reads(self._connection)
         self._inbox = Inbox(self._connection)
+        self._dead = DeadLetters(self._connection)
+        self._governors = Governors(self._connection)
+        self._registry = registry or build(settings.providers)
+        self._policies = Policies(settings, self._registry)
         self._acceptance = Acceptance(
-            registry or build(settings.providers),
+            self._registry,
             params_max=settings.store.params_max,
             compress_above=settings.store.compress_above,
         )
@@ -114,9 +121,22 @@ class Client:
         """The job's deliveries. Raises JobNotFound."""
         return await self._reads.deliveries((await self.job(job_id)).id)
 
-    async def dead(self, limit: int = 50) -> list[Delivery]:
-        """Dead deliveries, newest first."""
-        return await self._reads.dead(limit)
+    async def dead(
+        self,
+        limit: int = 50,
+        *,
+        target: str | None = None,
+        provider: str | None = None,
+        since: float | None = None,
+    ) -> list[DeadDelivery]:
+        """Deliveries that were given up since then (seconds since 1970), newest first. Raises InvalidRequest."""
+        found: list[DeadDelivery] = []
+        async with aclosing(self._dead_pages(target, provider, since)) as pages:
+            async for page in pages:
+                found += page
+                if len(found) >= limit:
+                    break
+        return found[:limit]
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
@@ -134,8 +154,20 @@ class Client:
         wanted = [one for one in deliveries if _replayable(one, target)]
         if not wanted:
             raise NotReplayable(_why_not(job_id, deliveries, target))
-        codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in wanted])
-        return sum(code > 0 for code in codes)
+        return await self._repeat(wanted)
+
+    async def replay_all(
+        self, *, target: str | None = None, provider: str | None = None, since: float | None = None
+    ) -> int:
+        """Repeat everything that is dead now, or what of it is to `target`, of `provider` or died since then.
+
+        Returns:
+            How many deliveries were made pending again.
+
+        Raises:
+            InvalidRequest: `target` or `provider` is none.
+        """
+        return sum([await self._repeat(page) async for page in self._dead_pages(target, provider, since)])
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is told, where it can be.
@@ -171,6 +203,20 @@ class Client:
             state = (await self.job(job_id)).state
             raise InvalidRequest(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
 
+    async def providers(self) -> list[GroupStatus]:
+        """What the governor lets through, provider by provider, and why not more."""
+        return await self._governors.status([self._group(name) for name in self._registry.names])
+
+    async def pause(self, provider: str, reason: str = "") -> None:
+        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
+        await self._lanes.record([Suspend(self._group(provider).group, NO_FENCE, reason)])
+
+    async def resume(self, provider: str) -> bool:
+        """Let a provider go on; whether a person had paused it. Raises InvalidRequest if there is none such."""
+        policy = self._group(provider)
+        ((code,), _) = await self._lanes.record([Resume(policy.group, NO_FENCE, policy.lanes)])
+        return code is Recorded.WRITTEN
+
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
         return await self._reads.counts()
@@ -191,6 +237,22 @@ class Client:
     async def check(self) -> list[Finding]:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         return await findings(self._connection)
+
+    def _group(self, provider: str) -> LanePolicy:
+        return self._policies.of(lane_of(Step.SUBMIT, provider))
+
+    async def _dead_pages(
+        self, target: str | None, provider: str | None, since: float | None
+    ) -> AsyncGenerator[list[DeadDelivery], None]:
+        target = target and targets.canonical(targets.parse(target))
+        if provider is not None:
+            self._group(provider)  # a misspelt one is told, not taken for one without dead deliveries
+        async for page in self._dead.pages(since):
+            yield [one for one in page if target in (None, one.target) and provider in (None, one.provider)]
+
+    async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
+        codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in deliveries])
+        return sum(code > 0 for code in codes)
 
     def _checked(self, request: JobRequest, job_id: str) -> NewJob | RequestError:
         try:

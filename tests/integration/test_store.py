@@ -29,6 +29,7 @@ from worker.outcomes import (
 )
 from worker.store import codec
 from worker.store.connection import Connection
+from worker.store.dead import DeadLetters
 from worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
 from worker.store.reads import Reads
 
@@ -294,7 +295,7 @@ async def test_requests_in_flight_are_capped_over_all_lanes_of_the_group(lanes: 
     assert len(await lanes.claim(SUBMIT, group)) == 1
 
 
-async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: Reads) -> None:
+async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: Reads, connection: Connection) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
     await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE))
@@ -306,13 +307,14 @@ async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: R
     (claim,) = await lanes.claim("deliver:crm", DELIVERIES)
     assert claim.attempts == 1
     await write(lanes, Dead(claim.item, claim.fence, error))
-    assert [one.error.message for one in await reads.dead() if one.error] == ["no route"]
+    (dead,) = [page async for page in DeadLetters(connection).pages()]
+    assert [one.error.message for one in dead if one.error] == ["no route"]
     assert (await reads.job("j1")).closed is not None
     assert await write(lanes, Replay("j1#1", NO_FENCE)) is Recorded.WRITTEN
     assert (await reads.job("j1")).closed is None
     item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
     await write(lanes, Delivered(item, fence))
-    assert await reads.dead() == []
+    assert [page async for page in DeadLetters(connection).pages()] == []
     assert (await reads.job("j1")).ledger.submits == 1
 
 

@@ -11,6 +11,7 @@ from config.explain import effective
 from config.settings import Settings
 from worker.cli.exits import Exit
 from worker.cli.output import print_json, print_table, say
+from worker.cli.providers import held_back
 from worker.cli.session import Json, Session, current
 from worker.client import Client
 from worker.errors import (
@@ -26,6 +27,7 @@ from worker.jobs import JobState
 from worker.providers.contract import Provider, Waiting
 from worker.providers.exchange import Exchange
 from worker.providers.registry import Registry, build
+from worker.store.governors import GroupStatus
 from worker.store.health import Finding
 from worker.store.reads import LaneStatus
 
@@ -76,9 +78,10 @@ def _store(session: Session) -> list[Finding]:
     async def look(client: Client) -> list[Finding]:
         found = await client.check()
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
-        dead = await client.dead(1)
+        dead, parked = await client.dead(1), await client.parked(1)
         strays = _misdirected(await client.misdirected(), session.settings().intake.queue)
-        return [*found, *strays, *_lanes(await client.lanes()), *_waiting_for_people(held=bool(held), dead=bool(dead))]
+        people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked))
+        return [*found, *strays, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
 
     try:
         return session.ask(look)
@@ -104,12 +107,25 @@ def _misdirected(number: int, queue: str) -> list[Finding]:
     return [Finding("warning", "queue celery", f"{number} jobs lie where nobody reads them", advice)]
 
 
-def _waiting_for_people(*, held: bool, dead: bool) -> list[Finding]:
+def _held_back(groups: list[GroupStatus]) -> list[Finding]:
+    found = []
+    for one in groups:
+        by_person = one.suspended_since is not None
+        advice = f"`outwait resume {one.group}` lets it go on." if by_person else "Jobs wait for it by themselves."
+        found += [Finding("warning", f"requests to {one.group}", f"are {what}", advice) for what in held_back(one)]
+    return found
+
+
+def _waiting_for_people(*, held: bool, dead: bool, parked: bool) -> list[Finding]:
     found = []
     if held:
-        found.append(Finding("warning", "held jobs", "some wait for a person", "`outwait held` lists them."))
+        advice = "`outwait held` lists them; `outwait resolve JOB` decides."
+        found.append(Finding("warning", "held jobs", "some wait for a person", advice))
+    if parked:
+        advice = "`outwait parked` shows them and why; their producer must send them again."
+        found.append(Finding("warning", "producers' messages", "some could be no job", advice))
     if dead:
-        advice = "`outwait dead` lists them; `outwait replay JOB` repeats them."
+        advice = "`outwait dead` lists them; `outwait replay` repeats them."
         found.append(Finding("warning", "deliveries", "some were given up", advice))
     return found
 

@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from config.errors import ConfigError
+from worker.cli.output import say
 from worker.errors import (
     Conflict,
     InvalidRequest,
@@ -61,3 +62,13 @@ def ending(error: Exception) -> Ending:
         if kind in _ENDINGS:
             return _ENDINGS[kind]
     return Ending(Exit.BUG, "This is a bug. `outwait --debug …` prints the traceback to report.")
+
+
+def tell(error: Exception) -> Exit:
+    """Say what went wrong and what to do about it; the code to end with."""
+    end = ending(error)
+    known = str(error) if end.code is not Exit.BUG else f"{type(error).__name__}: {error}"
+    say(f"Error: {known}")
+    if end.advice:
+        say(end.advice)
+    return end.code

@@ -1,6 +1,7 @@
-"""Look at jobs: status, jobs, result, timeline, held, dead; and replay."""
+"""Look at jobs: status, jobs, result, timeline, held, dead, parked."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +14,10 @@ from worker.cli.since import Moment, moment
 from worker.client import Client
 from worker.jobs import Delivery, Job, JobState
 from worker.store.reads import LaneStatus, Page
+
+Target = Annotated[str | None, typer.Option(help="Only deliveries to this target.")]
+Provider = Annotated[str | None, typer.Option(help="Only deliveries of this provider's jobs.")]
+Since = Annotated[Moment | None, moment("Given up since: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")]
 
 
 def status(
@@ -61,7 +66,7 @@ def _facts(job: Job) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _print_deliveries(deliveries: list[Delivery], *, empty: str = "") -> None:
+def _print_deliveries(deliveries: Sequence[Delivery], *, empty: str = "") -> None:
     print_table(
         ("delivery", "job", "target", "state", "attempts", "error"),
         [
@@ -161,15 +166,35 @@ def held(
 
 def dead(
     context: typer.Context,
+    target: Target = None,
+    provider: Provider = None,
+    since: Since = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Deliveries at most.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List the deliveries that were given up, the newest first. `replay` repeats them."""
-    deliveries = current(context).ask(lambda client: client.dead(limit))
+    after = since.at if since else None
+    deliveries = current(context).ask(
+        lambda client: client.dead(limit, target=target, provider=provider, since=after),
+    )
     if as_json:
         print_json({"deliveries": deliveries})
     else:
-        _print_deliveries(deliveries, empty="No delivery was given up.")
+        _print_deliveries(deliveries, empty="No such delivery was given up.")
+
+
+def parked(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Messages at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the producers' messages that could be no job, the newest first, and why."""
+    messages = current(context).ask(lambda client: client.parked(limit))
+    if as_json:
+        print_json({"messages": messages})
+        return
+    rows = [(when(one.at), one.reason, one.message) for one in messages]
+    print_table(("when", "why", "message"), rows, empty="No message was put aside.")
 
 
 def result(
@@ -205,17 +230,3 @@ def timeline(context: typer.Context, job_id: JobIdArgument, as_json: Json = Fals
         [(when(entry.at), span(entry.at - start), entry.event, entry.detail) for entry in entries],
         empty="Nothing yet.",
     )
-
-
-def replay(
-    context: typer.Context,
-    job_id: JobIdArgument,
-    target: Annotated[str | None, typer.Option(help="Only the delivery to this target.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Repeat a job's dead deliveries, or the delivered one to --target. The paid request is never repeated."""
-    count = current(context).ask(lambda client: client.replay(job_id, target))
-    if as_json:
-        print_json({"job_id": job_id, "deliveries": count})
-    else:
-        say(f"{count} {'delivery goes' if count == 1 else 'deliveries go'} out again.")

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import demo, doctor, jobs, serve, submit, up, watch
-from worker.cli.exits import Exit, ending
-from worker.cli.output import say
+from worker.cli import decide, demo, doctor, jobs, providers, serve, submit, up, watch
+from worker.cli.exits import Exit, tell
 from worker.cli.session import DATA, Session, current
 
 _ENDS = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit) + "."
@@ -55,10 +54,14 @@ for _panel, _commands in {
         jobs.jobs,
         jobs.result,
         jobs.timeline,
-        jobs.replay,
+        decide.cancel,
         jobs.held,
+        decide.resolve,
         jobs.dead,
+        decide.replay,
+        jobs.parked,
     ),
+    "Providers": (providers.providers, providers.pause, providers.resume),
     "Check": (doctor.config, doctor.doctor),
 }.items():
     for _command in _commands:
@@ -73,13 +76,4 @@ def run() -> None:
     except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, one clear line
         if session.debug:
             traceback.print_exc()
-        sys.exit(_told(error))
-
-
-def _told(error: Exception) -> Exit:
-    end = ending(error)
-    known = str(error) if end.code is not Exit.BUG else f"{type(error).__name__}: {error}"
-    say(f"Error: {known}")
-    if end.advice:
-        say(end.advice)
-    return end.code
+        sys.exit(tell(error))

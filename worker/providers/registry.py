@@ -43,6 +43,11 @@ class Registry:
         """Those that are configured, by name."""
         return MappingProxyType(self._providers)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that there are, configured or not."""
+        return tuple(self._operations)
+
     def get(self, name: str) -> Provider:
         """A provider. Raises ProviderNotConfigured, and InvalidRequest if there is none of this name."""
         provider = self._providers.get(name)
@@ -64,6 +69,10 @@ class Registry:
             known = ", ".join(self._operations[provider])
             raise InvalidRequest(f"operation: given {operation!r:.80}; {provider} has {known}")
         return found
+
+    def longest_interval(self, provider: str) -> float:
+        """Seconds between two polls of one job that are enough for every operation. Raises InvalidRequest."""
+        return max(operation.poll_every for operation in self._known(provider).values())
 
     def validate(self, provider: str, operation: str, params: Mapping[str, Any]) -> BaseModel:
         """The parameters of a job as the operation's model. Raises InvalidRequest, naming each wrong parameter."""

@@ -97,12 +97,6 @@ class Reads:
             made = int(await self._redis.hget(self._keys("JOB", job_id), "dn") or 0)
         return await self._deliveries([f"{job_id}#{n}" for n in range(1, made + 1)])
 
-    async def dead(self, limit: int = 50) -> list[Delivery]:
-        """Dead deliveries, newest first."""
-        async with self._connection.translated():
-            ids = await self._redis.zrange(self._keys("DEAD"), 0, limit - 1, desc=True)
-        return await self._deliveries([item.decode() for item in ids])
-
     async def jobs(
         self,
         *,
@@ -204,7 +198,7 @@ class Reads:
             for delivery_id in ids:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id))
             rows = await pipe.execute()
-        return [_delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
+        return [delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
 
 
 class _After(NamedTuple):
@@ -267,7 +261,8 @@ def _due(score: float | None, fields: dict[str, str]) -> float | None:
     return (score if score >= TURNS else int(fields["c"])) / 1000
 
 
-def _delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
+def delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
+    """A delivery as it is stored."""
     return Delivery(
         id=delivery_id,
         job_id=delivery_id.rpartition("#")[0],

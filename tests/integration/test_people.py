@@ -1,0 +1,206 @@
+"""What people look at and decide, on a real server: a provider's pause, what holds it back, dead deliveries."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from config.settings import Settings
+from tests.stack import until
+from worker.client import Client
+from worker.errors import InvalidRequest
+from worker.jobs import Claim, DeliveryState, JobError, Step
+from worker.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
+from worker.policies import Policies, lane_of
+from worker.providers.registry import build
+from worker.store import codec
+from worker.store import dead as deadletters
+from worker.store.connection import Connection
+from worker.store.governors import Breaker, GroupStatus
+from worker.store.lanes import Lanes, NewJob
+
+SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
+LIMITS = {"rate_limit": 5, "rate_window": 60, "in_flight": 3, "jobs_in_flight": 4}
+
+
+@pytest.fixture
+def settings(redis_url: str, settings: Settings) -> Settings:
+    keys = dict.fromkeys(("api_key", "user_email", "account_id", "website_id"), "k")
+    limited = {"unless": keys | LIMITS}
+    return settings.model_copy(update={"providers": limited})
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    async with Client(settings) as client:
+        yield client
+
+
+class Hands:
+    """Does what a worker does."""
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self.lanes = Lanes(connection)
+        self.policies = Policies(settings, build(settings.providers))
+
+    async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
+        lane = lane_of(step, name)
+        claims = await self.lanes.claim(lane, self.policies.of(lane))
+        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.item, one.fence) for one in claims])
+        return [Claim(one.item, fence) for one, fence in zip(claims, fences, strict=True)]
+
+    async def enqueue(self, *names: str, provider: str = "unless") -> None:
+        jobs = [NewJob(id=name, provider=provider, operation="query", digest="d", spec=SPEC) for name in names]
+        await self.lanes.enqueue(jobs)
+
+    async def waiting(self, *names: str) -> None:
+        await self.enqueue(*names)
+        await self.lanes.record([Submitted(one.item, one.fence, "x", "", 0) for one in await self.claim(Step.SUBMIT)])
+
+    async def dead(self, target: str, *names: str, provider: str = "unless") -> None:
+        """Jobs that ended and whose delivery to `target` was given up."""
+        await self.enqueue(*names, provider=provider)
+        await self.lanes.record([End(name, NO_FENCE, "failed", "") for name in names])
+        callbacks = [one for _ in range(0, len(names), 10) for one in await self.claim(Step.CALLBACK, "")]
+        await self.lanes.record([Fanout(one.item, one.fence, (target,)) for one in callbacks])
+        await self.die(target)
+
+    async def die(self, target: str) -> int:
+        """Give up every delivery that is due for `target`."""
+        count = 0
+        while claims := await self.claim(Step.DELIVER, target):
+            count += len(claims)
+            await self.lanes.record([Dead(one.item, one.fence, JobError("gone", "no route").text()) for one in claims])
+        return count
+
+
+@pytest.fixture
+def hands(settings: Settings, connection: Connection) -> Hands:
+    return Hands(settings, connection)
+
+
+async def unless(client: Client) -> GroupStatus:
+    return next(one for one in await client.providers() if one.group == "unless")
+
+
+async def test_an_untouched_provider_has_its_limits_and_nothing_else(client: Client) -> None:
+    found = {one.group: one for one in await client.providers()}
+    assert set(found) == {"ringcentral", "elevateai", "unless"}
+    one = found["unless"]
+    assert (one.rate_limit, one.rate_window, one.in_flight_limit, one.jobs_limit) == (5, 60.0, 3, 4)
+    assert (one.rate, one.in_flight, one.jobs) == (0, 0, 0)
+    assert (one.breaker, one.paused_until, one.suspended_since) == (Breaker.CLOSED, None, None)
+    assert found["elevateai"].jobs_limit is None
+
+
+async def test_what_is_used_of_each_limit_is_shown(client: Client, hands: Hands) -> None:
+    await hands.waiting("a", "b")
+    await hands.enqueue("c")
+    assert len(await hands.claim(Step.SUBMIT)) == 1
+    one = await unless(client)
+    assert (one.rate, one.in_flight, one.jobs) == (3, 1, 2)
+
+
+async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(client: Client, hands: Hands) -> None:
+    await hands.waiting("a")
+    await hands.enqueue("b")
+    await client.pause("unless", "the invoice is wrong")
+    assert await hands.claim(Step.SUBMIT) == []
+    assert await hands.claim(Step.POLL) == []
+    one = await unless(client)
+    assert one.suspended_since is not None
+    assert one.suspended_why == "the invoice is wrong"
+    lanes, _ = await hands.lanes.look()
+    assert lanes == []  # not looked at again soon: a paused provider costs nothing
+    assert await client.resume("unless")
+    lanes, _ = await hands.lanes.look()
+    assert sorted(lanes) == ["poll:unless", "submit:unless"]
+    assert [one.item for one in await hands.claim(Step.POLL)] == ["a"]
+    assert [one.item for one in await hands.claim(Step.SUBMIT)] == ["b"]
+    assert (await unless(client)).suspended_since is None
+
+
+async def test_a_pause_stops_its_provider_alone_and_outlives_a_resume_of_nothing(client: Client, hands: Hands) -> None:
+    await client.pause("elevateai")
+    await hands.enqueue("a")
+    assert len(await hands.claim(Step.SUBMIT)) == 1
+    assert not await client.resume("unless")
+    assert await client.resume("elevateai")
+
+
+async def test_a_misspelt_provider_is_told(client: Client) -> None:
+    for question in (client.pause("unles"), client.resume("unles"), client.dead(provider="unles")):
+        with pytest.raises(InvalidRequest, match="unless"):
+            await question
+
+
+async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(client: Client, hands: Hands) -> None:
+    await hands.lanes.record([Pause("unless", NO_FENCE, 300, "unless asked for 0.3 s of silence")])
+    one = await unless(client)
+    assert one.paused_until is not None
+    assert one.paused_why == "unless asked for 0.3 s of silence"
+
+    async def over() -> bool:
+        return (await unless(client)).paused_until is None
+
+    await until(over, within=5)
+
+
+async def test_the_breaker_is_shown_closed_open_and_probing(client: Client, hands: Hands) -> None:
+    outage = Outage("unless", NO_FENCE, "connection refused", 2, 200, 1000)
+    await hands.lanes.record([outage])
+    assert ((one := await unless(client)).breaker, one.outages) == (Breaker.CLOSED, 1)
+    await hands.lanes.record([outage])
+    one = await unless(client)
+    assert (one.breaker, one.outages, one.breaker_why) == (Breaker.OPEN, 2, "connection refused")
+    assert one.breaker_until is not None
+
+    async def probing() -> bool:
+        return (await unless(client)).breaker is Breaker.PROBING
+
+    await until(probing, within=5)
+
+
+async def test_dead_deliveries_are_found_by_target_provider_and_time(client: Client, hands: Hands) -> None:
+    await hands.dead("crm", "a")
+    await hands.dead("file:b.jsonl", "b")
+    await hands.dead("crm", "c", provider="elevateai")
+    everything = await client.dead()
+    assert [one.job_id for one in everything] == ["c", "b", "a"]
+    assert [one.provider for one in everything] == ["elevateai", "unless", "unless"]
+    assert [one.job_id for one in await client.dead(target="file://b.jsonl")] == ["b"]
+    assert [one.job_id for one in await client.dead(target="crm", provider="unless")] == ["a"]
+    assert [one.job_id for one in await client.dead(since=everything[1].died)][-1] == "b"
+    assert await client.dead(since=everything[0].died + 1) == []
+    assert len(await client.dead(2)) == 2
+
+
+async def test_many_are_replayed_page_by_page_and_each_once(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "PAGE", 4)
+    await hands.dead("crm", *(f"crm-{n}" for n in range(15)))
+    await hands.dead("billing", *(f"billing-{n}" for n in range(15)))
+    assert await client.replay_all(target="crm") == 15
+    assert {one.target for one in await client.dead(100)} == {"billing"}
+    assert await client.replay_all(target="crm") == 0
+    assert await hands.die("crm") == 15
+    assert await client.replay_all() == 30
+    assert await client.dead() == []
+    assert [one.state for one in await client.deliveries("crm-7")] == [DeliveryState.PENDING]
+
+
+async def test_what_dies_again_during_a_replay_is_not_repeated_for_ever(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "PAGE", 2)
+    await hands.dead("crm", *(f"j-{n}" for n in range(9)))
+    repeat = client._repeat
+
+    async def and_die(page: list[deadletters.DeadDelivery]) -> int:
+        count = await repeat(page)
+        await hands.die("crm")
+        return count
+
+    monkeypatch.setattr(client, "_repeat", and_die)
+    assert await asyncio.wait_for(client.replay_all(), 20) == 9

@@ -1,0 +1,56 @@
+"""Shows the deliveries that were given up, page by page. Reads only."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from msgspec.structs import asdict
+
+from worker.jobs import Delivery
+from worker.store.connection import Connection
+from worker.store.reads import delivery
+
+PAGE = 200
+"""Deliveries in one round trip."""
+
+
+class DeadDelivery(Delivery, frozen=True):
+    """A delivery that was given up: its job's provider, and when (seconds since 1970)."""
+
+    provider: str = ""
+    died: float = 0
+
+
+class DeadLetters:
+    """The dead deliveries of one namespace, for one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
+        self._keys = connection.keys
+
+    async def pages(self, since: float | None = None) -> AsyncIterator[list[DeadDelivery]]:
+        """Those that are dead now and died since then (seconds since 1970), newest first.
+
+        What is replayed between two pages makes none of the others be passed over; what dies meanwhile is not shown.
+        """
+        low = "-inf" if since is None else since * 1000
+        async with self._connection.translated():
+            second, micro = await self._redis.time()
+            now, kept = second * 1000 + micro // 1000, 0
+            while found := await self._redis.zrevrangebyscore(
+                self._keys("DEAD"), now, low, start=kept, num=PAGE, withscores=True
+            ):
+                yield await self._read(found)
+                scores = await self._redis.zmscore(self._keys("DEAD"), [item for item, _ in found])
+                kept += sum(score is not None and score <= now for score in scores)
+
+    async def _read(self, found: Sequence[tuple[bytes, float]]) -> list[DeadDelivery]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for item, _ in found:
+                pipe.hgetall(self._keys("DELIVERY", item.decode()))
+                pipe.hget(self._keys("JOB", item.decode().rpartition("#")[0]), "p")
+            rows = await pipe.execute()
+        return [
+            DeadDelivery(**asdict(delivery(item.decode(), row)), provider=provider.decode(), died=died / 1000)
+            for (item, died), row, provider in zip(found, rows[::2], rows[1::2], strict=True)
+            if row and provider
+        ]

@@ -1,0 +1,100 @@
+"""Shows what the governor of each rate group lets through, and why not more. Reads only."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from worker.jobs import JobState
+from worker.store.connection import Connection
+from worker.store.lanes import LanePolicy
+
+
+class Breaker(StrEnum):
+    """What the outages of a provider have led to."""
+
+    CLOSED = "closed"  # requests go
+    OPEN = "open"  # none goes
+    PROBING = "probing"  # one request goes and decides
+
+
+class GroupStatus(msgspec.Struct, frozen=True):
+    """One rate group as it stands. Times are seconds since 1970 of Redis's clock; a limit of None is none.
+
+    `rate` counts the requests of the last `rate_window` seconds (only where there is a limit), `in_flight` the claims
+    that workers hold, `jobs` what the provider has. `suspended` is a pause by a person.
+    """
+
+    group: str
+    rate: int
+    rate_limit: int | None
+    rate_window: float
+    in_flight: int
+    in_flight_limit: int | None
+    jobs: int
+    jobs_limit: int | None
+    paused_until: float | None
+    paused_why: str
+    suspended_since: float | None
+    suspended_why: str
+    breaker: Breaker
+    breaker_until: float | None
+    breaker_why: str
+    outages: int
+
+
+class Governors:
+    """The rate groups of one namespace, for one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def status(self, policies: Sequence[LanePolicy]) -> list[GroupStatus]:
+        """The rate groups of these submit lanes."""
+        redis, keys = self._connection.redis, self._connection.keys
+        async with self._connection.translated():
+            second, micro = await redis.time()
+            now = second * 1000 + micro // 1000
+            async with redis.pipeline(transaction=False) as pipe:
+                for policy in policies:
+                    pipe.hgetall(keys("GOVERNOR", policy.group))
+                    pipe.zcount(keys("RATE", policy.group), f"({now - policy.rate_window}", "+inf")
+                    pipe.zcard(keys("INDEX", policy.group, JobState.WAITING))
+                    for lane in policy.lanes:
+                        pipe.zcard(keys("LEASED", lane))
+                answers = iter(await pipe.execute())
+        return [
+            _status(policy, now, next(answers), next(answers), next(answers), sum(next(answers) for _ in policy.lanes))
+            for policy in policies
+        ]
+
+
+def _status(
+    policy: LanePolicy, now: int, stored: dict[bytes, bytes], rate: int, jobs: int, in_flight: int
+) -> GroupStatus:
+    fields = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
+    paused, opened = float(fields.get("pu", 0)), float(fields.get("bo", 0))
+    return GroupStatus(
+        group=policy.group,
+        rate=rate,
+        rate_limit=policy.rate_limit or None,
+        rate_window=policy.rate_window / 1000,
+        in_flight=in_flight,
+        in_flight_limit=policy.in_flight or None,
+        jobs=jobs,
+        jobs_limit=policy.jobs_in_flight or None,
+        paused_until=paused / 1000 if paused > now else None,
+        paused_why=fields.get("pr", "") if paused > now else "",
+        suspended_since=float(fields["mp"]) / 1000 if "mp" in fields else None,
+        suspended_why=fields.get("mr", ""),
+        breaker=_breaker(opened, now),
+        breaker_until=opened / 1000 if opened > now else None,
+        breaker_why=fields.get("br", ""),
+        outages=int(fields.get("bf", 0)),
+    )
+
+
+def _breaker(opened_until: float, now: int) -> Breaker:
+    if not opened_until:
+        return Breaker.CLOSED
+    return Breaker.OPEN if opened_until > now else Breaker.PROBING
