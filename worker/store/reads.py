@@ -9,7 +9,6 @@ from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, Timeline
 from worker.store import codec
 from worker.store.connection import Connection
 
-
 TURNS = 1e12
 """Scores below are turns in a submit lane, not times (prelude.lua)."""
 
