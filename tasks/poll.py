@@ -65,7 +65,7 @@ class Poll:
             answer = await self._ask(claim, now, exchange)
             outcome = self.learn(claim, now, exchange, answer)
         except asyncio.CancelledError:
-            outcome = Release(claim.item, claim.fence)
+            outcome = self._stopped(claim, exchange)
         except ProviderError as error:
             met = error
             outcome = self.decide(claim, now, exchange, error)
@@ -160,6 +160,13 @@ class Poll:
         if expiry is not None and now - claim.submitted >= expiry * 1000:
             return expired(claim, "the provider's id expired before the result was read", _counts(exchange))
         return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
+
+    def _stopped(self, claim: Claim, exchange: Exchange) -> Outcome:
+        """The worker ends before the answer came. Whoever polls next keeps the provider's interval."""
+        if not exchange.ledger[Count.POLLS]:
+            return Release(claim.item, claim.fence)
+        wait, counts = int(self._operation(claim).poll_every * 1000), _counts(exchange)
+        return Retry(claim.item, claim.fence, wait, "the worker stopped before the answer came", 0, *counts)
 
     def _again(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError, *, attempt: int = 1) -> Outcome:
         operation = self._operation(claim)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Protocol
 from uuid import uuid4
@@ -16,6 +17,10 @@ from worker.recorder import Recorder
 from worker.store.lanes import LanePolicy, Lanes
 
 log = logging.getLogger(__name__)
+
+STALE = 0.1
+"""Share of a lease after which a step that was begun and has not started is given back: this process stood still, and
+meanwhile its lease may have ended or its provider been silenced."""
 
 
 class StepRun(Protocol):
@@ -74,13 +79,14 @@ class Batches:
         claims = await step.prepare(claims, self._recorder)
         if not claims:
             return
+        until = time.monotonic() + policy.lease / 1000 * STALE
         now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": lane, "dropped": len(claims) - len(begun)})
-        tasks = {asyncio.create_task(self._one(step, claim, now)): claim for claim in begun}
+        tasks = {asyncio.create_task(self._one(step, claim, now, until, policy)): claim for claim in begun}
         self._running |= tasks.keys()
         renewing = asyncio.create_task(self._renew(lane, policy, tasks))
         try:
@@ -100,8 +106,9 @@ class Batches:
                 self._recorder.add(*(Release(item, fence + 1, intent) for item, fence in items))
             raise
 
-    async def _one(self, step: StepRun, claim: Claim, now: int) -> None:
-        self._recorder.add(*await step.run(claim, now))
+    async def _one(self, step: StepRun, claim: Claim, now: int, until: float, policy: LanePolicy) -> None:
+        late = time.monotonic() > until
+        self._recorder.add(*([give_back(claim, policy)] if late else await step.run(claim, now)))
 
     async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
         while True:

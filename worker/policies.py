@@ -61,6 +61,7 @@ class Policies:
                     rate_window=int(limits.rate_window * 1000),
                     in_flight=limits.in_flight or 0,
                     jobs_in_flight=(limits.jobs_in_flight or 0) if step is Step.SUBMIT else 0,
+                    apart=int(self._registry.longest_interval(name) * 1000) if step is Step.POLL else 0,
                     lanes=(lane_of(Step.SUBMIT, name), lane_of(Step.POLL, name)),
                 )
             case Step.CALLBACK:

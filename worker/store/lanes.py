@@ -49,7 +49,10 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LanePolicy(NamedTuple):
-    """How a lane is claimed. Times in milliseconds; 0 is no limit. `lanes` are all lanes of the rate group."""
+    """How a lane is claimed. Times in milliseconds; 0 is no limit. `lanes` are all lanes of the rate group.
+
+    `apart` is the least time between two requests for one item.
+    """
 
     batch: int
     lease: int
@@ -60,12 +63,8 @@ class LanePolicy(NamedTuple):
     rate_window: int = 0
     in_flight: int = 0
     jobs_in_flight: int = 0
+    apart: int = 0
     lanes: tuple[str, ...] = ()
-
-    @property
-    def limited_group(self) -> str:
-        """The rate group, where requests are counted."""
-        return self.group if self.rate_limit else ""
 
 
 Item = tuple[str, int]
@@ -111,6 +110,7 @@ class Lanes:
                 policy.rate_window,
                 policy.in_flight,
                 policy.jobs_in_flight,
+                policy.apart,
                 *policy.lanes,
             )
         )
@@ -124,7 +124,7 @@ class Lanes:
         """
         packed = _pack(items)
         return _begun.decode(
-            await self._run("begin", lane, policy.lease, intent, policy.kind, policy.limited_group, packed)
+            await self._run("begin", lane, policy.lease, intent, policy.kind, policy.group, packed)
         )
 
     async def renew(self, lane: str, policy: LanePolicy, items: Sequence[Item]) -> int:

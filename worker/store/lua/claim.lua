@@ -1,23 +1,27 @@
 -- Lease due items of one lane, as many as may go now. First puts back what outlived its lease.
 -- ARGV     1 lane, 2 most items, 3 lease ms, 4 cap on the lane's leases, 5 'job' or 'delivery',
 --          6 rate group or '', 7 requests in a window (0: no limit), 8 window ms, 9 requests in flight (0: no limit),
---          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11… the group's lanes
+--          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11 ms that two requests
+--          for one item are apart at least, 12… the group's lanes
 -- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
 --          submitted, deadline, provider status}; a delivery's has item, fence and attempts
 -- States   queued -> uncertain, for a submit whose lease ended after its request may have left
 local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local jobs_in_flight = tonumber(ARGV[10])
+local jobs_in_flight, apart = tonumber(ARGV[10]), tonumber(ARGV[11])
 local due, leased = DUE .. lane, LEASED .. lane
 local hash = kind == 'job' and JOB or DELIVERY
 
+-- Whoever held the lease may have sent a request until it ended, so the next one keeps its distance from there.
 local function put_back()
-  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, most)) do
+  local over = redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
+  for i = 1, #over, 2 do
+    local item, ended = over[i], tonumber(over[i + 1])
     redis.call('ZREM', leased, item)
     local key = hash .. item
     if redis.call('EXISTS', key) == 1 then
       redis.call('HINCRBY', key, 'a', 1)
-      redis.call('ZADD', due, now, item)
+      redis.call('ZADD', due, math.max(now, ended + apart), item)
       local job = string.match(item, '^[^#]+')
       note(job, 'lease-ended', lane)
       if kind == 'job' and redis.call('HGET', key, 'i') then
@@ -53,7 +57,7 @@ local function allowance()
   at_most(gate(GOVERNOR .. group))
   if in_flight > 0 then
     local room = in_flight
-    for i = 11, #ARGV do room = room - redis.call('ZCARD', LEASED .. ARGV[i]) end
+    for i = 12, #ARGV do room = room - redis.call('ZCARD', LEASED .. ARGV[i]) end
     at_most(room, now + 50)
   end
   if jobs_in_flight > 0 then
@@ -103,7 +107,7 @@ end
 
 -- Submits and polls of one rate share it by turns.
 local function other_wants()
-  for i = 11, #ARGV do
+  for i = 12, #ARGV do
     local other = ARGV[i]
     if other ~= lane and #redis.call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0 then return true end
   end

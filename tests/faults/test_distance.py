@@ -1,0 +1,132 @@
+"""What a crash, a stop or a pause must not undo: polls keep their distance, and nothing is sent into a silence."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings
+from tests.stack import Stack, closed, query, until
+from worker.batches import Batches
+from worker.jobs import Claim, JobState
+from worker.outcomes import NO_FENCE, Outcome, Pause, Release, Submitted
+from worker.policies import Policies
+from worker.providers.registry import build
+from worker.recorder import Recorder
+from worker.store import codec
+from worker.store.connection import Connection
+from worker.store.lanes import LanePolicy, Lanes, NewJob
+from worker.store.reads import Reads
+
+POLL = "poll:unless"
+POLICY = LanePolicy(batch=10, lease=60_000, cap=100, group="unless")
+SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
+
+
+@pytest.fixture
+async def lanes(connection: Connection) -> Lanes:
+    """One job that waits for its first poll, due now."""
+    found = Lanes(connection)
+    await found.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
+    (claim,) = await found.claim("submit:unless", POLICY)
+    await found.record([Submitted("j1", claim.fence, "x-1", "", 0)])
+    return found
+
+
+async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> None:
+    """Protected by worker/store/lua/claim.lua `put_back`: who was lost may have polled until its lease ended."""
+    short = POLICY._replace(lease=1, apart=400)
+    assert len(await lanes.claim(POLL, short)) == 1
+    began = time.monotonic()
+
+    async def again() -> list[Claim]:
+        return await lanes.claim(POLL, short)
+
+    await until(again)
+    assert time.monotonic() - began >= 0.39
+
+
+async def test_what_was_claimed_before_a_pause_is_not_sent_in_it(lanes: Lanes) -> None:
+    """Protected by worker/store/lua/begin.lua: `silent`."""
+    (claim,) = await lanes.claim(POLL, POLICY)
+    await lanes.record([Pause("unless", NO_FENCE, 300, "429")])
+    assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0]
+    assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0], "the claim is used up"
+    assert await lanes.claim(POLL, POLICY) == []
+
+    async def again() -> list[Claim]:
+        return await lanes.claim(POLL, POLICY)
+
+    (claim,) = await until(again)
+    (fence,) = (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1]
+    assert fence > 0
+
+
+class Standing(Lanes):
+    """A store whose answer to `begin` finds its process standing still."""
+
+    async def begin(
+        self, lane: str, policy: LanePolicy, items: Sequence[tuple[str, int]], *, intent: str = ""
+    ) -> tuple[int, list[int]]:
+        answer = await super().begin(lane, policy, items, intent=intent)
+        time.sleep(0.25)  # noqa: ASYNC251 - that is the point
+        return answer
+
+
+class Sends:
+    """A step that counts what it sends."""
+
+    intent = True
+    sent = 0
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the contract
+        return claims
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the contract
+        self.sent += 1
+        return [Release(claim.item, claim.fence)]
+
+
+@pytest.mark.parametrize(("store", "sent"), [(Standing, 0), (Lanes, 1)])
+async def test_a_process_that_stood_still_sends_nothing_stale(
+    connection: Connection, settings: Settings, store: type[Lanes], sent: int
+) -> None:
+    """Protected by worker/batches.py `_one`: `late`. Nothing was sent, so the job is not uncertain either."""
+    own = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 1, "lease": 2})})
+    lanes = store(connection)
+    recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
+    await lanes.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
+    claims = await lanes.claim("submit:unless", POLICY)
+    await Batches(lanes, Policies(own, build({})), recorder).run("submit:unless", claims, step)
+    assert step.sent == sent
+    assert (await Reads(connection).job("j1")).state is JobState.QUEUED
+    assert len(await lanes.claim("submit:unless", POLICY)) == 1
+
+
+async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp_path: Path) -> None:
+    """Protected by tasks/poll.py `_stopped`: the request left, so the next one waits for the provider's interval."""
+    variables = {
+        "OUTWAIT_SUBMIT__TIME_LIMIT": "0.5",
+        "OUTWAIT_WORKER__GRACE": "0.5",
+        "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "4",
+    }
+    with Stack(redis_url, tmp_path, options={"poll_minimum": 4}, variables=variables) as stack:
+        async with stack.client() as client:
+            worker = stack.worker()
+            order = {"duration": 0, "faults": [{"fault": "hang", "on": "poll"}]}
+            await client.enqueue(query(f"cut sandbox:{json.dumps(order)}"), job_id="cut")
+
+            async def polled() -> bool:
+                return any(job["polls"]["count"] for job in stack.seen("cut"))
+
+            await until(polled)
+            worker.send_signal(signal.SIGTERM)
+            stack.worker()
+            job = await closed(client, "cut")
+        await asyncio.to_thread(worker.wait, 10)
+        (seen,) = stack.seen("cut")
+        assert (job.state, job.ledger.polls, seen["polls"]["too_fast"]) == (JobState.SUCCEEDED, 2, 0)
