@@ -84,6 +84,12 @@ class StepSettings(Group):
         return self
 
 
+class PollSettings(StepSettings):
+    """The poll step."""
+
+    adaptive: bool = Field(default=True, description="Poll when jobs usually end, as learnt, not at fixed intervals.")
+
+
 class StoreSettings(Group):
     """Sizes and times of what is kept in Redis."""
 
@@ -199,7 +205,7 @@ class Settings(BaseSettings):
         default="outwait", pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Prefix and hash tag of every key of ours."
     )
     submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=30)
-    poll: StepSettings = StepSettings(time_limit=20, lease=40, attempts=30)
+    poll: PollSettings = PollSettings(time_limit=20, lease=40, attempts=30)
     callback: StepSettings = StepSettings(time_limit=10, lease=20, attempts=100)
     deliver: StepSettings = StepSettings(time_limit=30, lease=45, attempts=8, cap=256)  # results wait in memory
     store: StoreSettings = StoreSettings()

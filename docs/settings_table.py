@@ -40,7 +40,7 @@ def _plain() -> Iterator[str]:
     yield "| Variable | Default | What it is |"
     yield "|---|---|---|"
     for one in variables(Settings):
-        if one.path[0] not in STEPS:
+        if one.path[0] not in STEPS or one.path[1] not in StepSettings.model_fields:
             yield f"| `{one.name}` | {_code(_default(*one.path))} | {one.field.description} |"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -128,23 +129,21 @@ class Poll:
         over = self._over(claim, now, operation)
         if over:
             return expired(claim, f"{over}; the provider's last status was {answer.status}", counts)
-        countdown = pacing.poll_countdown(operation.poll_every, answer.poll_in)
+        durations = self._runtime.durations(self._name, claim.operation)
+        age = (now - claim.submitted) / 1000
+        countdown = pacing.poll_countdown(operation.poll_every, answer.poll_in, age, durations)
+        least = max(operation.poll_every, min(answer.poll_in or 0.0, pacing.LONGEST))
+        warnings = filter(None, (answer.warning, _near_expiry(claim, now, operation)))
         return Wait(
             claim.item,
             claim.fence,
-            self._before_deadline(claim, now, countdown, operation),
+            _in_time(claim, now, operation, countdown, least),
             answer.status,
             answer.memo,
             counts.polls,
             counts.fetches,
-            answer.warning or "",
+            "; ".join(warnings),
         )
-
-    def _before_deadline(self, claim: Claim, now: int, countdown: float, operation: Operation) -> int:
-        """The countdown in milliseconds; a last poll comes at the deadline, if the provider's minimum allows."""
-        wanted = int(countdown * 1000)
-        left = claim.deadline - now if claim.deadline else wanted
-        return max(min(wanted, left), int(operation.poll_every * 1000))
 
     def _succeeded(self, claim: Claim, counts: Counts, answer: Succeeded) -> Outcome:
         text = codec.encode(answer.result)
@@ -177,8 +176,10 @@ class Poll:
         if claim.attempts + attempt >= self._settings.attempts:
             told = JobError(error.code, f"gave up after {claim.attempts + attempt} failed polls: {error}", error.detail)
             return failed(claim, told, counts)
-        wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), operation.poll_every)
-        return Retry(claim.item, claim.fence, int(wait * 1000), f"{error.code}: {error}", attempt, *counts)
+        least = max(operation.poll_every, min(error.retry_after or 0.0, pacing.LONGEST))
+        wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), least)
+        countdown = _in_time(claim, now, operation, wait, least)
+        return Retry(claim.item, claim.fence, countdown, f"{error.code}: {error}", attempt, *counts)
 
     def _operation(self, claim: Claim) -> Operation:
         return self._runtime.registry.operation(self._name, claim.operation)
@@ -190,6 +191,25 @@ class Poll:
         if operation.expiry is not None and now - claim.submitted >= operation.expiry * 1000:
             return "the provider's id expired"
         return ""
+
+
+def _in_time(claim: Claim, now: int, operation: Operation, countdown: float, least: float) -> int:
+    """The countdown in milliseconds: a last poll comes at the deadline, and one before the external id expires."""
+    left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
+    moments = pacing.moments(operation, (now - claim.submitted) / 1000, left)
+    return math.ceil(pacing.in_time(countdown, least, moments) * 1000)
+
+
+def _near_expiry(claim: Claim, now: int, operation: Operation) -> str:
+    """What to warn of, at the first poll after most of the external id's life is over."""
+    if operation.expiry is None:
+        return ""
+    near = claim.submitted + operation.expiry * (1 - pacing.NEAR_EXPIRY) * 1000
+    if not max(claim.polled, claim.submitted) < near <= now:
+        return ""
+    left = (claim.submitted - now) / 1000 + operation.expiry
+    log.warning("external-id-expires", extra={"job": claim.item, "provider": claim.provider, "seconds": round(left)})
+    return f"the provider's id expires in {left:.0f} s"
 
 
 def _counts(exchange: Exchange) -> Counts:

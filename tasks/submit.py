@@ -6,6 +6,7 @@ bound. Whatever breaks in between leaves the job uncertain, and the provider's p
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -110,7 +111,7 @@ class Submit:
             return (expired(claim, "the deadline passed before the job could be submitted"),)
         met: ProviderError | None = None
         try:
-            outcome = await self._send(claim, exchange)
+            outcome = await self._send(claim, now, exchange)
         except asyncio.CancelledError:
             outcome = self._lost(claim, exchange, "the worker stopped before the answer came")
         except ProviderError as error:
@@ -136,23 +137,30 @@ class Submit:
     def _provider(self) -> Provider:
         return self._runtime.registry.get(self._name)
 
-    async def _send(self, claim: Claim, exchange: Exchange) -> Outcome:
+    async def _send(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
         spec = self._specs[claim.item]
         registry = self._runtime.registry
         params = registry.validate(self._name, claim.operation, spec.params)
         found = await self._provider.submit(Submission(claim.item, claim.operation, params), exchange)
-        operation = registry.operation(self._name, claim.operation)
-        first = operation.first_poll if found.first_poll is None else found.first_poll
         self._runtime.events.submitted(claim, spec.params)
         return Submitted(
             claim.item,
             claim.fence,
             found.external_id,
             found.memo,
-            int(pacing.poll_countdown(first) * 1000),
+            self._first_poll(claim, now, found.first_poll),
             exchange.ledger[Count.SUBMITS],
             exchange.ledger[Count.FETCHES],
         )
+
+    def _first_poll(self, claim: Claim, now: int, asked: float | None) -> int:
+        """The countdown in milliseconds: as the provider's file says, or until jobs of this operation usually end."""
+        operation = self._runtime.registry.operation(self._name, claim.operation)
+        durations = self._runtime.durations(self._name, claim.operation) if asked is None else ()
+        least = operation.first_poll if asked is None else asked
+        countdown = pacing.poll_countdown(least, durations=durations)
+        left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
+        return math.ceil(pacing.in_time(countdown, least, pacing.moments(operation, 0.0, left)) * 1000)
 
     def _verdict(self, claim: Claim, spec: Spec | None) -> Outcome | None:
         """What ends or parks a claimed job without sending anything."""

@@ -125,6 +125,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     submitted: int = 0
     deadline: int = 0
     provider_status: str = ""
+    polled: int = 0  # when a poll last found it unfinished
 
 
 class Ledger(msgspec.Struct, frozen=True):

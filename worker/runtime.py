@@ -21,6 +21,7 @@ from worker.providers.exchange import Exchange
 from worker.providers.registry import Registry
 from worker.recorder import Recorder
 from worker.store.connection import Connection
+from worker.store.durations import Durations
 from worker.store.lanes import Lanes
 from worker.store.reads import Reads
 from worker.store.streams import Streams
@@ -54,6 +55,7 @@ class Runtime:
         self.reads = Reads(self.connection)
         self.tokens = Tokens(self.connection)
         self.streams = Streams(self.connection)
+        self._durations = Durations(self.connection)
         self.http = Http(body_max=self.settings.store.result_max)
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
@@ -65,6 +67,10 @@ class Runtime:
     def exchange(self, step: Step) -> Exchange:
         """A new conversation with a provider, for one step of one job."""
         return Exchange(self.http, self.tokens, self.policies.step(step).time_limit)
+
+    def durations(self, provider: str, operation: str) -> tuple[float, ...]:
+        """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
+        return self._durations.of(provider, operation) if self.settings.poll.adaptive else ()
 
     def run(self, lane: str, claims: Sequence[Any], step: StepRun) -> None:
         """Run a batch from one of Celery's threads.
@@ -106,5 +112,6 @@ class Runtime:
 
     async def _close(self) -> None:
         await self.recorder.flushed()
+        await self._durations.read()
         await self.http.close()
         await self.connection.close()

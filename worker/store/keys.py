@@ -21,6 +21,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | providers     | set    | providers that have jobs                                                     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
+| took:PROV:OP  | list   | how long the last jobs that succeeded took, newest first, capped             |          |
 | rate:GROUP    | zset   | request -> when it was sent, for one rate window                             |          |
 | gov:GROUP     | hash   | the governor's state, fields below                                           |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
@@ -29,9 +30,10 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | in:seq        | string | counter that names taken-in messages                                         |          |
 
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
-request, f fence, ln lane, x external id, m memo, su submitted, en ended, cl closed, a attempts, ps provider's status,
-i intent (when a submit was about to leave), cq cancel asked for, tn tenant, od open deliveries, dn deliveries made; the ledger:
-ns submits, np polls, nf fetches, nw webhooks, nd delivery attempts.
+request, f fence, ln lane, x external id, m memo, su submitted, lp last poll that found it unfinished, en ended,
+cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
+tn tenant, od open deliveries, dn deliveries made; the ledger: ns submits, np polls, nf fetches, nw webhooks,
+nd delivery attempts.
 
 Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row, bo open until,
 bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to the other.
@@ -55,6 +57,7 @@ _PREFIXES = {
     "PROVIDERS": "providers",
     "CLOSED": "closed",
     "DEAD": "dead",
+    "TOOK": "took:",
     "RATE": "rate:",
     "GOVERNOR": "gov:",
     "TOKEN": "token:",

@@ -4,7 +4,8 @@
 --          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11 ms that two requests
 --          for one item are apart at least, 12… the group's lanes
 -- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
---          submitted, deadline, provider status}; a delivery's has item, fence and attempts
+--          submitted, deadline, provider status, last poll that found it unfinished}; a delivery's has item, fence and
+--          attempts
 -- States   queued -> uncertain, for a submit whose lease ended after its request may have left
 local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -74,14 +75,14 @@ end
 
 -- Raise the item's fence and read it; nil if it was purged.
 local function lease_out(item)
-  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps')
+  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps', 'lp')
   if not has[1] then return nil end
   local fence = tonumber(has[1]) + 1
   redis.call('HSET', hash .. item, 'f', fence)
   local attempts = tonumber(has[2] or 0)
   if kind ~= 'job' then return {item, fence, '', '', '', '', '', attempts} end
   return {item, fence, has[3], has[4], has[5] or '', has[6] or '', has[7], attempts, tonumber(has[8]),
-          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or ''}
+          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or '', tonumber(has[12] or 0)}
 end
 
 -- In a submit lane: who is next. Half of the places are for those whose countdown has ended, the rest for tenants' turns.

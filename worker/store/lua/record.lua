@@ -5,6 +5,7 @@
 --          job has ended), -1 unknown
 -- States   queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends
 local retention = tonumber(ARGV[2])
+local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local OPEN = {queued = true, waiting = true, uncertain = true}
 local busy = {}
 local well = {}  -- providers that answered as they should: their breakers close
@@ -84,7 +85,7 @@ function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning
   local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p')
   if not has[1] then return -1 end
   if (fence >= 0 and tonumber(has[1]) ~= fence) or not OPEN[has[2]] then return 0 end
-  redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls)
+  redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls, 'lp', now)
   if fetches > 0 then redis.call('HINCRBY', key, 'nf', fetches) end
   if memo then redis.call('HSET', key, 'm', memo) end
   if has[6] then redis.call('HDEL', key, 'a') end
@@ -167,6 +168,18 @@ function verbs.hold(job, fence, reason)
   return 1
 end
 
+-- How long the job took. A poll finds that it ended some time since the poll before (or the submit): the middle counts,
+-- or what is learnt would grow with every interval that is learnt from it. A webhook comes at once.
+local function learn(job, provider, fence)
+  local has = redis.call('HMGET', JOB .. job, 'op', 'su', 'lp')
+  if not has[2] then return end
+  local took = now - has[2]
+  local unseen = fence < 0 and 0 or has[3] and now - has[3] or took
+  local key = TOOK .. provider .. ':' .. has[1]
+  redis.call('LPUSH', key, math.floor(took - unseen / 2))
+  redis.call('LTRIM', key, 0, TOOK_MAX - 1)
+end
+
 verbs['end'] = function(job, fence, state, error, result, status, submits, polls, fetches)
   local has, why = own(job, fence)
   if not has then return why end
@@ -178,7 +191,10 @@ verbs['end'] = function(job, fence, state, error, result, status, submits, polls
   seen(job, status)
   if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
   if result ~= '' then redis.call('SET', RESULT .. job, result) end
-  if state == 'succeeded' then well[has.provider] = true end
+  if state == 'succeeded' then
+    well[has.provider] = true
+    learn(job, has.provider, fence)
+  end
   return finish(job, has, state, error)
 end
 
