@@ -35,8 +35,9 @@ cl closed, a attempts, ps provider's status, i intent (when a submit was about t
 tn tenant, od open deliveries, dn deliveries made; the ledger: ns submits, np polls, nf fetches, nw webhooks,
 nd delivery attempts.
 
-Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row, bo open until,
-bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to the other.
+Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
+bo open until, bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to
+the other.
 """
 
 _PREFIXES = {
