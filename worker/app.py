@@ -136,6 +136,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         for thread in self._threads:
             thread.start()
         signals.worker_shutting_down.connect(self._stop_claiming, weak=False)
+        signals.worker_shutdown.connect(self._close, weak=False)  # a step's own `shutdown` is called in consumers only
         _cancel_what_is_revoked(runtime)
 
     def stop(self, _parent: Any) -> None:
@@ -147,8 +148,9 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         """Celery's cold shutdown: the same, so that nothing is left to the end of its lease without need."""
         self.stop(parent)
 
-    def shutdown(self, _parent: Any) -> None:
-        """The last thing a worker does."""
+    def _close(self, **_signal: Any) -> None:
+        """The last thing a worker does; Celery may tell it twice."""
+        signals.worker_shutdown.disconnect(self._close)
         app.runtime.close()
         app.events_of_jobs.stop()
 
