@@ -98,7 +98,7 @@ class Submit:
         for claim, spec in zip(claims, specs, strict=True):
             verdict = self._verdict(claim, spec)
             if spec is None or verdict is not None:
-                record.add(verdict or Release(claim.item, claim.fence))
+                record.add(verdict or Release(claim.item, claim.fence), *self._unused(claim))
             else:
                 self._specs[claim.item] = spec
                 ready.append(claim)
@@ -196,9 +196,15 @@ class Submit:
             if isinstance(error, RateLimited):
                 governor.slow_down(exchange, error)
             told = governor.aftermath(self._policy, self._limits, claims[0], exchange, error)
-            record.add(*(self._again(claim, exchange, error, attempt=1) for claim in claims), *told)
+            for claim in claims:
+                record.add(self._again(claim, exchange, error, attempt=1), *self._unused(claim))
+            record.add(*told)
             return []
         return claims
+
+    def _unused(self, claim: Claim) -> tuple[Outcome, ...]:
+        """The place in the provider's rate that the claim took and does not need."""
+        return governor.spent(self._policy, claim.item, claim.fence, 0)
 
     def _again(self, claim: Claim, exchange: Exchange, error: ProviderError, *, attempt: int) -> Outcome:
         if claim.attempts + attempt >= self._settings.attempts:

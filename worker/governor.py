@@ -35,8 +35,12 @@ def aftermath(
     if exchange.pause:
         reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
         told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))
-    sent = exchange.ledger.total()
-    if policy.rate_limit and sent:
-        # `begin` raised the fence once; the claim's own fence names the request in the rate window.
-        told.append(Spent(policy.group, NO_FENCE, claim.item, claim.fence - 1, sent))
-    return tuple(told)
+    # `begin` raised the fence once; the claim's own fence names the request in the rate window.
+    return (*told, *spent(policy, claim.item, claim.fence - 1, exchange.ledger.total()))
+
+
+def spent(policy: LanePolicy, item: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
+    """What a claim really used of its provider's rate."""
+    if not policy.rate_limit:
+        return ()
+    return (Spent(policy.group, NO_FENCE, item, claim_fence, requests, policy.rate_window),)

@@ -170,11 +170,15 @@ class Outage(_Outcome, tag="outage", frozen=True, array_like=True):
 
 
 class Spent(_Outcome, tag="spent", frozen=True, array_like=True):
-    """A step of the limited rate group `item` is over: its `requests` count in the window from now."""
+    """A step of the limited rate group `item` is over: its `requests` count in the window from now, none if none left.
+
+    Until then its claim takes a place, however long it runs.
+    """
 
     job_id: str
     claim_fence: int
     requests: int
+    window: int
 
 
 Outcome = (

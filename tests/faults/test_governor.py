@@ -1,4 +1,4 @@
-"""A provider's rate is never exceeded, by submits and polls together, over all workers; and no other one waits for it."""
+"""A rate is never exceeded, by submits and polls together, over all workers; and no other provider waits for it."""
 
 import asyncio
 import time

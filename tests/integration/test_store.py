@@ -23,6 +23,7 @@ from worker.outcomes import (
     Replay,
     Resolve,
     Retry,
+    Spent,
     Submitted,
     Uncertain,
     Wait,
@@ -278,7 +279,10 @@ async def test_the_cap_holds_back_what_is_over_it(lanes: Lanes) -> None:
 async def test_a_rate_limit_is_never_exceeded_in_any_window(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(5)])
     limited = POLICY._replace(group="unless", rate_limit=2, rate_window=300, lanes=(SUBMIT, POLL))
-    assert len(await lanes.claim(SUBMIT, limited)) == 2
+    claims = await lanes.claim(SUBMIT, limited)
+    assert len(claims) == 2
+    assert await lanes.claim(SUBMIT, limited) == []
+    await lanes.record([Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 300) for claim in claims])
     assert await lanes.claim(SUBMIT, limited) == []
     _, wait = await lanes.look()
     assert wait is not None
@@ -488,3 +492,22 @@ async def test_a_lane_that_cannot_take_its_turn_holds_up_no_other(lanes: Lanes) 
             polls += 1
             await lanes.record([Wait(found.item, found.fence, 0, "PENDING")])
     assert polls == 2
+
+
+async def test_a_request_takes_its_place_in_the_rate_until_it_is_over_however_long_it_runs(lanes: Lanes) -> None:
+    await lanes.enqueue([job(f"j{n}") for n in range(3)])
+    limited = GROUP._replace(rate_limit=1, rate_window=50)
+    (claim,) = await lanes.claim(SUBMIT, limited)
+    _, (fence,) = await lanes.begin(SUBMIT, limited, [(claim.item, claim.fence)], intent="i")
+    await asyncio.sleep(0.1)
+    assert await lanes.claim(SUBMIT, limited) == []
+    over = Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 50)
+    await lanes.record([Submitted(claim.item, fence, "x", "", 60_000), over])
+    assert await lanes.claim(SUBMIT, limited) == []
+    _, wait = await lanes.look()
+    assert wait is not None
+    assert wait < 0.06
+    await asyncio.sleep(wait)
+    (claim,) = await lanes.claim(SUBMIT, limited)
+    await lanes.record([Release(claim.item, claim.fence)])
+    assert len(await lanes.claim(SUBMIT, limited)) == 1, "what was given back has left nothing"

@@ -123,9 +123,7 @@ class Lanes:
         `intent` names this begin where one is written: whoever does not hear the answer can take it back by it.
         """
         packed = _pack(items)
-        return _begun.decode(
-            await self._run("begin", lane, policy.lease, intent, policy.kind, policy.group, packed)
-        )
+        return _begun.decode(await self._run("begin", lane, policy.lease, intent, policy.kind, policy.group, packed))
 
     async def renew(self, lane: str, policy: LanePolicy, items: Sequence[Item]) -> int:
         """Lengthen the leases of running steps; how many were still ours."""

@@ -33,7 +33,7 @@ for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
       fences[i] = fence + 1
       redis.call('HSET', key, 'f', fence + 1)
       if intent ~= '' then redis.call('HSET', key, 'i', intent) end
-      if counted then redis.call('ZADD', RATE .. group, 'XX', now, item .. ':' .. fence) end
+      if counted then redis.call('ZADD', RATE .. group, 'XX', ends, item .. ':' .. fence) end
     end
   elseif intent ~= '' and has[2] == intent and tonumber(has[1]) == fence + 1 then
     fences[i] = fence + 1  -- the same begin, sent again because its answer was lost

@@ -139,7 +139,7 @@ if many > 0 then
       claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
       stamps[#stamps + 1] = item
-      if limit > 0 then redis.call('ZADD', RATE .. group, now, item .. ':' .. claim[2]) end
+      if limit > 0 then redis.call('ZADD', RATE .. group, ends, item .. ':' .. claim[2]) end
     end
   end
 end
@@ -149,7 +149,7 @@ if group ~= '' and #claims > 0 and redis.call('HEXISTS', GOVERNOR .. group, 'bo'
 end
 if #moved > 0 then redis.call('ZREM', due, unpack(moved)) end
 if #stamps > 0 then redis.call('ZADD', leased, unpack(stamps)) end
-if limit > 0 then redis.call('PEXPIRE', RATE .. group, window) end
+if limit > 0 then redis.call('PEXPIRE', RATE .. group, window + lease) end
 
 -- When this lane must be looked at next: work left over, the next countdown, or the next lease that may end.
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')

@@ -138,6 +138,7 @@ function verbs.release(job, fence, intent)
   if intent ~= '' and redis.call('HGET', JOB .. job, 'i') ~= intent then return 0 end
   if given_up(job, has) then return 1 end
   redis.call('HDEL', JOB .. job, 'i')
+  redis.call('ZREM', RATE .. has.provider, job .. ':' .. fence, job .. ':' .. (fence - 1))
   move(job, has, has.lane, now)
   return 1
 end
@@ -215,7 +216,7 @@ function verbs.resolve(job, _, choice, detail)
   local has, why = own(job, -1)
   if not has then return why end
   if has.state ~= 'uncertain' then return 0 end
-  note(job, 'resolved', choice .. ' ' .. detail)
+  note(job, 'resolved', detail == '' and choice or choice .. ' ' .. detail)
   if choice == 'fail' then
     redis.call('SET', ERROR .. job, detail)
     return finish(job, has, 'failed')
@@ -359,10 +360,16 @@ function verbs.outage(group, _, reason, most, wait, longest)
 end
 
 -- A step of a limited rate group is over: its requests count from now, when the last of them had certainly arrived.
-function verbs.spent(group, _, item, fence, requests)
-  local rate = RATE .. group
-  redis.call('ZADD', rate, 'XX', now, item .. ':' .. fence)
-  for extra = 2, requests do redis.call('ZADD', rate, now, item .. ':' .. fence .. ':' .. extra) end
+function verbs.spent(group, _, item, fence, requests, window)
+  local rate, request = RATE .. group, item .. ':' .. fence
+  if requests == 0 then
+    redis.call('ZREM', rate, request)
+  else
+    redis.call('ZADD', rate, 'XX', now, request)
+    for extra = 2, requests do redis.call('ZADD', rate, now, request .. ':' .. extra) end
+  end
+  -- A lane that waited for this place waited for the lease's end: look again when the place is free.
+  for _, step in ipairs({'submit:', 'poll:'}) do redis.call('ZADD', LANES, 'XX', 'LT', now + window + 1, step .. group) end
   return 1
 end
 
