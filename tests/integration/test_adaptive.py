@@ -1,0 +1,156 @@
+"""Polls come when jobs usually end: what the store learns, what a worker makes of it, and ids that expire."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack, ended, query, until
+from worker.client import Client
+from worker.jobs import JobError, JobRequest, JobState
+from worker.outcomes import NO_FENCE, End, Retry, Submitted, Wait
+from worker.store import codec
+from worker.store.connection import Connection
+from worker.store.durations import Durations
+from worker.store.lanes import LanePolicy, Lanes, NewJob
+
+POLICY = LanePolicy(batch=300, lease=60_000, cap=300)
+SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
+RESULT = codec.blob(b"1", 1000)
+
+
+@pytest.fixture
+def lanes(connection: Connection) -> Lanes:
+    return Lanes(connection)
+
+
+async def learnt(connection: Connection) -> tuple[float, ...]:
+    durations = Durations(connection)
+    assert durations.of("unless", "query") == (), "nothing waits for Redis"
+    await durations.read()
+    return durations.of("unless", "query")
+
+
+async def submitted(lanes: Lanes, connection: Connection, *took: int) -> list[str]:
+    """Jobs whose submit was this many milliseconds ago."""
+    ids = [f"j{n}" for n in range(len(took))]
+    await lanes.enqueue([NewJob(one, "unless", "query", "d", SPEC) for one in ids])
+    await lanes.record([Submitted(one, NO_FENCE, f"x-{one}", "", 0) for one in ids])
+    for one, ago in zip(ids, took, strict=True):
+        await connection.redis.hincrby(connection.keys("JOB", one), "su", -ago)
+    return ids
+
+
+async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_ended(
+    lanes: Lanes, connection: Connection
+) -> None:
+    first, later, posted = await submitted(lanes, connection, 8_000, 8_000, 8_000)
+    await lanes.record([Wait(later, NO_FENCE, 0, "PENDING"), Wait(posted, NO_FENCE, 0, "PENDING")])
+    for one in (later, posted):
+        await connection.redis.hincrby(connection.keys("JOB", one), "lp", -2_000)
+    claims = {claim.item: claim for claim in await lanes.claim("poll:unless", POLICY)}
+    assert claims[first].polled == 0
+    assert 1_900 < claims[later].polled - claims[later].submitted - 4_000 < 2_100
+    ends = [End(one, claims[one].fence, JobState.SUCCEEDED, "", RESULT) for one in (first, later)]
+    await lanes.record([*ends, End(posted, NO_FENCE, JobState.SUCCEEDED, "", RESULT)])
+    assert await learnt(connection) == pytest.approx((4.0, 7.0, 8.0), abs=0.1)
+
+
+async def test_only_what_succeeded_is_learnt_from_and_only_the_last_two_hundred(
+    lanes: Lanes, connection: Connection
+) -> None:
+    ids = await submitted(lanes, connection, 1_000, 2_000, *(3_000 for _ in range(200)))
+    await lanes.record([End(ids[0], NO_FENCE, JobState.FAILED, JobError("x", "y").text())])
+    await lanes.record([End(one, NO_FENCE, JobState.SUCCEEDED, "", RESULT) for one in ids[1:]])
+    assert await learnt(connection) == pytest.approx((3.0,) * 200, abs=0.5)
+
+
+async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: Connection) -> None:
+    await submitted(lanes, connection, 1_000)
+    (claim,) = await lanes.claim("poll:unless", POLICY)
+    await lanes.record([Retry(claim.item, claim.fence, 0, "503")])
+    (claim,) = await lanes.claim("poll:unless", POLICY)
+    assert claim.polled == 0
+
+
+async def polls(client: Client, jobs: int) -> list[int]:
+    """Polls of each of so many jobs, run together."""
+    ids = [(await client.enqueue(query(f"{n}"))).job_id for n in range(jobs)]
+    found = await asyncio.gather(*(ended(client, one) for one in ids))
+    assert {job.state for job in found} == {JobState.SUCCEEDED}
+    return [job.ledger.polls for job in found]
+
+
+async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path) -> None:
+    options = {"behaviour": {"duration": 1.5, "jitter": 0}}
+    with Stack(redis_url, tmp_path, options=options) as stack:
+        async with stack.client() as client:
+            worker = stack.worker()
+            before = await polls(client, 30)
+            assert min(before) >= 6
+            worker.terminate()
+            worker.wait(30)
+            stack.worker()  # what was learnt is in Redis
+            await polls(client, 1)  # its first job makes it read
+            after = await polls(client, 30)
+            assert max(after) <= 5
+        assert {job["polls"]["too_fast"] for job in stack.ledger()["jobs"]} == {0}
+
+
+async def test_switched_off_the_interval_alone_counts(redis_url: str, tmp_path: Path) -> None:
+    options = {"behaviour": {"duration": 1.5, "jitter": 0}}
+    variables = {"OUTWAIT_POLL__ADAPTIVE": "false"}
+    with Stack(redis_url, tmp_path, options=options, variables=variables) as stack:
+        async with stack.client() as client:
+            stack.worker()
+            await polls(client, 25)
+            assert min(await polls(client, 5)) >= 6
+
+
+async def test_a_retry_after_on_any_answer_is_obeyed(redis_url: str, tmp_path: Path) -> None:
+    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}) as stack:
+        async with stack.client() as client:
+            stack.worker()
+            marker = '{"faults":[{"fault":"error","on":"poll","seconds":2}]}'
+            job_id = (await client.enqueue(query(f"later sandbox:{marker}"))).job_id
+            assert (await ended(client, job_id)).state is JobState.SUCCEEDED
+            (seen,) = stack.seen("later")
+    assert seen["polls"]["count"] == 2
+    assert seen["polls"]["shortest_interval"] >= 2
+
+
+async def test_an_external_id_that_nears_its_end_is_warned_of_once_and_then_the_job_expires(
+    redis_url: str, tmp_path: Path
+) -> None:
+    params = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
+    request = JobRequest(provider="ringcentral", operation="speech-to-text", params=params)
+    day = 86_400_000
+    with Stack(redis_url, tmp_path, options={"behaviour": {"outcome": "never"}}) as stack:
+        async with stack.client() as client:
+            stack.worker()
+            job_id = (await client.enqueue(request)).job_id
+            connection = Connection(stack.settings)
+            key = connection.keys("JOB", job_id)
+
+            async def polled(more: int = 1) -> bool:
+                return int(await connection.redis.hget(key, "np") or 0) >= more
+
+            async def warned() -> list[str]:
+                return [entry.detail for entry in await client.timeline(job_id) if entry.event == "warning"]
+
+            await until(polled)
+            assert await warned() == []
+            # As if it had been submitted so long ago that a second from now a tenth of the id's week is left.
+            await connection.redis.hset(key, "su", int(time.time() * 1000 + 1000 - 6.3 * day))
+            (told,) = await until(warned)
+            assert told.startswith("the provider's id expires in 60")
+            so_far = int(await connection.redis.hget(key, "np"))
+            await until(lambda: polled(so_far + 3))
+            assert len(await warned()) == 1
+            await connection.redis.hincrby(key, "su", -day)
+            job = await ended(client, job_id)
+            await connection.close()
+    assert job.state is JobState.EXPIRED
+    assert job.error is not None
+    assert "id expired" in job.error.message
