@@ -1,0 +1,170 @@
+"""SIGTERM: a worker claims no more, ends or gives back what it holds; the others go on at once, not after a lease."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack import Stack, closed, query, until
+from worker.client import Client
+from worker.embedded import EmbeddedRedis
+from worker.jobs import JobRequest, JobState
+
+LONG = {
+    f"OUTWAIT_{step}__{name}": value
+    for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
+    for name, value in (("TIME_LIMIT", "60"), ("LEASE", "90"))
+} | {"OUTWAIT_SUBMIT__TIME_LIMIT": "3", "OUTWAIT_WORKER__GRACE": "3"}
+AT_ONCE = 15.0
+"""Seconds in which everything is over: far less than a lease."""
+
+HANDLERS = """
+import asyncio, pathlib
+from tasks.handlers import handler
+
+CALLED = pathlib.Path(__file__).with_name("called")
+
+@handler("endless")
+async def endless(envelope):
+    if not CALLED.exists():
+        CALLED.touch()
+        await asyncio.sleep(3600)
+"""
+
+
+@pytest.fixture
+def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
+    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=LONG) as found:
+        yield found
+
+
+async def marked(client: Client, name: str, **marker: Any) -> None:
+    await client.enqueue(query(f"{name} sandbox:{json.dumps({'duration': 0} | marker)}"), job_id=name)
+
+
+def terminated(worker: subprocess.Popen[bytes], *, within: float) -> float:
+    """Tell a worker to end; the seconds that it took."""
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(within) == 0
+    return time.monotonic() - began
+
+
+async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
+    """Protected by worker/app.py `Engine.stop` and worker/batches.py `drain`."""
+    names = [f"load-{number}" for number in range(600)]
+    async with stack.client() as client:
+        workers = [stack.worker(), stack.worker()]
+        requests = [(query(f"{name} ", targets=["file:load.jsonl"]), name) for name in names]
+        await client.enqueue_many(requests[:200])
+        await closed(client, "load-0")
+        await client.enqueue_many(requests[200:])
+        terminated(workers[0], within=AT_ONCE)
+        began = time.monotonic()
+        for name in names:
+            job = await closed(client, name, within=AT_ONCE)
+            assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1)
+        assert time.monotonic() - began < AT_ONCE
+    assert stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
+    lines = (stack.folder / "results" / "load.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["job_id"] for line in lines) == sorted(names)
+
+
+async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
+    """Protected by worker/batches.py `drain`: a submit that is cut off would leave its job uncertain."""
+    async with stack.client() as client:
+        worker = stack.worker()
+        await marked(client, "slow", latency=1.5)
+        await until(lambda: requests(stack, "submit", 1))
+        took = terminated(worker, within=AT_ONCE)
+        assert 1 < took < 5
+        job = await client.job("slow")
+        assert (job.state, job.ledger.submits) == (JobState.WAITING, 1)
+
+
+async def test_what_never_answers_is_given_back(stack: Stack) -> None:
+    """Protected by tasks/poll.py and tasks/deliver.py `run`: cancelled at the end of the grace, they give back."""
+    (stack.folder / "endless_handlers.py").write_text(HANDLERS)
+    modules = {"OUTWAIT_HANDLERS__MODULES": "endless_handlers"}
+    async with stack.client() as client:
+        worker = stack.worker(**modules)
+        await marked(client, "polled", faults=[{"fault": "hang", "on": "poll"}])
+        await client.enqueue(query("handled", targets=["endless"]), job_id="handled")
+        await until(lambda: requests(stack, "poll", 2))
+        await until(lambda: called(stack))
+        other = stack.worker(**modules)
+        assert terminated(worker, within=AT_ONCE) < 6
+        began = time.monotonic()
+        for name in ("polled", "handled"):
+            assert (await closed(client, name, within=AT_ONCE)).state is JobState.SUCCEEDED
+        assert time.monotonic() - began < 3
+        assert terminated(other, within=AT_ONCE) < 3, "it holds nothing"
+
+
+async def test_a_submit_that_never_answers_is_told_as_uncertain(stack: Stack) -> None:
+    """Protected by tasks/submit.py `run`: the request left, so it is not given back as if nothing had happened."""
+    async with stack.client() as client:
+        worker = stack.worker()
+        await marked(client, "lost", faults=[{"fault": "hang_after", "on": "submit"}])
+        await until(lambda: requests(stack, "submit", 1))
+        assert terminated(worker, within=AT_ONCE) < 6
+        job = await client.job("lost")
+        assert (job.state, job.ledger.submits) == (JobState.UNCERTAIN, 1)
+        stack.worker()
+        await until(lambda: held(client, "lost"))
+        assert len(stack.seen("lost")) == 1
+
+
+async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
+    """Protected by worker/batches.py `drain`: it waits for whole batches, and none begins a step after it."""
+    params = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
+    stack.order(provider="ringcentral", duration=0, latency=1.5)
+    async with stack.client() as client:
+        worker = stack.worker()
+        request = JobRequest(provider="ringcentral", operation="speech-to-text", params=params)
+        await client.enqueue(request, job_id="prepared")
+        await until(lambda: requests(stack, "token", 1, provider="ringcentral"))
+        other = stack.worker()
+        assert terminated(worker, within=AT_ONCE) < 6
+        job = await closed(client, "prepared", within=AT_ONCE)
+        assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
+        assert other.poll() is None
+
+
+async def test_while_redis_is_away_it_still_ends(tmp_path: Path) -> None:
+    """Protected by worker/batches.py `drain`: outcomes that cannot be written are not waited for without end."""
+    short = LONG | {"OUTWAIT_POLL__TIME_LIMIT": "1.5", "OUTWAIT_POLL__LEASE": "2"}
+    short |= {"OUTWAIT_SUBMIT__TIME_LIMIT": "1.5", "OUTWAIT_WORKER__GRACE": "1.5"}
+    redis = EmbeddedRedis(tmp_path / "redis").start()
+    try:
+        with Stack(redis.url, tmp_path, variables=short) as stack:
+            worker = stack.worker()
+            async with stack.client() as client:
+                await marked(client, "away", latency=1)
+                await until(lambda: requests(stack, "poll", 1))
+                redis.stop()
+                assert terminated(worker, within=20) < 12
+                redis.start()
+                stack.worker()
+                job = await closed(client, "away")
+                assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1)
+    finally:
+        redis.stop()
+
+
+async def requests(stack: Stack, call: str, number: int, *, provider: str = "unless") -> bool:
+    totals = stack.ledger()["totals"].get(provider, {})
+    return bool(totals) and totals["requests"][call] >= number
+
+
+async def called(stack: Stack) -> bool:
+    return (stack.folder / "called").exists()
+
+
+async def held(client: Client, name: str) -> bool:
+    return "held" in [entry.event for entry in await client.timeline(name)]
