@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.redact import redact, redact_all
+from worker.redact import redact, redact_all, shown
 
 SECRET = "5ecret"
 
@@ -37,3 +37,29 @@ def test_no_path_survives(secret: str) -> None:
 def test_every_string_of_json_data_is_redacted() -> None:
     data: Any = {"a": [f"http://x/{SECRET}", 1, None, {"b": f"ftp://x/{SECRET}"}], "c": True}
     assert redact_all(data) == {"a": ["http://x/…", 1, None, {"b": "ftp://x/…"}], "c": True}
+
+
+def test_parameters_are_shown_short_and_without_what_is_named_a_secret() -> None:
+    params: Any = {
+        "apiKey": SECRET,
+        "uri": f"https://a.example/x?sig={SECRET}",
+        "deep": [{"client_secret": {"a": SECRET}, "passwordless": True}],
+        "n": 1,
+    }
+    told = shown(params, 1000)
+    assert SECRET not in told
+    assert told == repr(
+        {
+            "apiKey": "**",
+            "uri": "https://a.example/…",
+            "deep": [{"client_secret": "**", "passwordless": True}],
+            "n": 1,
+        }
+    )
+    assert len(shown(params, 20)) == 20
+
+
+def test_a_url_that_is_cut_in_two_shows_nothing() -> None:
+    text = "word " * 700 + f"https://user:{SECRET * 200}@a.example/"
+    assert SECRET not in shown({"text": text}, 10_000)
+    assert SECRET not in shown({"text": f"https://{SECRET * 2000}"}, 10_000)
