@@ -10,6 +10,9 @@ from worker.sandbox.behaviour import Behaviour, Call, Outcome, Plan
 _TEXT_MAX = 500
 """Characters kept of what tells one job from another."""
 
+_TRESPASSES_MAX = 1000
+"""Requests inside penalties that are told one by one."""
+
 _LIST_MAX = 20
 """Uploads and webhook answers kept of one job."""
 
@@ -107,12 +110,19 @@ class Totals:
     refused: int = 0  # answered with 4xx other than 429
     rate_limited: int = 0  # 429s answered
     in_penalty: int = 0  # requests received during a penalty
+    trespasses: list[tuple[float, float]] = field(default_factory=list)  # of those: when, and how long after a 429
     polls_too_fast: int = 0
     faults: int = 0
     webhooks_sent: int = 0
     webhooks_acknowledged: int = 0
     in_flight: int = 0
     in_flight_peak: int = 0
+
+    def trespass(self, arrived: float, told: float) -> None:
+        """A request that arrived in a penalty. Sooner than the 429 of another could be heard, it was on its way."""
+        self.in_penalty += 1
+        if len(self.trespasses) < _TRESPASSES_MAX:
+            self.trespasses.append((arrived, arrived - told))
 
 
 class Ledger:

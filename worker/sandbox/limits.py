@@ -11,6 +11,9 @@ class Limiter:
         window: length of the window.
         penalty: how long nothing is accepted once the limit was exceeded.
         restarts: whether a request inside the penalty starts it anew (RingCentral's rule).
+
+    Attributes:
+        told: when a client was last told to wait.
     """
 
     def __init__(self, limit: int | None, window: float, penalty: float, *, restarts: bool = False) -> None:
@@ -20,6 +23,7 @@ class Limiter:
         self._restarts = restarts
         self._accepted: deque[float] = deque()
         self._until = 0.0
+        self.told = 0.0
 
     def penal(self, now: float) -> bool:
         """Whether a penalty is being served."""
@@ -36,11 +40,13 @@ class Limiter:
         if self.penal(now):
             if self._restarts:
                 self._until = now + self._penalty
+            self.told = now
             return self._until - now
         if self.limit is None:
             return None
         if self.remaining(now) == 0:
             self.punish(now)
+            self.told = now
             return self._penalty
         self._accepted.append(now)
         return None

@@ -181,6 +181,7 @@ class Vendor(ABC):
             job.fetches += 1
 
     async def _meet(self, ask: Ask, process: Process, totals: Totals) -> web.Response:
+        arrived = time.time()
         fault = self.state.orders.fault(self.name, ask.call, ask.plan)
         totals.faults += fault is not None
         if latency := self._latency(ask):
@@ -188,7 +189,7 @@ class Vendor(ABC):
         if fault is not None and fault.fault in BEFORE:
             return await spoil(fault, ask.request, self._error(fault))
         try:
-            self._admit(ask, fault, totals)
+            self._admit(ask, fault, totals, arrived)
             self.authorise(ask)
             answer = await process(ask)
         except Refusal as refusal:
@@ -205,10 +206,11 @@ class Vendor(ABC):
             return ask.job.behaviour.latency
         return (ask.behaviour or self.state.orders.behaviour(self.name)).latency
 
-    def _admit(self, ask: Ask, fault: Fault | None, totals: Totals) -> None:
+    def _admit(self, ask: Ask, fault: Fault | None, totals: Totals, arrived: float) -> None:
         limiter = self.limiter(ask.call)
         now = time.time()
-        totals.in_penalty += limiter.penal(now)
+        if limiter.penal(now):
+            totals.trespass(arrived, limiter.told)
         if fault is not None and fault.fault is FaultKind.RATE_LIMIT:
             limiter.punish(now, fault.seconds)
         wait = limiter.wait(now)
