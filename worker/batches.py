@@ -18,6 +18,9 @@ from worker.store.lanes import LanePolicy, Lanes
 
 log = logging.getLogger(__name__)
 
+LAST_WRITE = 2.0
+"""Seconds after the grace in which what was stopped is still given back."""
+
 STALE = 0.1
 """Share of a lease after which a step that was begun and has not started is given back: this process stood still, and
 meanwhile its lease may have ended or its provider been silenced."""
@@ -48,11 +51,35 @@ class Batches:
         self._lanes = lanes
         self._policies = policies
         self._recorder = recorder
+        self._batches: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def run(self, lane: str, claims: list[Claim], step: StepRun) -> None:
         """Run a step for a batch of claims; returns when each outcome is in the store."""
+        batch = asyncio.create_task(self._batch(lane, claims, step))
+        self._batches.add(batch)
+        batch.add_done_callback(self._batches.discard)
+        await batch
+
+    async def drain(self, grace: float) -> None:
+        """Finish what runs within `grace` seconds, stop the rest, and give back what comes later."""
+        self._closing = True
+        if await self._over(grace):
+            return
+        for task in self._running:
+            task.cancel()
+        if not await self._over(LAST_WRITE):
+            log.error("shutdown-unfinished", extra={"outcomes": self._recorder.pending})
+
+    async def _over(self, within: float) -> bool:
+        """Whether every batch has ended, its outcomes written, within so many seconds."""
+        if not self._batches:
+            return True
+        _, pending = await asyncio.wait(set(self._batches), timeout=within)
+        return not pending
+
+    async def _batch(self, lane: str, claims: list[Claim], step: StepRun) -> None:
         policy = self._policies.of(lane)
         if self._closing:
             self._recorder.add(*(give_back(claim, policy) for claim in claims))
@@ -64,19 +91,11 @@ class Batches:
                 log.warning("batch-not-begun", extra={"lane": lane, "claims": len(claims), "error": str(error)})
         await self._recorder.flushed()
 
-    async def drain(self, grace: float) -> None:
-        """Finish what runs within `grace` seconds, stop the rest, and give back what comes later."""
-        self._closing = True
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=grace)
-        for task in self._running:
-            task.cancel()
-        if self._running:
-            await asyncio.wait(set(self._running))
-        await self._recorder.flushed()
-
     async def _run(self, lane: str, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
         claims = await step.prepare(claims, self._recorder)
+        if self._closing:
+            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+            return
         if not claims:
             return
         until = time.monotonic() + policy.lease / 1000 * STALE

@@ -6,12 +6,13 @@ Built once, by the Celery app (`worker.app`), in the process that runs the steps
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from config.settings import Settings
-from worker.batches import Batches, StepRun
+from worker.batches import LAST_WRITE, Batches, StepRun
 from worker.events import JobEvents
 from worker.http import Http
 from worker.jobs import Claim, JobError, Step
@@ -111,7 +112,8 @@ class Runtime:
         self._loop.close()
 
     async def _close(self) -> None:
-        await self.recorder.flushed()
+        with suppress(TimeoutError):  # Redis may be away: what is not written comes again when its lease ends
+            await asyncio.wait_for(self.recorder.flushed(), LAST_WRITE)
         await self._durations.read()
         await self.http.close()
         await self.connection.close()
