@@ -67,7 +67,9 @@ class StepSettings(Group):
     lease: Seconds = Field(default=40, description="Seconds one worker owns a claimed step; longer than TIME_LIMIT.")
     attempts: int = Field(default=10, ge=1, description="Consecutive failed attempts before the step gives up.")
     backoff: Seconds = Field(default=2, description="Seconds before the first retry; doubled each time, with jitter.")
-    backoff_max: Seconds = Field(default=300, description="Seconds that no retry's countdown exceeds.")
+    backoff_max: Seconds = Field(
+        default=300, description="Seconds that only a Retry-After may make a retry's countdown exceed."
+    )
     cap: int = Field(default=2048, ge=1, description="Leases that may be out at once for one lane, over all workers.")
 
     @model_validator(mode="after")
