@@ -1,0 +1,152 @@
+"""Redis stops, is killed, freezes, under load: no job is lost, none is paid for twice, workers go on by themselves."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack, closed, ended, query, until
+from worker.client import Client
+from worker.embedded import EmbeddedRedis
+from worker.errors import OperatorError
+from worker.jobs import DeliveryState, JobRequest, JobState
+
+SHORT = {
+    f"OUTWAIT_{step}__{name}": value
+    for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
+    for name, value in (("TIME_LIMIT", "3"), ("LEASE", "4"))
+} | {"OUTWAIT_INTAKE__LEASE": "2", "OUTWAIT_STORE__TIMEOUT": "2"}
+AWAY = 10.0
+FROZEN = 4.0
+"""Longer than OUTWAIT_STORE__TIMEOUT: what is asked meanwhile is given up."""
+
+
+class Load:
+    """A producer that goes on through outages: each id that it was told of is a job."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.sent: list[str] = []
+        self._going = True
+
+    async def run(self) -> None:
+        number = 0
+        async with self._stack.client() as client:
+            while self._going:
+                number += 1
+                name = f"load-{number}"
+                request = query(f"{name} ", targets=["file:load.jsonl"])
+                await until(partial(self._enqueued, client, request, name))
+                self.sent.append(name)
+
+    async def _enqueued(self, client: Client, request: JobRequest, name: str) -> bool:
+        # The same id again is the same job: what was written before the reply was lost counts once.
+        await asyncio.sleep(0.02)  # the pace of this producer
+        with suppress(OperatorError):
+            await client.enqueue(request, job_id=name)
+            return True
+        return False
+
+    def stop(self) -> None:
+        self._going = False
+
+
+@asynccontextmanager
+async def loaded(stack: Stack) -> AsyncIterator[Load]:
+    load = Load(stack)
+    task = asyncio.create_task(load.run())
+    yield load
+    load.stop()
+    await task
+
+
+async def more(load: Load, number: int) -> None:
+    """Wait until so many more jobs have been enqueued."""
+    wanted = len(load.sent) + number
+
+    async def look() -> bool:
+        return len(load.sent) >= wanted
+
+    await until(look)
+
+
+async def seconds(number: float) -> None:
+    """An outage of so many seconds."""
+    await asyncio.sleep(number)
+
+
+def stopped(redis: EmbeddedRedis) -> Callable[[], object]:
+    redis.stop()
+    return redis.start
+
+
+def killed(redis: EmbeddedRedis) -> Callable[[], object]:
+    assert redis.pid
+    os.kill(redis.pid, signal.SIGKILL)
+    redis.stop()
+    return redis.start
+
+
+def frozen(redis: EmbeddedRedis) -> Callable[[], object]:
+    pid = redis.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    return lambda: os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.timeout(180)
+async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> None:
+    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back."""
+    outages = [(stopped, AWAY), (killed, 0.5), (frozen, FROZEN)]
+    with EmbeddedRedis(tmp_path / "redis", fsync="always") as redis:
+        options = {"behaviour": {"duration": 0.5}}
+        with Stack(redis.url, tmp_path, options=options, variables=SHORT) as stack:
+            workers = [stack.worker(), stack.worker()]
+            async with loaded(stack) as load:
+                async with stack.client() as client:
+                    await more(load, 1)
+                    await closed(client, load.sent[0])
+                for begin, length in outages:
+                    end = begin(redis)
+                    await seconds(length)
+                    end()
+                    await more(load, 50)
+            async with stack.client() as client:
+                began = time.monotonic()
+                for name in load.sent:
+                    job = await closed(client, name, within=20)
+                    assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
+                    assert [one.state for one in await client.deliveries(name)] == [DeliveryState.DELIVERED]
+                assert time.monotonic() - began < 20
+                assert sum((await client.counts())["unless"].values()) == len(load.sent)
+            assert [worker.poll() for worker in workers] == [None, None]
+            totals = stack.ledger()["totals"]["unless"]
+            assert (totals["jobs"], totals["repeated_submits"]) == (len(load.sent), 0)
+    lines = (tmp_path / "results" / "load.jsonl").read_text().splitlines()
+    assert {json.loads(line)["job_id"] for line in lines} == set(load.sent)
+
+
+async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(tmp_path: Path) -> None:
+    """Protected by config/celery.py: the broker is tried again at the start too, without end."""
+    redis = EmbeddedRedis(tmp_path / "redis").start()
+    with Stack(redis.url, tmp_path, options={"behaviour": {"duration": 0}}) as stack:
+        redis.stop()
+        worker = stack.worker()
+
+        async def waits() -> bool:
+            return "111" in stack.logs()
+
+        await until(waits)
+        redis.start()
+        async with stack.client() as client:
+            await client.enqueue(query(), job_id="early")
+            assert (await ended(client, "early")).state is JobState.SUCCEEDED
+        assert worker.poll() is None
+    redis.stop()
