@@ -133,7 +133,19 @@ class _Unread(httpx.AsyncByteStream):
 def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:
     options = {"keepalive_timeout": IDLE_CONNECTION} if keep else {"force_close": True}
     connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT)
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_once]
+    )
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Once: aiohttp repeats a GET at once when its connection breaks: a poll too soon, and in no ledger."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientError(str(error)) from error
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:

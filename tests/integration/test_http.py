@@ -107,6 +107,23 @@ async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve
     await fails(AnswerLost, http.send(get(url), timeout=5))
 
 
+async def test_a_get_whose_connection_breaks_is_not_repeated(http: Http, serve: Serve) -> None:
+    """Protected by worker/http.py `_once`: aiohttp would send it a second time at once."""
+    arrived = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal arrived
+        arrived += 1
+        if arrived > 1 and request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    url = await serve(answer)
+    await http.send(get(url), timeout=5)
+    await fails(AnswerLost, http.send(get(url), timeout=5))
+    assert arrived == 2
+
+
 async def test_a_reset_after_the_request_left_lost_the_answer(http: Http) -> None:
     """The system reports it as it reports a refused connection; taken for one, it would be a second payment."""
 

@@ -13,7 +13,7 @@ class Limiter:
         restarts: whether a request inside the penalty starts it anew (RingCentral's rule).
 
     Attributes:
-        told: when a client was last told to wait.
+        told: when a client was first told of the present penalty, or of the last one.
     """
 
     def __init__(self, limit: int | None, window: float, penalty: float, *, restarts: bool = False) -> None:
@@ -33,6 +33,8 @@ class Limiter:
         """Begin a penalty, of this length if one is given."""
         if seconds is not None:
             self._penalty = seconds
+        if not self.penal(now):
+            self.told = now
         self._until = now + self._penalty
 
     def wait(self, now: float) -> float | None:
@@ -40,13 +42,11 @@ class Limiter:
         if self.penal(now):
             if self._restarts:
                 self._until = now + self._penalty
-            self.told = now
             return self._until - now
         if self.limit is None:
             return None
         if self.remaining(now) == 0:
             self.punish(now)
-            self.told = now
             return self._penalty
         self._accepted.append(now)
         return None
