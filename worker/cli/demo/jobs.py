@@ -26,7 +26,7 @@ _SUCCESS = JobState.SUCCEEDED
 _NEVER: dict[str, Any] = {"outcome": "never"}
 _FAILURE: dict[str, Any] = {"outcome": "failure"}
 _BUSY: dict[str, Any] = {"faults": [{"fault": "error", "on": "poll", "status": 503, "times": 2}]}
-_LIMITED: dict[str, Any] = {"faults": [{"fault": "rate_limit", "on": "submit", "seconds": 2}]}
+_LIMITED: dict[str, Any] = {"faults": [{"fault": "rate_limit", "on": "poll", "seconds": 2}]}
 _BROKEN: dict[str, Any] = {"faults": [{"fault": "broken_json", "on": "poll"}, {"fault": "drop", "on": "poll"}]}
 _LOST: dict[str, Any] = {"faults": [{"fault": "drop_after", "on": "submit"}]}
 
