@@ -1,0 +1,244 @@
+"""The books of a chaos run: what the sandbox saw against what Outwait says, job by job."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.plan import TARGETS, Blow, Kind, Plan
+from tests.stack import Stack
+from worker.client import Client
+from worker.jobs import Job, JobState
+
+HEARD = 0.5
+"""Seconds in which one worker's 429 is known to all: what arrives sooner had left before."""
+
+TICKS = 1.5
+"""Seconds from the end of a lease until somebody sees it, on a machine that is busy."""
+
+STRUCK = {Kind.KILL, Kind.FREEZE, Kind.REDIS_KILL, Kind.REDIS_RESTART}
+"""Blows after which nobody passes on what a worker was told; a stopped worker does."""
+
+
+@dataclass
+class Struck:
+    """What was really done, and when (seconds since 1970)."""
+
+    blows: list[tuple[Blow, float, float]] = field(default_factory=list)  # from, to
+    accepted: dict[str, float] = field(default_factory=dict)
+    messages: dict[str, int] = field(default_factory=lambda: {"dropped": 0, "doubled": 0, "late": 0})
+    cuts: list[tuple[float, float, int]] = field(default_factory=list)  # from, to, bytes of the append-only file
+
+    def between(self, start: float, end: float) -> bool:
+        """Whether a worker was lost, or Redis, in this time."""
+        return any(blow.kind in STRUCK and began <= end and ended >= start for blow, began, ended in self.blows)
+
+    def with_a_cut(self, at: float) -> bool:
+        """Whether what was written then went with a cut of the append-only file."""
+        return any(start <= at <= end for start, end, _ in self.cuts)
+
+
+@dataclass
+class Books:
+    """The figures, and what does not balance."""
+
+    figures: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def check(self, name: str, found: list[str]) -> None:
+        """Nothing of this kind may be there."""
+        self.figures[name] = len(found)
+        if found:
+            self.wrong.append(f"{name}: {', '.join(found[:8])}")
+
+    def told(self) -> str:
+        """For people."""
+        lines = [f"{number:>9,}  {name}" for name, number in self.figures.items()]
+        verdict = ["the books balance"] if not self.wrong else [f"WRONG: {line}" for line in self.wrong]
+        return "\n".join((*lines, *verdict)) + "\n"
+
+
+class Balance:
+    """Both sides, read when nothing moves any more."""
+
+    def __init__(self, stack: Stack, plan: Plan, struck: Struck, jobs: dict[str, Job]) -> None:
+        ledger = stack.ledger()
+        self.struck, self.jobs = struck, jobs
+        self.plan = {job.id: job for job in plan.jobs}
+        self.totals: list[dict[str, Any]] = list(ledger["totals"].values())
+        self.seen: dict[str, list[dict[str, Any]]] = {}
+        for job in ledger["jobs"]:
+            found = re.search(r"c\d{6}", job["text"])
+            self.seen.setdefault(found[0] if found else job["text"], []).append(job)
+        self.lines = dict(_lines(stack))
+        self.held = {key: job for key, job in jobs.items() if job.state is JobState.UNCERTAIN}
+        self.ended = {key: job for key, job in jobs.items() if job.state.ended}
+        self.books = Books()
+
+    def blows(self) -> None:
+        """What was done to it."""
+        figures = self.books.figures
+        for kind, number in Counter(blow.kind for blow, _, _ in self.struck.blows).items():
+            figures[kind.value] = number
+        figures["workers with wrong clocks"] = sum(
+            blow.kind in (Kind.KILL, Kind.STOP) and blow.skew != 0 for blow, _, _ in self.struck.blows
+        )
+        for what, number in self.struck.messages.items():
+            figures[f"Celery messages {what}"] = number
+        figures["faults that the sandbox answered with"] = self._total("faults")
+        if self.struck.cuts:
+            figures["bytes cut off the append-only file"] = sum(size for _, _, size in self.struck.cuts)
+
+    def accepted(self) -> None:
+        """Jobs accepted = ended + held."""
+        figures = self.books.figures
+        figures["jobs accepted"] = len(self.struck.accepted)
+        for state, number in Counter(job.state for job in self.ended.values()).items():
+            figures[f"jobs {state}"] = number
+        figures["jobs held"] = len(self.held)
+        gone = [key for key in self.struck.accepted if key not in self.jobs]
+        with_cut = [key for key in gone if self.struck.with_a_cut(self.struck.accepted[key])]
+        if self.struck.cuts:
+            figures["jobs that went with the last second of the file"] = len(with_cut)
+        self.books.check("jobs lost", [key for key in gone if key not in with_cut])
+        self.books.check("jobs neither ended nor held", sorted(self.jobs.keys() - self.ended.keys() - self.held.keys()))
+        self.books.check("ends that are not as planned", [key for key in self.ended if not self._as_planned(key)])
+
+    def submits(self) -> None:
+        """At most one submit a job was accepted; what the provider has and Outwait does not know is held."""
+        figures = self.books.figures
+        figures["submits sent"] = sum(total["requests"]["submit"] for total in self.totals)
+        figures["submits that the sandbox took"] = self._total("jobs")
+        twice = [key for key, seen in self.seen.items() if len(seen) > 1]
+        with_cut = [key for key in twice if self._went(key)]
+        if self.struck.cuts:
+            figures["submits repeated because the intent went with the file's last second"] = len(with_cut)
+        self.books.check("submits repeated", [key for key in twice if key not in with_cut])
+        assert self._total("repeated_submits") == sum(len(seen) - 1 for seen in self.seen.values())
+        unknown = [key for key, seen in self.seen.items() if key in self.ended and not self._bound(key, seen)]
+        self.books.check("submits paid for and not followed", [key for key in unknown if not self._went(key)])
+
+    async def doubts(self, client: Client, lease: float) -> None:
+        """Held = really in doubt: by a fault that took the answer, or by a worker lost after the intent."""
+        by_fault = {key for key in self.held if self.plan[key].ends is JobState.UNCERTAIN}
+        rest = self.held.keys() - by_fault
+        paid = {key for key in rest if key in self.seen}
+        lost = {key for key in rest - paid if await self._worker_lost(client, key, lease)}
+        figures = self.books.figures
+        figures["held: a fault took the answer"] = len(by_fault)
+        figures["held: the provider has it, and who asked was struck"] = len(paid)
+        figures["held: the intent was written, and who would have asked was struck"] = len(lost)
+        self.books.check("held without a doubt", sorted(rest - paid - lost))
+        doubted = {key for key, job in self.plan.items() if job.ends is JobState.UNCERTAIN and key in self.jobs}
+        self.books.check("in doubt and not held", sorted(doubted - self.held.keys()))
+
+    async def polls(self, client: Client, minimum_broken: int) -> None:
+        """Never closer together than the interval; each one is in the ledger unless its worker was struck."""
+        figures = self.books.figures
+        counts = {key: sum(job["polls"]["count"] for job in seen) for key, seen in self.seen.items()}
+        figures["polls that arrived"] = sum(counts.values())
+        figures["polls in the jobs' ledgers"] = sum(job.ledger.polls for job in self.jobs.values())
+        differ = [key for key, count in counts.items() if key in self.jobs and count != self.jobs[key].ledger.polls]
+        events = {key: {entry.event for entry in await client.timeline(key)} for key in differ}
+        self.books.check(
+            "polls missing in the ledger without a lost lease",
+            [key for key in differ if "lease-ended" not in events[key] and not self._went(key)],
+        )
+        fast = [key for key, seen in self.seen.items() if any(job["polls"]["too_fast"] for job in seen)]
+        assert minimum_broken >= len(fast)
+        if self.struck.cuts:
+            figures["polls under the minimum (an earlier one went with the file's last second)"] = len(fast)
+        else:
+            self.books.check("polls under the minimum", fast)
+
+    def penalties(self) -> None:
+        """Nothing is sent into a penalty that somebody could have told of."""
+        figures = self.books.figures
+        figures["429s answered"] = self._total("rate_limited")
+        figures["penalties ordered"] = figures["429s answered"] - self._total("in_penalty")
+        late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > HEARD]
+        unheard = [(at, after) for at, after in late if self.struck.between(at - after - HEARD, at)]
+        figures["requests on their way when a penalty began"] = self._total("in_penalty") - len(late)
+        figures["requests in a penalty whose 429 went to a worker that was struck"] = len(unheard)
+        ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
+        self.books.figures["429s for a rate that was exceeded"] = max(0, figures["penalties ordered"] - ordered)
+        rest = [f"{after:.2f} s after its 429" for at, after in late if (at, after) not in unheard]
+        self.books.check("requests in a penalty", rest)
+
+    def deliveries(self) -> None:
+        """Each ended job's result is at each of its handlers at least once."""
+        figures = self.books.figures
+        due = [(target, key) for key, job in self.ended.items() for target in job.targets]
+        lines = Counter((target, line["job_id"]) for target, found in self.lines.items() for line in found)
+        figures["deliveries due"] = len(due)
+        figures["deliveries made"] = sum(lines.values())
+        figures["deliveries made more than once"] = sum(number > 1 for number in lines.values())
+        self.books.check("deliveries lost", [f"{key} at {target}" for target, key in due if not lines[target, key]])
+        self.books.check("jobs ended and not closed", [key for key, job in self.ended.items() if job.closed is None])
+        wrong = [line["job_id"] for found in self.lines.values() for line in found if not _own_result(line)]
+        self.books.check("results of another job, or none", wrong)
+
+    def _total(self, name: str) -> int:
+        return sum(total[name] for total in self.totals)
+
+    def _as_planned(self, key: str) -> bool:
+        return self.jobs[key].state is self.plan[key].ends
+
+    def _bound(self, key: str, seen: list[dict[str, Any]]) -> bool:
+        return self.jobs[key].external_id in [job["id"] for job in seen]
+
+    def _went(self, key: str) -> bool:
+        """Whether the first submit of a job was written into a part of the file that was cut off."""
+        return any(self.struck.with_a_cut(job["submitted"]) for job in self.seen.get(key, []))
+
+    async def _worker_lost(self, client: Client, key: str, lease: float) -> bool:
+        """Whether a worker was struck where it must have been, going by when the lease ended.
+
+        The intent was written at most a lease before, and a living worker would have renewed it every third of one.
+        """
+        at = [entry.at for entry in await client.timeline(key) if entry.event == "uncertain"][-1]
+        outages = sum(
+            ended - began
+            for blow, began, ended in self.struck.blows
+            if blow.kind in (Kind.REDIS_KILL, Kind.REDIS_RESTART) and at - 3 * lease < ended < at
+        )
+        return self.struck.between(at - lease - TICKS - outages, at)
+
+
+def _lines(stack: Stack) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lines of each handler's file."""
+    for target in TARGETS:
+        file = stack.folder / "results" / target.removeprefix("file:")
+        text = file.read_text().splitlines() if file.exists() else []
+        yield target, [json.loads(line) for line in text]
+
+
+def _own_result(line: dict[str, Any]) -> bool:
+    """The sandbox repeats a job's text, in which its id stands."""
+    return line["state"] != JobState.SUCCEEDED or line["job_id"] in json.dumps(line["result"])
+
+
+async def _jobs(client: Client) -> AsyncIterator[Job]:
+    cursor = None
+    while True:
+        page = await client.jobs(limit=500, cursor=cursor)
+        for job in page.jobs:
+            yield job
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def balance(stack: Stack, client: Client, plan: Plan, struck: Struck) -> Books:
+    """Read both sides and compare them."""
+    both = Balance(stack, plan, struck, {job.id: job async for job in _jobs(client)})
+    both.blows()
+    both.accepted()
+    both.submits()
+    await both.doubts(client, stack.settings.submit.lease)
+    await both.polls(client, both._total("polls_too_fast"))
+    both.penalties()
+    both.deliveries()
+    return both.books
