@@ -4,6 +4,7 @@ Nothing is read at import: settings are loaded when Celery first asks for its co
 worker starts. Works as `outwait worker` and as `celery -A worker.app worker`.
 """
 
+import gc
 import logging
 from functools import cached_property
 from typing import Any
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 EXIT_UNFIT = 78
 """Exit code of a worker whose Redis would lose jobs, or whose handlers cannot be imported (EX_CONFIG)."""
+
+GC_THRESHOLD = 50_000
+"""Objects made and not yet given up again between two runs of the collector; some 300 belong to one poll in flight."""
 
 TASKS = {
     Step.SUBMIT: "tasks.submit_due",
@@ -133,6 +137,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         if app.settings.broker_is_redis:
             self._threads.append(Ticking("intake", self._intake, app.settings.worker.tick))
         runtime.on_due = lambda _lanes: clock.wake()
+        _spare_the_collector()
         for thread in self._threads:
             thread.start()
         signals.worker_shutting_down.connect(self._stop_claiming, weak=False)
@@ -185,6 +190,17 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
             return 0.0 if await intake.take() >= app.settings.intake.batch else None
 
         return take, connection.close
+
+
+def _spare_the_collector() -> None:
+    """Keep the cyclic collector from walking through modules and through hundreds of polls in flight again and again.
+
+    A poll leaves no cycle behind: it found nothing there, for a fifth of the CPU of a poll and in pauses of 100 ms.
+    What handlers leave behind is still collected.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def _cancel_what_is_revoked(runtime: Runtime) -> None:
