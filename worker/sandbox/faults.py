@@ -36,10 +36,12 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     body = answer.body if isinstance(answer.body, bytes) else b""
     if kind is FaultKind.HTML:
         return web.Response(text=_PAGE, content_type="text/html")
+    # What garbles a body leaves the headers alone: a 429 still tells how long to wait.
+    headers = {name: value for name, value in answer.headers.items() if name not in ("Content-Type", "Content-Length")}
     if kind is FaultKind.CONTENT_TYPE:
-        return web.Response(body=body, status=answer.status, content_type="text/plain")
+        return web.Response(body=body, status=answer.status, content_type="text/plain", headers=headers)
     half = body[: len(body) // 2] or b"{" if kind is FaultKind.BROKEN_JSON else b""
-    return web.Response(body=half, status=answer.status, content_type="application/json")
+    return web.Response(body=half, status=answer.status, content_type="application/json", headers=headers)
 
 
 def _drop(request: web.Request) -> web.Response:
