@@ -91,7 +91,7 @@ def _settle(stage: Stage, worker: Process) -> None:
 
 
 def _drain(stage: Stage, load: Load, capacity: float) -> float:
-    """Seconds until nothing is late any more, when the jobs that are late now are due anew at a third of the capacity."""
+    """Seconds until nothing is late any more, when late jobs come due again at a third of the capacity."""
     with stage.worker(load.variables(3 * load.number / capacity)) as worker:
         began = time.monotonic()
         wait_for(lambda: worker.cpu and load.late() < LATE, "the backlog drained", within=300)
