@@ -41,7 +41,7 @@ class Acceptance:
 
     def job(self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0) -> NewJob:
         """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest."""
-        if not re.match(JOB_ID_PATTERN, job_id):
+        if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
         named = [targets.canonical(targets.parse(target)) for target in request.targets]

@@ -100,7 +100,7 @@ class Intake:
         ready: list[Ready] = []
         for message in taken:
             try:
-                sent = decode(message.body)
+                sent = decode(message.body, message.at)
             except Unusable as error:
                 await self.park(message, str(error))
                 continue
@@ -171,8 +171,12 @@ class Intake:
         return Ready(self._acceptance.refused(job.id, asked, error, message=job.message), {})
 
 
-def decode(body: bytes) -> Sent:
-    """Read a message as Celery's producers write it (protocol 1 and 2). Raises Unusable if it has no job id."""
+def decode(body: bytes, now: float) -> Sent:
+    """Read a message as Celery's producers write it (protocol 1 and 2), at `now` by Redis's clock.
+
+    Raises:
+        Unusable: it has no job id.
+    """
     try:
         envelope = loads(body)
         headers = envelope.get("headers") or {}
@@ -187,22 +191,22 @@ def decode(body: bytes) -> Sent:
     except Exception as error:
         raise Unusable(f"not a Celery message: {type(error).__name__}: {error}") from error
     try:
-        return _sent(headers, message.decode())
+        return _sent(headers, message.decode(), now)
     except Unusable:
         raise
     except Exception as error:  # noqa: BLE001 - each serializer and each compression has errors of its own
         return Sent(_job_id(headers.get("id")), {}, refusal=f"message: {error}; it must be JSON ({JSON})")
 
 
-def _sent(headers: Mapping[str, Any], content: Any) -> Sent:
+def _sent(headers: Mapping[str, Any], content: Any, now: float) -> Sent:
     if "task" in headers and isinstance(content, list) and len(content) == 3:
-        return read(headers, *content)
+        return read(headers, *content, now=now)
     if isinstance(content, dict) and "task" in content:  # protocol 1
-        return read(content, content.get("args"), content.get("kwargs"), content)
+        return read(content, content.get("args"), content.get("kwargs"), content, now=now)
     raise Unusable("a message without a task")
 
 
-def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any) -> Sent:
+def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: float = 0.0) -> Sent:
     """What a message asks for.
 
     Args:
@@ -210,6 +214,7 @@ def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any) -> Sent:
         args: the task's.
         kwargs: the task's.
         embed: what should run after it.
+        now: seconds since 1970 that `eta` and `expires` are compared with: never this machine's, which may be wrong.
 
     Raises:
         Unusable: its id can be no job's.
@@ -218,13 +223,13 @@ def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any) -> Sent:
     try:
         if fields["task"] != TASK:
             raise ValueError(f"task: given {fields['task']!r:.100}; this queue takes {TASK} only")
-        return Sent(job_id, asked, _countdown(fields.get("eta"), fields.get("expires"), embed))
+        return Sent(job_id, asked, _countdown(fields.get("eta"), fields.get("expires"), embed, now))
     except ValueError as error:
         return Sent(job_id, asked, refusal=str(error))
 
 
 def _job_id(given: Any) -> str:
-    if not isinstance(given, str) or not re.match(JOB_ID_PATTERN, given):
+    if not isinstance(given, str) or not re.fullmatch(JOB_ID_PATTERN, given):
         raise Unusable(f"task id {str(given)[:200]!r} is no job id: it must match {JOB_ID_PATTERN}")
     return given
 
@@ -238,21 +243,21 @@ def _requested(args: Any, kwargs: Any) -> Any:
     return {**(kwargs if isinstance(kwargs, dict) else {}), "args": args}
 
 
-def _countdown(eta: Any, expires: Any, embed: Any) -> float:
+def _countdown(eta: Any, expires: Any, embed: Any, now: float) -> float:
     """Seconds until the job is due. Raises ValueError for what no job can have."""
     later = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
     if later:
         raise ValueError(
             f"{', '.join(later)}: nothing is run after a job; name a target instead (celery://task?queue=q)"
         )
-    if expires and _from_now("expires", expires) <= 0:
+    if expires and _from("expires", expires, now) <= 0:
         raise ValueError(f"expires: the message was taken in after {expires}")
-    return max(0.0, _from_now("eta", eta)) if eta else 0.0
+    return max(0.0, _from("eta", eta, now)) if eta else 0.0
 
 
-def _from_now(name: str, given: Any) -> float:
+def _from(name: str, given: Any, now: float) -> float:
     try:
         at = datetime.fromisoformat(given)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: given {given!r:.100}; must be a time in ISO 8601") from None
-    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now

@@ -129,3 +129,9 @@ def test_retry_after_as_a_date() -> None:
         told = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
         assert told == pytest.approx(seconds, abs=2)
     assert retry_after(answer(429)) is None
+
+
+def test_retry_after_as_a_date_is_counted_by_the_clock_that_wrote_it() -> None:
+    theirs = time.time() + 3600
+    when, now = (email.utils.formatdate(at, usegmt=True) for at in (theirs + 60, theirs))
+    assert retry_after(answer(429, retry_after=when, date=now)) == 60

@@ -192,7 +192,16 @@ def retry_after(response: httpx.Response) -> float | None:
         pass
     else:
         return max(0.0, seconds) if math.isfinite(seconds) else None
+    at = _date(value)
+    if at is None:
+        return None
+    # Counted by the clock of who wrote the date: ours may be wrong.
+    now = _date(response.headers.get("date", ""))
+    return max(0.0, at - (time.time() if now is None else now))
+
+
+def _date(value: str) -> float | None:
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return email.utils.parsedate_to_datetime(value).timestamp()
     except ValueError:
         return None

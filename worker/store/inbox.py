@@ -16,10 +16,11 @@ _OURS = re.compile(rb'"task":\s*"tasks\.submit"')
 
 
 class Taken(NamedTuple):
-    """A message taken in: its name in the leased set, and its bytes as kombu wrote them."""
+    """A message taken in: its name in the leased set, its bytes as kombu wrote them, and when (seconds since 1970)."""
 
     name: str
     body: bytes
+    at: float = 0.0
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -40,8 +41,9 @@ class Inbox:
     async def take(self, queues: Sequence[str], most: int) -> list[Taken]:
         """Lease messages; those whose lease ended come again."""
         async with self._connection.translated():
-            flat = await self._connection.scripts.run("take_in", most, self._lease, keys=queues)
-        return [Taken(name.decode(), body) for name, body in zip(flat[::2], flat[1::2], strict=True)]
+            now, *flat = await self._connection.scripts.run("take_in", most, self._lease, keys=queues)
+        at = int(now) / 1000
+        return [Taken(name.decode(), body, at) for name, body in zip(flat[::2], flat[1::2], strict=True)]
 
     async def park(self, taken: Taken, reason: str) -> None:
         """Put a message aside that can be no job."""
