@@ -1,0 +1,112 @@
+"""A worker whose clock is an hour wrong, before or behind: nothing is early, late or lost."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from celery import Celery
+
+from tests.stack import Stack, closed, query, until
+from worker.client import Client
+from worker.jobs import Job, JobRequest, JobState
+
+WRONG = """
+import datetime, os, time
+
+right, shift = time.time, float(os.environ["CLOCK_SHIFT"])
+time.time = lambda: right() + shift
+
+class Wrong(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=shift)
+
+    @classmethod
+    def utcnow(cls):
+        return super().utcnow() + datetime.timedelta(seconds=shift)
+
+datetime.datetime = Wrong
+"""
+"""Put before everything else that the worker imports."""
+
+EVERY, DURATION = 0.4, 1.0
+SPEECH = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
+
+
+@pytest.fixture(scope="module", params=[3600, -3600], ids=["before", "behind"])
+def stack(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("clocks")
+    (folder / "sitecustomize.py").write_text(WRONG)
+    options = {"behaviour": {"duration": DURATION, "jitter": 0}, "poll_minimum": EVERY}
+    variables = {f"OUTWAIT_PROVIDERS__{name}__POLL_EVERY": str(EVERY) for name in ("UNLESS", "RINGCENTRAL")}
+    with Stack(redis_url, folder, options=options, variables=variables) as found:
+        found.worker(CLOCK_SHIFT=str(request.param))
+        yield found
+        assert ("ahead of" if request.param > 0 else "behind") in found.logs(), "the clock was right"
+
+
+async def test_jobs_go_their_way_in_their_time(stack: Stack) -> None:
+    """Protected by worker/store/lua/prelude.lua: `now` is Redis's own clock, for every due time, lease and deadline."""
+    async with stack.client() as client:
+        requests = [query(f"plain {number}", deadline=1800) for number in range(10)]
+        requests.append(query('slow sandbox:{"latency": 1.5}', deadline=1800))
+        requests.append(JobRequest(provider="ringcentral", operation="speech-to-text", params=SPEECH))
+        ids = [(await client.enqueue(request)).job_id for request in requests]
+        for job_id in ids:
+            job = await closed(client, job_id)
+            assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
+            assert "lease-ended" not in [entry.event for entry in await client.timeline(job_id)]
+            assert lasted(job) < DURATION + 8
+    for totals in stack.ledger()["totals"].values():
+        assert totals["polls_too_fast"] == 0
+
+
+async def test_a_deadline_is_kept(stack: Stack) -> None:
+    """Protected by tasks/poll.py `run`: the deadline is compared with the time that `begin` brought from Redis."""
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query('x sandbox:{"outcome": "never"}', deadline=1.5))).job_id
+        job = await closed(client, job_id)
+    assert job.state is JobState.EXPIRED
+    assert 1.5 <= lasted(job) < 6
+
+
+async def test_a_message_is_due_when_its_producer_said(stack: Stack, redis_url: str) -> None:
+    """Protected by worker/intake.py `_from`: `eta` and `expires` are compared with the time that Redis took it in."""
+    producer = Celery("producer", broker=redis_url, set_as_current=False)
+    kwargs = query("from a producer").model_dump(exclude_unset=True)
+    now = datetime.now(UTC)
+    for name, options in {
+        "later": {"countdown": 2},
+        "in-time": {"expires": now + timedelta(seconds=60)},
+        "too-late": {"expires": now - timedelta(seconds=60)},
+    }.items():
+        producer.send_task(
+            "tasks.submit", kwargs=kwargs, task_id=name, queue=stack.variables["OUTWAIT_INTAKE__QUEUE"], **options
+        )
+    producer.close()
+    async with stack.client() as client:
+        ended = {name: await known(client, name) for name in ("later", "in-time", "too-late")}
+    assert {name: job.state for name, job in ended.items()} == {
+        "later": JobState.SUCCEEDED,
+        "in-time": JobState.SUCCEEDED,
+        "too-late": JobState.FAILED,
+    }
+    assert ended["later"].submitted is not None
+    assert 2 <= ended["later"].submitted - now.timestamp() < 7
+
+
+async def known(client: Client, job_id: str) -> Job:
+    """The job, once its message was taken in and it has ended."""
+
+    async def there() -> bool:
+        return job_id in [job.id for job in (await client.jobs()).jobs]
+
+    await until(there)
+    return await closed(client, job_id)
+
+
+def lasted(job: Job) -> float:
+    assert job.ended is not None
+    assert abs(job.ended - time.time()) < 60, "times are Redis's"
+    return job.ended - job.created
