@@ -1,0 +1,185 @@
+"""What a person decides, typed as a user types it, beside a real worker: cancel, resolve, pause, resume, replay."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.stack import Stack, closed, ended, query, until
+from worker.jobs import JobState
+
+OUTWAIT = str(Path(sys.executable).parent / "outwait")
+LOST = '{"faults":[{"fault":"drop_after","on":"submit"}]}'
+NEVER = '{"outcome":"never"}'
+HANDLERS = """
+from pathlib import Path
+
+from tasks.handlers import Envelope, handler
+from worker.errors import DeliveryRefused
+
+@handler("crm")
+def crm(envelope: Envelope) -> None:
+    if not Path(__file__).with_name("crm-is-back").exists():
+        raise DeliveryRefused("the CRM is away")
+"""
+
+
+class Person:
+    """A stack with a worker, and somebody at the command line."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.client = stack.client
+
+    def types(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [OUTWAIT, *words],
+            cwd=self.stack.folder,
+            env=self.stack.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        done = self.types(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    async def enqueued(self, text: str, **fields: Any) -> str:
+        async with self.client() as client:
+            return (await client.enqueue(query(text, **fields))).job_id
+
+    async def becomes(self, job_id: str, state: JobState) -> None:
+        async with self.client() as client:
+
+            async def look() -> bool:
+                return (await client.job(job_id)).state is state
+
+            await until(look, what=f"job {job_id} is {state}")
+
+    async def ended(self, job_id: str) -> JobState:
+        async with self.client() as client:
+            return (await ended(client, job_id)).state
+
+    async def closed(self, *job_ids: str) -> None:
+        async with self.client() as client:
+            for job_id in job_ids:
+                await closed(client, job_id)
+
+
+@pytest.fixture(scope="module")
+def person(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    folder = tmp_path_factory.mktemp("people")
+    (folder / "people_handlers.py").write_text(HANDLERS)
+    variables = {"OUTWAIT_HANDLERS__MODULES": "people_handlers"}
+    with Stack(redis_url, folder, options={"behaviour": {"duration": 0.2}}, variables=variables) as stack:
+        stack.worker()
+        yield Person(stack)
+
+
+async def test_cancel_gives_up_each_job_and_tells_which_it_could_not(person: Person) -> None:
+    first, second = [await person.enqueued(f"cancel {n} sandbox:{NEVER}") for n in range(2)]
+    await person.becomes(first, JobState.WAITING)
+    done = person.types("cancel", first, "no-such-job", second, "--reason", "the customer left")
+    assert done.returncode == 4
+    assert f"{first} is cancelled" in done.stderr
+    assert f"{second} is cancelled" in done.stderr
+    assert "no job has the id 'no-such-job'" in done.stderr
+    for job_id in (first, second):
+        assert await person.ended(job_id) is JobState.CANCELLED
+    assert person.json("status", first)["job"]["error"]["message"] == "the customer left"
+    again = person.types("cancel", first, "--json")
+    assert again.returncode == 3
+    assert json.loads(again.stdout)["error"] == "invalid_request"
+    assert "it has ended (cancelled)" in again.stderr
+
+
+async def test_a_lost_submit_is_resolved_by_a_person(person: Person) -> None:
+    texts = [f"lost {n}" for n in range(3)]
+    found, repeated, failed = [await person.enqueued(f"{text} sandbox:{LOST}") for text in texts]
+    for job_id in (found, repeated, failed):
+        await person.becomes(job_id, JobState.UNCERTAIN)
+    assert {found, repeated, failed} <= {one["id"] for one in person.json("held")["jobs"]}
+    (external,) = [one["id"] for one in person.stack.seen("lost 0")]
+    for wrong in ([], ["--fail", "--resubmit"], ["--submitted-as", external, "--fail"]):
+        assert person.types("resolve", found, *wrong).returncode == 2
+    as_known = person.types("resolve", found, "--submitted-as", external)
+    assert as_known.stderr == f"{found} waits for its result as {external}.\n"
+    assert person.json("resolve", repeated, "--resubmit") == {"job_id": repeated, "resolved": "resubmit"}
+    assert person.types("resolve", failed, "--fail").returncode == 0
+    ends = [await person.ended(job_id) for job_id in (found, repeated, failed)]
+    assert ends == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]
+    assert [len(person.stack.seen(text)) for text in texts] == [1, 2, 1]
+    too_late = person.types("resolve", found, "--resubmit")
+    assert too_late.returncode == 3
+    assert "is not uncertain but succeeded" in too_late.stderr
+    choices = [one["detail"] for one in person.json("timeline", repeated) if one["event"] == "resolved"]
+    assert choices == ["resubmit"]
+
+
+async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Person) -> None:
+    assert person.types("pause", "unless", "--reason", "the invoice is wrong").returncode == 0
+    paused = await person.enqueued("paused")
+    other = {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/2.wav"}
+    free = person.types("submit", "elevateai", "audio", "--params", json.dumps(other)).stdout.strip()
+    assert await person.ended(free) is JobState.SUCCEEDED
+    assert person.stack.seen("paused") == []
+    shown = {one["group"]: one for one in person.json("providers")["providers"]}
+    assert shown["unless"]["suspended_why"] == "the invoice is wrong"
+    assert shown["elevateai"]["suspended_since"] is None
+    table = person.types("providers").stdout
+    assert "paused by a person since" in table
+    assert "(the invoice is wrong)" in table
+    doctor = {one["subject"]: one for one in json.loads(person.types("doctor", "--no-providers", "--json").stdout)}
+    assert "outwait resume unless" in doctor["requests to unless"]["advice"]
+    assert person.types("resume", "unless").stderr == "unless goes on.\n"
+    assert await person.ended(paused) is JobState.SUCCEEDED
+    assert person.types("resume", "unless").stderr == "unless was not paused by a person.\n"
+    misspelt = person.types("pause", "unles")
+    assert misspelt.returncode == 3
+    assert "elevateai, ringcentral, unless" in misspelt.stderr
+
+
+async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Person) -> None:
+    crm = [await person.enqueued(f"dead {n}", targets=["crm"]) for n in range(4)]
+    nobody = await person.enqueued("nobody", targets=["nobody"])
+    await person.closed(*crm, nobody)
+    listed = person.json("dead", "--target", "crm", "--provider", "unless", "--since", "10m")["deliveries"]
+    assert {one["job_id"] for one in listed} == set(crm)
+    assert {(one["provider"], one["error"]["message"]) for one in listed} == {("unless", "the CRM is away")}
+    assert person.json("dead", "--provider", "elevateai")["deliveries"] == []
+    for wrong in ([], [crm[0], "--all"], [crm[0], "--since", "1h"]):
+        assert person.types("replay", *wrong).returncode == 2
+    (person.stack.folder / "crm-is-back").touch()
+    many = person.types("replay", crm[0], "no-such-job", crm[1], "--json")
+    assert many.returncode == 4
+    answers = [json.loads(line) for line in many.stdout.splitlines()]
+    assert [one.get("deliveries") for one in answers] == [1, None, 1]
+    assert person.json("replay", "--all", "--target", "crm") == {"deliveries": 2}
+    await person.closed(*crm)
+    states = [person.json("status", job_id)["deliveries"][0]["state"] for job_id in crm]
+    assert states == ["delivered"] * 4
+    assert [one["job_id"] for one in person.json("dead")["deliveries"]] == [nobody]
+    assert {person.json("status", job_id)["job"]["ledger"]["submits"] for job_id in crm} == {1}
+    assert person.types("replay", "--all", "--target", "crm").stderr == "0 deliveries go out again.\n"
+
+
+async def test_a_message_that_could_be_no_job_is_shown(person: Person) -> None:
+    variables = person.stack.variables
+    with Celery(broker=variables["OUTWAIT_REDIS_URL"]) as producer:
+        queue = variables["OUTWAIT_INTAKE__QUEUE"]
+        producer.send_task("tasks.submit", kwargs={}, task_id="no id at all!", queue=queue)
+
+    async def put_aside() -> Any:
+        return person.json("parked")["messages"]
+
+    (message,) = await until(put_aside)
+    assert "'no id at all!' is no job id" in message["reason"]
+    assert "no id at all!" in person.types("parked").stdout
