@@ -148,7 +148,7 @@ async def test_an_expired_job_is_raised_as_such(producer: Producer) -> None:
 
 REFUSED: dict[str, tuple[Message, str]] = {
     "nothing": ({"kwargs": {}}, "provider: is missing"),
-    "an unknown field": (message(asking(priority=3)), "priority: there is no such parameter"),
+    "an unknown field": (message(asking(colour="red")), "colour: there is no such parameter"),
     "an unknown provider": (message({**asking(), "provider": "nobody"}), "provider: given 'nobody'; there are"),
     "an unknown operation": (message({**asking(), "operation": "sing"}), "operation: given 'sing'"),
     "a missing parameter": (message({**asking(), "params": {"query": "x"}}), "params.sessionId: is missing"),
