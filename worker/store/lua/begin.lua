@@ -19,14 +19,17 @@ local function back(item, fence)
   if counted then redis.call('ZREM', RATE .. group, item .. ':' .. fence) end
 end
 
-for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
+local wanted, items, renewed = cmsgpack.unpack(ARGV[6]), {}, {}
+for i, pair in ipairs(wanted) do items[i] = pair[1] end
+-- A claim without a lease any more is not ours: the lease ended, and the item is due for somebody else.
+local leases = #items > 0 and redis.call('ZMSCORE', LEASED .. lane, unpack(items)) or {}
+
+for i, pair in ipairs(wanted) do
   local item, fence = pair[1], pair[2]
   local key = hash .. item
   fences[i] = 0
   local has = redis.call('HMGET', key, 'f', 'i')
-  -- Lengthening the lease fails where there is none any more: it ended, and the item is due for somebody else.
-  if tonumber(has[1]) == fence
-      and redis.call('ZADD', LEASED .. lane, 'XX', 'CH', ends + i / 1000, item) == 1 then
+  if tonumber(has[1]) == fence and leases[i] then
     if silent then
       back(item, fence)
     else
@@ -34,9 +37,12 @@ for i, pair in ipairs(cmsgpack.unpack(ARGV[6])) do
       redis.call('HSET', key, 'f', fence + 1)
       if intent ~= '' then redis.call('HSET', key, 'i', intent) end
       if counted then redis.call('ZADD', RATE .. group, 'XX', ends, item .. ':' .. fence) end
+      renewed[#renewed + 1] = ends
+      renewed[#renewed + 1] = item
     end
   elseif intent ~= '' and has[2] == intent and tonumber(has[1]) == fence + 1 then
     fences[i] = fence + 1  -- the same begin, sent again because its answer was lost
   end
 end
+if #renewed > 0 then redis.call('ZADD', LEASED .. lane, 'XX', unpack(renewed)) end
 return cmsgpack.pack({now, fences})
