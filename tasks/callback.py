@@ -5,11 +5,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from worker import pacing, targets
+from worker import governor, pacing, targets
 from worker.app import app
-from worker.errors import OperatorError, ProviderError
+from worker.errors import OperatorError, ProviderError, RateLimited
 from worker.jobs import Claim, Job, JobState, Step
 from worker.outcomes import Fanout, Outcome, Release, Retry
+from worker.policies import lane_of
 from worker.providers.contract import Waiting
 from worker.recorder import Recorder
 from worker.results import TOGETHER
@@ -53,7 +54,7 @@ class Callback:
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Decide the targets of one job; the provider of a cancelled one is told."""
         try:
-            return (await self._fan_out(claim, now),)
+            return await self._fan_out(claim, now)
         except asyncio.CancelledError:
             return (Release(claim.item, claim.fence),)
         except Exception as error:
@@ -61,22 +62,36 @@ class Callback:
             countdown = pacing.backoff(self._settings.callback, claim.attempts)
             return (Retry(claim.item, claim.fence, int(countdown * 1000), f"{type(error).__name__}: {error}"),)
 
-    async def _fan_out(self, claim: Claim, now: int) -> Outcome:
+    async def _fan_out(self, claim: Claim, now: int) -> Sequence[Outcome]:
         job = self._jobs[claim.item]
         spec = self._specs.get(claim.item, NO_SPEC)
         named = spec.targets or targets.route(self._settings.handlers.routes, job.provider, job.operation)
-        told = await self._tell(claim, now) if job.state is JobState.CANCELLED and claim.external_id else ""
-        return Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)), told)
+        at_provider = job.state is JobState.CANCELLED and claim.external_id
+        told, *aftermath = await self._tell(claim, now) if at_provider else ("",)
+        return (Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)), told), *aftermath)
 
-    async def _tell(self, claim: Claim, now: int) -> str:
-        """Tell the provider that nobody wants the job any more. That is a courtesy: what fails here is only noted."""
+    async def _tell(self, claim: Claim, now: int) -> tuple[str, *tuple[Outcome, ...]]:
+        """Tell the provider that nobody wants the job any more. That is a courtesy: what fails here is only noted.
+
+        Gives what came of it, and what the governor must hear. Nothing is sent into a silence that holds.
+        """
+        policy = self._runtime.policies.of(lane_of(Step.POLL, claim.provider))
+        (group,) = await self._runtime.governors.status([policy])
+        if not group.flows:
+            return (f"not told: nothing is sent to {claim.provider} now",)
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
+        exchange, met = self._runtime.exchange(Step.CALLBACK), None
         try:
-            provider = self._runtime.registry.get(claim.provider)
-            return await provider.cancel(waiting, self._runtime.exchange(Step.CALLBACK))
-        except (ProviderError, OperatorError) as error:
-            return f"{error.code}: {error}"
+            told = await self._runtime.registry.get(claim.provider).cancel(waiting, exchange)
+        except OperatorError as error:
+            return (f"{error.code}: {error}",)
+        except ProviderError as error:
+            met, told = error, f"{error.code}: {error}"
+        if isinstance(met, RateLimited):
+            governor.slow_down(exchange, met)
+        limits = self._runtime.registry.limits(claim.provider)
+        return (told, *governor.aftermath(policy, limits, claim, exchange, met))
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]

@@ -23,6 +23,7 @@ from worker.providers.registry import Registry
 from worker.recorder import Recorder
 from worker.store.connection import Connection
 from worker.store.durations import Durations
+from worker.store.governors import Governors
 from worker.store.lanes import Lanes
 from worker.store.reads import Reads
 from worker.store.streams import Streams
@@ -56,6 +57,7 @@ class Runtime:
         self.reads = Reads(self.connection)
         self.tokens = Tokens(self.connection)
         self.streams = Streams(self.connection)
+        self.governors = Governors(self.connection)
         self._durations = Durations(self.connection)
         self.http = Http(body_max=self.settings.store.result_max)
         lanes = Lanes(self.connection)

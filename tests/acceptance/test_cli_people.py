@@ -147,6 +147,21 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
     assert "elevateai, ringcentral, unless" in misspelt.stderr
 
 
+async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Person) -> None:
+    """Protected by tasks/callback.py: group.flows."""
+    recording = f"https://a.example/3.wav?sandbox={NEVER}"
+    params = {"languageTag": "en-us", "vertical": "default", "downloadUri": recording}
+    job_id = person.types("submit", "elevateai", "audio", "--params", json.dumps(params)).stdout.strip()
+    await person.becomes(job_id, JobState.WAITING)
+    assert person.types("pause", "elevateai").returncode == 0
+    assert person.types("cancel", job_id).returncode == 0
+    await person.closed(job_id)
+    assert person.types("resume", "elevateai").returncode == 0
+    told = [one["detail"] for one in person.json("timeline", job_id) if one["event"] == "provider-told"]
+    assert told == ["not told: nothing is sent to elevateai now"]
+    assert [one["deleted"] for one in person.stack.seen("3.wav")] == [False]
+
+
 async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Person) -> None:
     crm = [await person.enqueued(f"dead {n}", targets=["crm"]) for n in range(4)]
     nobody = await person.enqueued("nobody", targets=["nobody"])

@@ -42,6 +42,11 @@ class GroupStatus(msgspec.Struct, frozen=True):
     breaker_why: str
     outages: int
 
+    @property
+    def flows(self) -> bool:
+        """Whether nothing but the limits holds requests back."""
+        return self.paused_until is None and self.suspended_since is None and self.breaker is Breaker.CLOSED
+
 
 class Governors:
     """The rate groups of one namespace, for one event loop."""
