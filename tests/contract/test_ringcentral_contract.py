@@ -102,6 +102,16 @@ class TestRingCentral(ProviderContract):
         await self.fails(NotSent, world.submit(world.registry()))  # another process: the lock keeps it from asking too
         assert (await world.requests())["token"] == 1
 
+    async def test_after_a_failed_token_request_the_silence_ends_when_it_was_said_to(self, start: Start) -> None:
+        world = await start(Fault(fault=FaultKind.ERROR, on=Call.TOKEN, status=503, seconds=1))
+        registry = world.registry()
+        error = await self.fails(NotSent, world.submit(registry))
+        assert error.retry_after == pytest.approx(1, abs=0.2)
+        await asyncio.sleep(error.retry_after or 0)
+        began = time.monotonic()
+        await world.submit(registry)
+        assert time.monotonic() - began < 2, "no lock of our own is waited for"
+
     async def test_wrong_credentials_are_told_in_the_vendors_words(self, start: Start) -> None:
         world = await start()
         error = await self.fails(Unauthorized, world.submit(world.registry(jwt="wrong")))

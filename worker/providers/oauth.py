@@ -121,8 +121,10 @@ class AccessToken:
         try:
             token, life = await self._request(exchange)
         except (NotSent, Unauthorized) as error:
-            # The lock stays until it ends by itself: meanwhile the other workers do not ask either.
             wait = error.retry_after or _PAUSE
+            # The lock stays for as long as we do not ask again: the other workers do not ask either.
+            await exchange.tokens.unlock_token(self._name)
+            await exchange.tokens.lock_token(self._name, ttl=wait)
             self._failure = _Failure(type(error), str(error), time.monotonic() + wait)
             if old is not None and old[1] > 1:
                 return self._hold(old[0], min(wait, old[1]))
@@ -151,7 +153,8 @@ class AccessToken:
             shared = await exchange.tokens.token(self._name)
             if shared is not None:
                 return self._hold(shared[0], min(_LOOK_AGAIN, shared[1]))
-        self._failure = _Failure(NotSent, "no access token: another worker is trying to get one", end + 1)
+        told = "no access token: another worker is trying to get one, or has just failed to"
+        self._failure = _Failure(NotSent, told, end + 1)
         raise self._given_up(exchange, self._failure)
 
     def _hold(self, token: str, seconds: float, got: float = -math.inf) -> str:
