@@ -159,7 +159,8 @@ async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Per
     assert person.types("resume", "elevateai").returncode == 0
     told = [one["detail"] for one in person.json("timeline", job_id) if one["event"] == "provider-told"]
     assert told == ["not told: nothing is sent to elevateai now"]
-    assert [one["deleted"] for one in person.stack.seen("3.wav")] == [False]
+    external = person.json("status", job_id)["job"]["external_id"]
+    assert [one["deleted"] for one in person.stack.ledger()["jobs"] if one["id"] == external] == [False]
 
 
 async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Person) -> None:
