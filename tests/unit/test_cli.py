@@ -1,10 +1,13 @@
 """The command line's pure parts: what is typed, what is printed, how errors end."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import typer
 
@@ -13,12 +16,14 @@ from worker import errors
 from worker.cli.board import Lines, summary
 from worker.cli.demo.jobs import planned
 from worker.cli.demo.play import paid_once
-from worker.cli.exits import Exit, ending
+from worker.cli.exits import Exit, ending, tell
 from worker.cli.output import clean, print_table, span
+from worker.cli.providers import held_back
 from worker.cli.since import Moment
 from worker.cli.submit import _lines, _params
 from worker.errors import InvalidRequest, OutwaitError
 from worker.jobs import Job, JobRequest, JobState
+from worker.store.governors import Breaker, GroupStatus
 
 
 def family(kind: type[Exception]) -> Iterator[type[Exception]]:
@@ -38,6 +43,11 @@ def test_no_known_error_is_called_a_bug(kind: type[Exception]) -> None:
 
 def test_an_unknown_error_is_a_bug() -> None:
     assert ending(KeyError("x")).code is Exit.BUG
+
+
+def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(errors.JobNotFound("no job has the id 'x'")) is Exit.NOT_FOUND
+    assert capsys.readouterr().err == "Error: no job has the id 'x'\n`outwait jobs` lists those that are kept.\n"
 
 
 @pytest.mark.parametrize(
@@ -181,3 +191,34 @@ def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:
     assert len({one.id for one in plan}) == len(plan)
     assert {one.request.provider for one in plan} == {"ringcentral", "elevateai", "unless"}
     assert {one.ends for one in plan} == {"succeeded", "failed", "expired", "uncertain"}
+
+
+def group(**fields: Any) -> GroupStatus:
+    quiet = GroupStatus("unless", 0, None, 60, 0, None, 0, None, None, "", None, "", Breaker.CLOSED, None, "", 0)
+    return msgspec.structs.replace(quiet, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"outages": 3}, None),
+        ({"suspended_since": 0.0, "suspended_why": "invoice"}, r"paused by a person since 19.* \(invoice\)"),
+        ({"suspended_since": 0.0}, r"paused by a person since [^()]+"),
+        ({"paused_until": 0.0, "paused_why": "429"}, r"paused until .* \(429\)"),
+        (
+            {"breaker": Breaker.OPEN, "breaker_until": 0.0, "outages": 10, "breaker_why": "refused"},
+            r"cut off until .* after 10 outages \(refused\)",
+        ),
+        ({"breaker": Breaker.PROBING, "outages": 10}, "down to one request at a time after 10 outages"),
+    ],
+)
+def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], told: str | None) -> None:
+    one = group(**fields)
+    assert one.flows is (told is None)
+    found = held_back(one)
+    assert len(found) == (told is not None)
+    assert told is None or re.fullmatch(told, found[0])
+
+
+def test_everything_that_holds_a_provider_back_is_told() -> None:
+    assert len(held_back(group(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3
