@@ -19,6 +19,7 @@ from worker.cli.demo.play import paid_once
 from worker.cli.exits import Exit, ending, tell
 from worker.cli.output import clean, print_table, span
 from worker.cli.providers import held_back
+from worker.cli.root import app
 from worker.cli.since import Moment
 from worker.cli.submit import _lines, _params
 from worker.errors import InvalidRequest, OutwaitError
@@ -69,6 +70,13 @@ def test_the_page_of_the_command_line_lists_every_exit_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     for code in Exit:
         assert f"| {code.value} |" in page, code
+
+
+def test_the_page_of_the_command_line_lists_every_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert re.search(rf"`outwait {command.callback.__name__}\b", page), command.callback
 
 
 @pytest.mark.parametrize(("text", "ago"), [("45s", 45), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), ("1w", 604800)])
