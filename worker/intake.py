@@ -4,7 +4,6 @@ Celery's consumer can lose what it pops from Redis, so it does not consume this 
 its job is recorded. On a broker with real acknowledgements `tasks.submit` is an ordinary task that calls `accept`.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from kombu.utils.json import loads
 
 from config.settings import IntakeSettings
 from worker.accept import Acceptance
-from worker.errors import Conflict, InvalidRequest, RequestError, StoreUnavailable
+from worker.errors import Conflict, InvalidRequest, RequestError
 from worker.events import JobEvents
 from worker.jobs import JOB_ID_PATTERN
 from worker.results import Results
@@ -109,16 +108,8 @@ class Intake:
         return len(taken)
 
     async def accept(self, sent: Sent) -> None:
-        """Record one job from a broker with real acknowledgements.
-
-        While the store is away this waits: Celery would acknowledge a message whose task has failed.
-        """
-        while True:
-            try:
-                return await self._record([self._ready(sent, "")])
-            except StoreUnavailable as error:
-                log.warning("intake-waits", extra={"job": sent.job_id, "error": str(error)})
-                await asyncio.sleep(OUTAGE_PAUSE)
+        """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
+        await self._record([self._ready(sent, "")])
 
     async def park(self, message: Taken, reason: str) -> None:
         """Put a message that names no job aside for a person."""
