@@ -74,10 +74,6 @@ class Registry:
         """Seconds between two polls of one job that are enough for every operation. Raises InvalidRequest."""
         return max(operation.poll_every for operation in self._known(provider).values())
 
-    def longest_interval(self, provider: str) -> float:
-        """Seconds between two polls of one job that are enough for every operation. Raises InvalidRequest."""
-        return max(operation.poll_every for operation in self._known(provider).values())
-
     def validate(self, provider: str, operation: str, params: Mapping[str, Any]) -> BaseModel:
         """The parameters of a job as the operation's model. Raises InvalidRequest, naming each wrong parameter."""
         model = self.operation(provider, operation).params
