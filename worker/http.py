@@ -8,6 +8,7 @@ payment, so errors are sorted here from aiohttp's own.
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 
 import aiohttp
 import httpx
@@ -84,16 +85,14 @@ class Http:
         session = self._fresh if fresh else self._kept
         body = _body(request)
         headers = request.headers.multi_items()
-        if isinstance(body, AsyncIterable):  # aiohttp decides about chunks itself
+        if not isinstance(body, bytes | None):  # aiohttp decides about chunks itself
             headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
-        # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
-        limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
         return session.request(
             request.method,
             URL(str(request.url), encoded=True),
             headers=headers,
             data=body,
-            timeout=limits,
+            timeout=_limits(timeout),
             allow_redirects=False,
         )
 
@@ -146,6 +145,12 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientError(str(error)) from error
+
+
+@lru_cache(maxsize=64)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
+    return aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:

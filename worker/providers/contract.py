@@ -5,6 +5,7 @@ A provider is one file. It subclasses `Provider`, gets its own settings, and wri
 the store, another provider or Celery.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ class Provider(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        self._base: str = settings.base_url.rstrip("/")
+        self._base = httpx.URL(settings.base_url.rstrip("/"))
 
     @abstractmethod
     async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
@@ -185,4 +186,19 @@ class Provider(ABC):
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Request:
         """A request below the provider's base URL. `path` may carry a query; both are percent-encoded already."""
-        return httpx.Request(method, self._base + path, **content)
+        return httpx.Request(method, below(self._base, path), **content)
+
+
+_PLAIN = re.compile(r"((?:/[\w~-][\w.~-]*)+)(?:\?([\w.~=&%-]*))?", re.ASCII)
+"""A path, and perhaps a query, that httpx would leave as it is."""
+
+
+def below(base: httpx.URL, path: str) -> httpx.URL:
+    """The URL of a path below `base`. The base is not parsed anew: that took a tenth of the CPU of a poll."""
+    plain = _PLAIN.fullmatch(path)
+    if plain is None:
+        return httpx.URL(str(base).rstrip("/") + path)
+    url = httpx.URL(base)
+    parts = url._uri_reference  # noqa: SLF001 - see above
+    url._uri_reference = parts._replace(path=parts.path.rstrip("/") + plain[1], query=plain[2])  # noqa: SLF001
+    return url
