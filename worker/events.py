@@ -26,7 +26,7 @@ BACKLOG = 10_000
 """Events that wait to be sent at most; during an outage of the broker later ones are dropped."""
 
 SHOWN = 300
-"""Characters of a job's request, or of its result, that events carry."""
+"""Characters of a job's parameters, or of its result, that events carry."""
 
 POLLS_SHOWN = 20
 """Polls a second and process that may be shown, so that a restarted Flower finds the jobs that wait."""
@@ -162,6 +162,9 @@ class JobEvents(threading.Thread):
 def _fields(row: Row) -> dict[str, Any]:
     """A row as events have it. Without a name and kwargs in each, a lone one would make a nameless row."""
     asked = {"provider": row.provider, "operation": row.operation, "params": row.params}
+    kwargs = shown(asked, SHOWN + 1)
+    if len(kwargs) > SHOWN:  # cut, and still the dict that Flower's search reads
+        kwargs = repr(asked | {"params": shown(row.params, SHOWN)})
     times = {name: at for name, at in (("received", row.received), ("started", row.started)) if at}
     name = f"outwait.{row.provider}.{row.operation}"
-    return {"uuid": row.job_id, "name": name, "args": "()", "kwargs": shown(asked, SHOWN), "retries": 0, **times}
+    return {"uuid": row.job_id, "name": name, "args": "()", "kwargs": kwargs, "retries": 0, **times}

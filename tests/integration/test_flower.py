@@ -141,6 +141,13 @@ async def test_parameters_are_shown_without_secrets(stack: Stack, flower: Flower
         assert "a.example" in text or "'n': 1" in text
 
 
+async def test_rows_are_found_by_what_was_asked_however_long_that_is(stack: Stack, flower: Flower) -> None:
+    job_id = await enqueued(stack, query('sandbox:{"duration":0} ' + "long " * 500))
+    row = await row_in(flower, job_id, "SUCCESS")
+    assert len(row["kwargs"]) < 500
+    assert job_id in await flower.get("/api/tasks?search=kwargs:operation%3Dquery")
+
+
 async def test_a_refused_message_is_a_row_that_failed(stack: Stack, flower: Flower) -> None:
     send = "import sys; from celery import Celery; Celery(broker=sys.argv[1]).send_task('tasks.submit', kwargs={'provider': 'unless'}, queue=sys.argv[2], task_id='refused-1')"  # noqa: E501 - one line of Python
     url, queue = stack.variables["OUTWAIT_REDIS_URL"], stack.variables["OUTWAIT_INTAKE__QUEUE"]
