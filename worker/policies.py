@@ -6,7 +6,8 @@ from worker.providers.registry import Registry
 from worker.store.lanes import LanePolicy
 
 SMALL_BATCH = 16
-"""Deliveries in one batch: each brings its whole result into memory."""
+"""Deliveries in one batch: each brings its whole result into memory. Submits too: a worker that is lost between the
+intents and the requests leaves the whole batch in doubt, and a submit costs far more than its share of a message."""
 
 CALLBACK_LANE = "callback"
 
@@ -53,7 +54,7 @@ class Policies:
             case Step.SUBMIT | Step.POLL:
                 limits = self._registry.limits(name)
                 return LanePolicy(
-                    batch,
+                    min(batch, SMALL_BATCH) if step is Step.SUBMIT else batch,
                     lease,
                     own.cap,
                     group=name,

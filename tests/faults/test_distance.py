@@ -130,3 +130,10 @@ async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp
         await asyncio.to_thread(worker.wait, 10)
         (seen,) = stack.seen("cut")
         assert (job.state, job.ledger.polls, seen["polls"]["too_fast"]) == (JobState.SUCCEEDED, 2, 0)
+
+
+async def test_a_crash_leaves_few_submits_in_doubt(connection: Connection, settings: Settings) -> None:
+    """Protected by worker/policies.py `SMALL_BATCH`: the intents of a whole batch are written before its requests."""
+    lanes, lane = Lanes(connection), "submit:unless"
+    await lanes.enqueue([NewJob(f"j{number}", "unless", "query", "d", SPEC) for number in range(40)])
+    assert len(await lanes.claim(lane, Policies(settings, build({})).of(lane))) == 16
