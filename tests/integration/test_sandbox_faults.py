@@ -222,6 +222,9 @@ class TestLimits:
         assert answers == [(404, "1", None), (404, "0", None), (429, "0", "30"), (429, "0", "30")]
         totals = (await ledger(client))["totals"]["ringcentral"]
         assert (totals["rate_limited"], totals["in_penalty"]) == (2, 1)
+        ((arrived, after),) = totals["trespasses"]
+        assert abs(time.time() - arrived) < 5
+        assert 0 < after < 5
         await bearer(client)  # tokens are another group
 
     async def test_ordered_429_begins_a_penalty(self, start: Start) -> None:
