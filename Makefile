@@ -17,7 +17,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench lock docs clean
+.PHONY: help demo up test chaos check format bench lock docs clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -35,6 +35,9 @@ test: $(DEV) ## all tests, and how much of the code they run
 	$(BIN)/coverage combine --quiet
 	@rm -f .coverage.* # left by workers that tests killed while they wrote
 	$(BIN)/coverage report
+
+chaos: $(DEV) ## ten minutes of load, kills and outages, then the books; `make chaos CHAOS="--seed 7 --minutes 2"`
+	$(BIN)/python -m tests.faults.chaos $(CHAOS)
 
 check: $(DEV) ## lint, format, types and import rules
 	$(BIN)/ruff check

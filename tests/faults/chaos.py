@@ -216,23 +216,29 @@ class Chaos:
 
     async def _meddle(self) -> None:
         """Take messages of the steps away from Celery: some are gone, some come twice, some after their lease."""
-        settings = self._stack.settings
-        connection = Connection(settings)
-        queues = [*settings.step_queues.values()]
-        while True:
-            await asyncio.sleep(self._rng.uniform(0.1, 0.8))
-            what = self._rng.choice([*self.struck.messages])
-            with suppress(StoreUnavailable):
-                async with connection.translated():
-                    self._rng.shuffle(queues)
-                    found = await connection.redis.brpop(queues, timeout=1)
-                    if not found:
-                        continue
-                    self.struck.messages[what] += 1
-                    if what == "doubled":
-                        await connection.redis.rpush(found[0], found[1], found[1])
-                    if what == "late":
-                        self._aside(self._bring_back(*found, self._rng.uniform(0.5, 5)))
+        connection = Connection(self._stack.settings)
+        try:
+            while True:
+                await asyncio.sleep(self._rng.uniform(0.1, 0.8))
+                with suppress(StoreUnavailable):
+                    await self._take_one(connection)
+        finally:
+            await connection.close()
+
+    async def _take_one(self, connection: Connection) -> None:
+        queues = [*self._stack.settings.step_queues.values()]
+        self._rng.shuffle(queues)
+        what = self._rng.choice([*self.struck.messages])
+        async with connection.translated():
+            found = await connection.redis.brpop(queues, timeout=1)
+            if not found:
+                return
+            queue, message = found
+            if what == "doubled":
+                await connection.redis.rpush(queue, message, message)
+        if what == "late":
+            self._aside(self._bring_back(queue, message, self._rng.uniform(0.5, 5)))
+        self.struck.messages[what] += 1
 
     async def _bring_back(self, queue: bytes, message: bytes, after: float) -> None:
         await asyncio.sleep(after)

@@ -12,8 +12,10 @@ from worker.jobs import JobRequest, JobState
 
 TARGETS = ("file:chaos.jsonl", "file:second.jsonl")
 
-LOSSES = ("drop", "drop_after", "error", "error_after", "html", "broken_json", "empty", "hang_after")
-"""Faults of a submit after which nobody but the provider knows whether the job was taken."""
+UNHEARD = ("drop", "error")
+LOSSES = (*UNHEARD, "drop_after", "error_after", "html", "broken_json", "empty", "hang_after")
+"""Faults of a submit after which nobody but the provider knows whether the job was taken. After the first two it was
+not; the others spoil the answer, which may have been a 429."""
 
 MENDED = ("error", "drop", "html", "broken_json", "empty", "content_type", "hang", "rate_limit")
 """Faults of a poll: it is asked again."""
@@ -33,19 +35,23 @@ class Size:
     redis_restarts: int
 
 
-SHORT = Size(seconds=16, jobs=240, workers=2, kills=5, stops=1, freezes=2, redis_kills=1, redis_restarts=0)
+SHORT = Size(seconds=13, jobs=200, workers=2, kills=5, stops=1, freezes=2, redis_kills=1, redis_restarts=0)
 LONG = Size(seconds=600, jobs=6000, workers=3, kills=215, stops=15, freezes=60, redis_kills=6, redis_restarts=2)
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job: when it is enqueued and how, and how it must end."""
+    """One job: when it is enqueued and how, and how it must end unless it is held.
+
+    `loss`: the fault that takes the answer of its submit, or nothing.
+    """
 
     at: float
     id: str
     request: JobRequest
     ends: JobState
     by_celery: bool
+    loss: str
 
 
 class Kind(Enum):
@@ -106,7 +112,8 @@ def _job(rng: Random, number: int, within: float) -> PlannedJob:
     provider, operation, params = rng.choice((_question, _question, _question, _audio, _speech))(job_id, order)
     targets = TARGETS[: rng.choice((1, 1, 1, 2))]
     request = JobRequest(provider=provider, operation=operation, params=params, targets=list(targets))
-    return PlannedJob(rng.uniform(0, within), job_id, request, ends, rng.random() < 0.4)
+    loss = next((one["fault"] for one in order["faults"] if one["on"] == "submit" and one["fault"] in LOSSES), "")
+    return PlannedJob(rng.uniform(0, within), job_id, request, ends, rng.random() < 0.4, loss)
 
 
 def _order(rng: Random) -> tuple[dict[str, Any], JobState]:
@@ -121,7 +128,6 @@ def _order(rng: Random) -> tuple[dict[str, Any], JobState]:
         faults.append({"fault": "rate_limit", "on": "submit", "seconds": 1})
     if rng.random() < 0.06:
         faults.append(_fault(rng.choice(LOSSES), "submit"))
-        ends = JobState.UNCERTAIN
     if rng.random() < 0.25:
         faults += [_fault(rng.choice(MENDED[:-1]), "poll") for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.01:
