@@ -1,4 +1,4 @@
-"""The bare clients: the same GETs with nothing around them, `concurrency` coroutines that each ask, wait, ask.
+"""The bare clients: the same GETs with nothing around them, in bursts of `concurrency` as Outwait's batches.
 
 | kind    | what                                                                    |
 |---------|-------------------------------------------------------------------------|
@@ -12,7 +12,6 @@ Each answer is read and its JSON decoded, as any user must. Run by poll_cost.py,
 import argparse
 import asyncio
 import json
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -66,9 +65,10 @@ async def go(kind: str, url: str, concurrency: int, rate: float) -> None:
     ask = await KINDS[kind]()
     pause = concurrency / rate if rate else 0.0
     loop = asyncio.get_running_loop()
+    began = loop.time()
 
     async def one(number: int) -> None:
-        due = loop.time() + random.uniform(0, pause)
+        due = began
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
             assert (await ask(f"{url}{PATH}c-{number}"))["status"] == "PENDING"

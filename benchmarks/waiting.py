@@ -17,6 +17,9 @@ from worker.store.lanes import Lanes, NewJob
 BATCH = 500
 """Jobs in one round trip."""
 
+START = 4.0
+"""Seconds until the first of them is due: the worker has started by then, and finds no backlog."""
+
 WEEK = 7 * 86400
 """Deadline of every job, in seconds: none ends while it is measured."""
 
@@ -36,7 +39,7 @@ def ids(number: int) -> list[str]:
 
 
 async def seed(settings: Settings, number: int, *, over: float) -> None:
-    """Make jobs; their next polls are due evenly over the next `over` seconds."""
+    """Make jobs; their next polls are due evenly over `over` seconds, from `START` on."""
     connection = Connection(settings)
     lanes = Lanes(connection)
     model = _model(settings)
@@ -48,11 +51,12 @@ async def seed(settings: Settings, number: int, *, over: float) -> None:
 
 
 async def spread(settings: Settings, number: int, *, over: float) -> None:
-    """Make jobs due anew, evenly over the next `over` seconds; what a worker still leased is taken from it."""
+    """Make jobs due anew, evenly over `over` seconds, from `START` on; what a worker leased is taken from it."""
     connection = Connection(settings)
     lanes = Lanes(connection)
     for group in _groups(ids(number)):
-        await lanes.record([Wait(job_id, NO_FENCE, int(random.uniform(0, over) * 1000), "PENDING") for job_id in group])
+        due = [int(1000 * (START + random.uniform(0, over))) for _ in group]
+        await lanes.record([Wait(job_id, NO_FENCE, at, "PENDING") for job_id, at in zip(group, due, strict=True)])
     await connection.close()
 
 
