@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 OUTAGE_PAUSE = 1.0
 """Seconds between two tries while Redis is away."""
 
+SETTLE = 1.0
+"""Seconds after an outage in which nothing is claimed: leases ended meanwhile, and outcomes of their steps wait to be
+written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
+
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
 
@@ -45,15 +49,34 @@ class Clock:
         self._policies = policies
         self._send = send
         self._purge_at = 0.0
+        self._was_away = False
+        self._claim_at = 0.0
 
     async def tick(self) -> float | None:
         """Claim and send what is due now; the seconds until more is, or None if nothing waits."""
+        try:
+            return await self._tick()
+        except StoreUnavailable:
+            self._was_away = True
+            raise
+
+    async def _tick(self) -> float | None:
         await self._purge()
         lanes, wait = await self._lanes.look()
+        settling = self._settling()
+        if settling > 0:
+            return settling
         full = False
         for lane in lanes:
             full = await self._serve(lane) or full
         return 0.0 if full else wait
+
+    def _settling(self) -> float:
+        """Seconds for which nothing is claimed yet."""
+        now = asyncio.get_running_loop().time()
+        if self._was_away:
+            self._was_away, self._claim_at = False, now + SETTLE
+        return self._claim_at - now
 
     async def _serve(self, lane: str) -> bool:
         """Whether this lane may have more."""

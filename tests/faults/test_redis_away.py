@@ -12,20 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack, closed, ended, query, until
+from config.settings import Settings
+from tests.stack import WORKER, Stack, closed, query, until
 from worker.client import Client
+from worker.clock import SETTLE, Clock
 from worker.embedded import EmbeddedRedis
-from worker.errors import OperatorError
+from worker.errors import OperatorError, StoreUnavailable
 from worker.jobs import DeliveryState, JobRequest, JobState
+from worker.policies import Policies
+from worker.providers.registry import build
+from worker.store.connection import Connection
+from worker.store.lanes import Lanes
 
 SHORT = {
     f"OUTWAIT_{step}__{name}": value
     for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
     for name, value in (("TIME_LIMIT", "3"), ("LEASE", "4"))
-} | {"OUTWAIT_INTAKE__LEASE": "2", "OUTWAIT_STORE__TIMEOUT": "2"}
+} | {"OUTWAIT_SUBMIT__LEASE": "12", "OUTWAIT_INTAKE__LEASE": "2", "OUTWAIT_STORE__TIMEOUT": "1.5"}
 AWAY = 10.0
-FROZEN = 4.0
-"""Longer than OUTWAIT_STORE__TIMEOUT: what is asked meanwhile is given up."""
+"""Shorter than a submit's lease: an answer that waits for Redis is written in time."""
+
+FROZEN = 3.0
+"""Longer than OUTWAIT_STORE__TIMEOUT (what is asked meanwhile is given up), shorter than a lease."""
 
 
 class Load:
@@ -103,7 +111,10 @@ def frozen(redis: EmbeddedRedis) -> Callable[[], object]:
 
 @pytest.mark.timeout(180)
 async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> None:
-    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back."""
+    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back.
+
+    And by worker/transport.py: Celery's own transport ends a worker that held messages when Redis stopped.
+    """
     outages = [(stopped, AWAY), (killed, 0.5), (frozen, FROZEN)]
     with EmbeddedRedis(tmp_path / "redis", fsync="always") as redis:
         options = {"behaviour": {"duration": 0.5}}
@@ -115,6 +126,8 @@ async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> No
                     await closed(client, load.sent[0])
                 for begin, length in outages:
                     end = begin(redis)
+                    if begin is stopped:
+                        workers.append(stack.start(WORKER, "early"))  # it finds no Redis and waits for it
                     await seconds(length)
                     end()
                     await more(load, 50)
@@ -126,27 +139,36 @@ async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> No
                     assert [one.state for one in await client.deliveries(name)] == [DeliveryState.DELIVERED]
                 assert time.monotonic() - began < 20
                 assert sum((await client.counts())["unless"].values()) == len(load.sent)
-            assert [worker.poll() for worker in workers] == [None, None]
+            assert [worker.poll() for worker in workers] == [None] * 3
+            assert "store-back" in stack.logs(), "outcomes waited for Redis"
+            assert "ready." in stack.logs("early")
             totals = stack.ledger()["totals"]["unless"]
             assert (totals["jobs"], totals["repeated_submits"]) == (len(load.sent), 0)
     lines = (tmp_path / "results" / "load.jsonl").read_text().splitlines()
     assert {json.loads(line)["job_id"] for line in lines} == set(load.sent)
 
 
-async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(tmp_path: Path) -> None:
-    """Protected by config/celery.py: the broker is tried again at the start too, without end."""
-    redis = EmbeddedRedis(tmp_path / "redis").start()
-    with Stack(redis.url, tmp_path, options={"behaviour": {"duration": 0}}) as stack:
+async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(tmp_path: Path) -> None:
+    """Protected by worker/clock.py `_settling`: leases ended meanwhile, and an answered submit would seem uncertain."""
+    sent: list[str] = []
+    with EmbeddedRedis(tmp_path) as redis:
+        settings = Settings(redis_url=redis.url, _env_file=None)
+        connection = Connection(settings)
+        clock = Clock(Lanes(connection), Policies(settings, build({})), lambda lane, _claims: sent.append(lane))
+        async with Client(settings) as client:
+            await client.enqueue(query())
         redis.stop()
-        worker = stack.worker()
-
-        async def waits() -> bool:
-            return "111" in stack.logs()
-
-        await until(waits)
+        with pytest.raises(StoreUnavailable):
+            await clock.tick()
         redis.start()
-        async with stack.client() as client:
-            await client.enqueue(query(), job_id="early")
-            assert (await ended(client, "early")).state is JobState.SUCCEEDED
-        assert worker.poll() is None
-    redis.stop()
+        wait = await clock.tick()
+        assert wait is not None
+        assert 0 < wait <= SETTLE
+        assert sent == []
+
+        async def goes_on() -> bool:
+            await clock.tick()
+            return sent == ["submit:unless"]
+
+        await until(goes_on, within=SETTLE + 2)
+        await connection.close()
