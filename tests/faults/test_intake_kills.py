@@ -18,16 +18,15 @@ from worker.client import Client
 from worker.jobs import JobState
 
 LONG = os.environ.get("OUTWAIT_LONG") == "1"
-KILLS, EVERY = (200, 1.2) if LONG else (10, 1.0)
-"""How often a worker is killed, and the seconds between two kills."""
+KILLS, EVERY, WORKERS = (200, 1.2, 3) if LONG else (10, 0.8, 2)
+"""How often a worker is killed, the seconds between two kills, and how many workers there are."""
 
-WORKERS = 3
-LEASE = 4.0
+LEASE = 2.0
 
 SHORT = {
     f"OUTWAIT_{step}__{name}": value
     for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
-    for name, value in (("TIME_LIMIT", "3"), ("LEASE", str(LEASE)), ("ATTEMPTS", "50"))
+    for name, value in (("TIME_LIMIT", "1.5"), ("LEASE", str(LEASE)), ("ATTEMPTS", "50"))
 } | {"OUTWAIT_INTAKE__LEASE": "1", "OUTWAIT_INTAKE__BATCH": "20"}
 
 PRODUCER = """

@@ -16,7 +16,7 @@ from worker.store.connection import Connection
 from worker.store.lanes import Lanes
 
 LANE = "poll:unless"
-LEASE = 3.0
+LEASE = 2.0
 
 
 class Late:
@@ -37,7 +37,7 @@ class Late:
 @pytest.fixture(scope="module")
 def late(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Late]:
     variables = {
-        "OUTWAIT_POLL__TIME_LIMIT": "2",
+        "OUTWAIT_POLL__TIME_LIMIT": "1.5",
         "OUTWAIT_POLL__LEASE": str(LEASE),
         "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "1",  # time to freeze the worker before its clock is at it
     }

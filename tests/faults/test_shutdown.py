@@ -87,8 +87,8 @@ async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
         assert (job.state, job.ledger.submits) == (JobState.WAITING, 1)
 
 
-async def test_what_never_answers_is_given_back(stack: Stack) -> None:
-    """Protected by tasks/poll.py and tasks/deliver.py `run`: cancelled at the end of the grace, they give back."""
+async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stack) -> None:
+    """Protected by tasks/poll.py, deliver.py and submit.py `run`: cancelled at the end of the grace, each says so."""
     (stack.folder / "endless_handlers.py").write_text(HANDLERS)
     modules = {"OUTWAIT_HANDLERS__MODULES": "endless_handlers"}
     async with stack.client() as client:
@@ -97,27 +97,17 @@ async def test_what_never_answers_is_given_back(stack: Stack) -> None:
         await client.enqueue(query("handled", targets=["endless"]), job_id="handled")
         await until(lambda: requests(stack, "poll", 2))
         await until(lambda: called(stack))
+        await marked(client, "lost", faults=[{"fault": "hang_after", "on": "submit"}])
+        await until(lambda: requests(stack, "submit", 3))
         other = stack.worker(**modules)
-        assert terminated(worker, within=AT_ONCE) < 6
+        assert terminated(worker, within=AT_ONCE) < 8
         began = time.monotonic()
         for name in ("polled", "handled"):
             assert (await closed(client, name, within=AT_ONCE)).state is JobState.SUCCEEDED
-        assert time.monotonic() - began < 3
-        assert terminated(other, within=AT_ONCE) < 3, "it holds nothing"
-
-
-async def test_a_submit_that_never_answers_is_told_as_uncertain(stack: Stack) -> None:
-    """Protected by tasks/submit.py `run`: the request left, so it is not given back as if nothing had happened."""
-    async with stack.client() as client:
-        worker = stack.worker()
-        await marked(client, "lost", faults=[{"fault": "hang_after", "on": "submit"}])
-        await until(lambda: requests(stack, "submit", 1))
-        assert terminated(worker, within=AT_ONCE) < 6
-        job = await client.job("lost")
-        assert (job.state, job.ledger.submits) == (JobState.UNCERTAIN, 1)
-        stack.worker()
+        assert time.monotonic() - began < AT_ONCE / 3
         await until(lambda: held(client, "lost"))
-        assert len(stack.seen("lost")) == 1
+        assert (await client.job("lost")).ledger.submits == len(stack.seen("lost")) == 1
+        assert terminated(other, within=AT_ONCE) < 3, "it holds nothing"
 
 
 async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
