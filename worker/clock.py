@@ -28,6 +28,10 @@ SETTLE = 1.0
 """Seconds after an outage in which nothing is claimed: leases ended meanwhile, and outcomes of their steps wait to be
 written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
 
+GATHER = 0.1
+"""Seconds in which more becomes due in a busy lane, so that batches are worth their message; what an idle lane has next
+is claimed when it is due."""
+
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
 
@@ -66,10 +70,8 @@ class Clock:
         settling = self._settling()
         if settling > 0:
             return settling
-        full = False
-        for lane in lanes:
-            full = await self._serve(lane) or full
-        return 0.0 if full else wait
+        waits = [wait, *[await self._serve(lane) for lane in lanes]]
+        return min((one for one in waits if one is not None), default=None)
 
     def _settling(self) -> float:
         """Seconds for which nothing is claimed yet."""
@@ -78,16 +80,17 @@ class Clock:
             self._was_away, self._claim_at = False, now + SETTLE
         return self._claim_at - now
 
-    async def _serve(self, lane: str) -> bool:
-        """Whether this lane may have more."""
+    async def _serve(self, lane: str) -> float | None:
+        """The seconds until this lane should be looked at again, or None if that is as good as any other time."""
         if parts(lane) is None:
-            return False
+            return None
         policy = self._policies.of(lane)
         claims = await self._lanes.claim(lane, policy)
-        if claims:
-            # kombu publishes synchronously; the thread is the clock's own.
-            self._send(lane, [_row(claim) for claim in claims])
-        return len(claims) >= policy.batch
+        if not claims:
+            return None
+        # kombu publishes synchronously; the thread is the clock's own.
+        self._send(lane, [_row(claim) for claim in claims])
+        return 0.0 if len(claims) >= policy.batch else GATHER
 
     async def _purge(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,0 +1,36 @@
+"""When the clock looks again: at once while more is due, soon while a lane is busy, and else when the next is due."""
+
+import pytest
+
+from config.settings import Settings, WorkerSettings
+from tests.stack import query
+from worker.client import Client
+from worker.clock import GATHER, Clock
+from worker.policies import Policies
+from worker.providers.registry import build
+from worker.store.connection import Connection
+from worker.store.lanes import Lanes
+
+
+@pytest.mark.parametrize(("jobs", "wait"), [(0, None), (1, GATHER), (2, 0.0), (3, 0.0)])
+async def test_how_soon_the_clock_looks_again(
+    settings: Settings, connection: Connection, jobs: int, wait: float | None
+) -> None:
+    settings = settings.model_copy(update={"worker": WorkerSettings(batch=2)})
+    sent: list[int] = []
+    clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, claims: sent.append(len(claims)))
+    async with Client(settings) as client:
+        for _ in range(jobs):
+            await client.enqueue(query())
+    assert await clock.tick() == wait
+    assert sent == ([min(jobs, 2)] if jobs else [])
+
+
+async def test_an_idle_lane_is_looked_at_when_its_next_item_is_due(settings: Settings, connection: Connection) -> None:
+    clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, _claims: None)
+    async with Client(settings) as client:
+        await client.enqueue(query())
+    await clock.tick()
+    wait = await clock.tick()  # nothing is due: the lease of the claimed one ends next
+    assert wait is not None
+    assert wait > settings.submit.lease - 5
