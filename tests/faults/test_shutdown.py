@@ -64,6 +64,8 @@ async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
         await client.enqueue_many(requests[:200])
         await closed(client, "load-0")
         await client.enqueue_many(requests[200:])
+        stack.order(duration=0, latency=1.2)  # longer than OUTWAIT_WORKER__HANDOFF: steps go on without their thread
+        await until(lambda: in_flight(stack, 20))
         terminated(workers[0], within=AT_ONCE)
         began = time.monotonic()
         for name in names:
@@ -88,7 +90,7 @@ async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
 
 
 async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stack) -> None:
-    """Protected by tasks/poll.py, deliver.py and submit.py `run`: cancelled at the end of the grace, each says so."""
+    """Protected by tasks/poll.py `_stopped` and tasks/submit.py `decide`: its own limit ends a submit within the grace."""
     (stack.folder / "endless_handlers.py").write_text(HANDLERS)
     modules = {"OUTWAIT_HANDLERS__MODULES": "endless_handlers"}
     async with stack.client() as client:
@@ -150,6 +152,10 @@ async def test_while_redis_is_away_it_still_ends(tmp_path: Path) -> None:
 async def requests(stack: Stack, call: str, number: int, *, provider: str = "unless") -> bool:
     totals = stack.ledger()["totals"].get(provider, {})
     return bool(totals) and totals["requests"][call] >= number
+
+
+async def in_flight(stack: Stack, number: int) -> bool:
+    return bool(stack.ledger()["totals"]["unless"]["in_flight"] >= number)
 
 
 async def called(stack: Stack) -> bool:

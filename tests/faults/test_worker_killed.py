@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, ended, query, until
@@ -75,7 +76,7 @@ def crew(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     steps = ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
     times = {f"OUTWAIT_{step}__TIME_LIMIT": str(LIMIT) for step in steps}
     times |= {f"OUTWAIT_{step}__LEASE": str(LEASE) for step in steps}
-    variables = {**times, "OUTWAIT_HANDLERS__MODULES": "killed_handlers"}
+    variables = {**times, "OUTWAIT_INTAKE__LEASE": str(LEASE), "OUTWAIT_HANDLERS__MODULES": "killed_handlers"}
     with Stack(redis_url, folder, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
         found = Crew(stack, redis_url)
         yield found
@@ -112,6 +113,12 @@ async def finished(crew: Crew, client: Client, job_id: str, *, submits: int = 1)
     assert {line for line in handled if line.startswith(f"{job_id}#")} == {f"{job_id}#1"}
 
 
+async def nothing_left(client: Client) -> None:
+    """No job stands in any lane, but for those that are held for a person."""
+    lanes = [lane for lane in await client.lanes() if not lane.lane.startswith("held:")]
+    assert [lane for lane in lanes if lane.due_now + lane.waiting + lane.leased] == []
+
+
 @pytest.mark.parametrize("step", ["poll", "callback", "deliver"])
 async def test_before_the_record_the_step_is_done_again(crew: Crew, step: str) -> None:
     """Protected by worker/store/lua/claim.lua `put_back`: what outlived its lease is due again."""
@@ -126,7 +133,7 @@ async def test_before_the_record_the_step_is_done_again(crew: Crew, step: str) -
 
 @pytest.mark.parametrize("step", DONE)
 async def test_after_the_record_nothing_is_done_twice(crew: Crew, step: str) -> None:
-    """Protected by worker/store/lua/record.lua `move`: state, ledger and the next due time are written together."""
+    """Protected by worker/store/lua/record.lua `move`: the job leaves its lease in the same write as its outcome."""
     async with crew.stack.client() as client:
         await warmed(client, f"recorded-{step}")
         stop = crew.wire.stop(Point.AFTER, "record", DONE[step], f"recorded-{step}-1")
@@ -135,6 +142,28 @@ async def test_after_the_record_nothing_is_done_twice(crew: Crew, step: str) -> 
         crew.kill()
         await finished(crew, client, job_id)
         assert (await client.job(job_id)).ledger.deliveries == 1
+        await nothing_left(client)
+
+
+@pytest.mark.parametrize("point", [Point.BEFORE, Point.AFTER])
+async def test_while_a_message_is_taken_in(crew: Crew, redis_url: str, point: Point) -> None:
+    """Protected by worker/store/lua/take_in.lua: a message is leased, not popped, until its job is recorded."""
+    name = f"message-{point.name.lower()}"
+    stop = crew.wire.stop(point, "enqueue", name)
+    async with crew.stack.client() as client:
+        await warmed(client, f"warm-{name[8:]}")
+        request = query(f"{name} ", targets=["slow"]).model_dump(exclude_unset=True)
+        with Celery("producer", broker=redis_url, set_as_current=False) as producer:
+            queue = crew.stack.variables["OUTWAIT_INTAKE__QUEUE"]
+            producer.send_task("tasks.submit", kwargs=request, task_id=name, queue=queue)
+        await met(stop)
+        crew.kill()
+
+        async def there() -> bool:
+            return name in [job.id for job in (await client.jobs()).jobs]
+
+        await until(there, within=LEASE + START)
+        await finished(crew, client, name)
 
 
 async def test_before_and_in_the_request(crew: Crew) -> None:
