@@ -31,7 +31,7 @@ up: $(RUN) ## run Redis, a worker and Flower on this machine until Ctrl-C
 
 test: $(DEV) ## all tests, and how much of the code they run
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	@rm -f .coverage.* # left by workers that tests killed while they wrote
 	$(BIN)/coverage report
@@ -49,8 +49,10 @@ format: $(DEV) ## mend what can be mended by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(DEV) ## what a poll costs, beside the usual ways to do it
-	$(BIN)/python benchmarks/poll_cost.py
+bench: $(DEV) ## what a poll costs, beside the usual ways to do it; the intake; what grows with waiting jobs (8 minutes)
+	$(BIN)/python benchmarks/poll_cost.py --rounds 2
+	$(BIN)/python benchmarks/intake.py --rounds 1
+	$(BIN)/python benchmarks/scale.py --rounds 1
 
 lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` takes newer ones
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
