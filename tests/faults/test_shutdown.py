@@ -90,7 +90,7 @@ async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
 
 
 async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stack) -> None:
-    """Protected by tasks/poll.py `_stopped` and tasks/submit.py `decide`: its own limit ends a submit within the grace."""
+    """Protected by tasks/poll.py `_stopped` and tasks/submit.py `decide`: a submit ends by its own limit in time."""
     (stack.folder / "endless_handlers.py").write_text(HANDLERS)
     modules = {"OUTWAIT_HANDLERS__MODULES": "endless_handlers"}
     async with stack.client() as client:
