@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,9 +84,7 @@ class Contest:
                 return self._measure(process)
 
     def _measure(self, process: Process) -> Cost:
-        before = self._stage.polls
-        wait_for(lambda: process.cpu and self._stage.polls > before, "the first poll")
-        time.sleep(SETTLE)
+        self._stage.settle(process, SETTLE)
         return self._stage.cost(process, self._options.seconds)
 
 

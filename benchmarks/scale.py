@@ -19,7 +19,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from report import Bar, Figure, figure, finish, machine
-from stage import JITTER, Cost, Process, Stage, settings, wait_for
+from stage import JITTER, Cost, Process, Stage, settings
 from waiting import seed, spread
 
 from worker.store.keys import Keys
@@ -62,19 +62,19 @@ class Herd:
     def cost(self, rate: float, seconds: float) -> tuple[Cost, int]:
         """What a poll costs at this rate, and the worker's memory then."""
         with self.worker(self.number / rate) as worker:
-            self._settled(worker)
+            self._stage.settle(worker, SETTLE)
             return self._stage.cost(worker, seconds), worker.memory
 
     def capacity(self, seconds: float) -> float:
         """Polls a second while every job is due at once."""
         with self.worker(0.1) as worker:
-            self._settled(worker)
+            self._stage.settle(worker, SETTLE)
             return self._stage.cost(worker, seconds).rate
 
     def lateness(self, rate: float, seconds: float) -> list[float]:
         """Milliseconds after its due time at which each poll came that was due in a window of so many seconds."""
         with self.worker(self.number / rate) as worker:
-            self._settled(worker)
+            self._stage.settle(worker, SETTLE)
             self._stage.stub("/note")
             began = time.time()
             rows: Any = self._stage.redis.zrangebyscore(
@@ -83,11 +83,6 @@ class Herd:
             time.sleep(1 + seconds + GRACE)
             arrivals, now = self._stage.stub("/arrivals"), time.time()
         return [1000 * arrivals.get(item.decode(), now) - due for item, due in rows]
-
-    def _settled(self, worker: Process) -> None:
-        before = self._stage.polls
-        wait_for(lambda: worker.cpu and self._stage.polls > before, "the first poll")
-        time.sleep(SETTLE)
 
     def _variables(self, every: float) -> dict[str, str]:
         return self._stage.variables(

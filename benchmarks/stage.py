@@ -139,6 +139,17 @@ class Stage:
         """Polls that the stub has seen."""
         return int(self.stub("/count")["polls"])
 
+    def settle(self, process: Process, seconds: float) -> None:
+        """Wait for a process's first poll, then these seconds, and for Redis to end rewriting its file."""
+        before = self.polls
+        wait_for(lambda: process.cpu and self.polls > before, "the first poll")
+        time.sleep(seconds)
+        wait_for(lambda: not self._rewriting(), "Redis to have rewritten its file", within=180)
+
+    def _rewriting(self) -> bool:
+        info: Any = self.redis.info("persistence")
+        return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
+
     def used(self, process: Process) -> Used:
         """What a process has used so far."""
         info: Any = self.redis.info("cpu")
