@@ -111,13 +111,9 @@ def frozen(redis: EmbeddedRedis) -> Callable[[], object]:
 
 @pytest.mark.timeout(180)
 async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> None:
-    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back.
-
-    And by worker/transport.py: Celery's own transport ends a worker that holds messages when Redis stops.
-    """
+    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back."""
     outages = [(stopped, AWAY), (killed, 0.5), (frozen, FROZEN)]
     with EmbeddedRedis(tmp_path / "redis", fsync="always") as redis:
-        # Answers as slow as this keep Celery's threads busy: workers hold messages at each outage.
         options = {"behaviour": {"duration": 0.5, "latency": 0.6}}
         with Stack(redis.url, tmp_path, options=options, variables=SHORT) as stack:
             workers = [stack.worker(), stack.worker()]
