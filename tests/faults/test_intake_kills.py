@@ -48,7 +48,10 @@ while True:
 
 @pytest.mark.timeout(900)
 async def test_no_message_is_lost_when_workers_are_killed(redis_url: str, tmp_path: Path) -> None:
-    """Protected by worker/store/lua/take_in.lua: a message is leased, not popped, until its job is recorded."""
+    """Protected by worker/store/lua/take_in.lua: a message is leased, not popped, until its job is recorded.
+
+    Here a kill meets that moment by chance; test_worker_killed.py stops a worker right there.
+    """
     (tmp_path / "producer.py").write_text(PRODUCER)
     with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0.3}}, variables=SHORT) as stack:
         workers = [stack.worker() for _ in range(WORKERS)]

@@ -20,7 +20,6 @@ RECORDED = {
 BEGUN = {
     "submit": b"submit:unless\r\n",
     "poll": b"poll:unless\r\n",
-    "deliver": b"deliver:file:lost.jsonl\r\n",
 }
 
 
