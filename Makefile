@@ -52,7 +52,7 @@ format: $(DEV) ## mend what can be mended by itself
 bench: $(DEV) ## what a poll costs, beside the usual ways to do it; the intake; what grows with waiting jobs (8 minutes)
 	$(BIN)/python benchmarks/poll_cost.py --rounds 2
 	$(BIN)/python benchmarks/intake.py --rounds 1
-	$(BIN)/python benchmarks/scale.py --rounds 1
+	$(BIN)/python benchmarks/scale.py --rounds 1 --waiting 1000 100000
 
 lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` takes newer ones
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock

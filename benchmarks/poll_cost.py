@@ -54,8 +54,10 @@ class Contest:
         """One `outwait worker` with this many jobs waiting."""
         every = waiting / self._options.rate
         variables = self._stage.variables(f"n{waiting}", OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY=f"{every / JITTER:.3f}")
-        asyncio.run((spread if waiting in self._seeded else seed)(settings(variables), waiting, over=every))
-        self._seeded.add(waiting)
+        if waiting not in self._seeded:
+            asyncio.run(seed(settings(variables), waiting))
+            self._seeded.add(waiting)
+        asyncio.run(spread(settings(variables), waiting, over=every))
         with self._stage.worker(variables) as process:
             return self._measure(process)
 

@@ -49,14 +49,16 @@ class Herd:
         self._namespace = f"w{number}"
         self._due = Keys(self._namespace)("DUE", "poll:unless")
         self.number = number
-        before = self._memory()
-        asyncio.run(seed(settings(self._variables(number)), number, over=3600))
-        self.bytes = (self._memory() - before) / number
+        self.bytes = 0.0
 
     def worker(self, every: float) -> Process:
         """A worker that polls each of them about every so many seconds."""
         variables = self._variables(every)
+        before = self._memory()
+        if not self.bytes:
+            asyncio.run(seed(settings(variables), self.number))
         asyncio.run(spread(settings(variables), self.number, over=every))
+        self.bytes = self.bytes or (self._memory() - before) / self.number
         return self._stage.worker(variables)
 
     def cost(self, rate: float, seconds: float) -> tuple[Cost, int]:
@@ -170,7 +172,6 @@ def main() -> None:
     with Stage() as stage:
         facts = machine(stage.redis.info("server"))
         herds = [Herd(stage, number) for number in sorted(options.waiting)]
-        print(f"{sum(herd.number for herd in herds):,} jobs wait", flush=True)
         late = _late(next(herd for herd in herds if herd.number == options.late), options)
         rounds = _costs(herds, options)
     finish(

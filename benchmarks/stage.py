@@ -142,7 +142,7 @@ class Stage:
     def settle(self, process: Process, seconds: float) -> None:
         """Wait for a process's first poll, then these seconds, and for Redis to end rewriting its file."""
         before = self.polls
-        wait_for(lambda: process.cpu and self.polls > before, "the first poll")
+        wait_for(lambda: process.cpu and self.polls > before, "the first poll", within=180)
         time.sleep(seconds)
         wait_for(lambda: not self._rewriting(), "Redis to have rewritten its file", within=180)
 

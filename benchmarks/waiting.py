@@ -1,6 +1,7 @@
 """Jobs that wait for their next poll, written straight through the store: as they stand after their first poll."""
 
 import random
+import time
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -17,8 +18,9 @@ from worker.store.lanes import Lanes, NewJob
 BATCH = 500
 """Jobs in one round trip."""
 
-START = 4.0
-"""Seconds until the first of them is due: the worker has started by then, and finds no backlog."""
+START, PACE = 4.0, 25_000
+"""Seconds for a worker to start, and jobs written a second: the first is due when all are written and the worker runs,
+so that it finds no backlog."""
 
 WEEK = 7 * 86400
 """Deadline of every job, in seconds: none ends while it is measured."""
@@ -38,24 +40,25 @@ def ids(number: int) -> list[str]:
     return [str(UUID(int=one)) for one in range(number)]
 
 
-async def seed(settings: Settings, number: int, *, over: float) -> None:
-    """Make jobs; their next polls are due evenly over `over` seconds, from `START` on."""
+async def seed(settings: Settings, number: int) -> None:
+    """Make jobs, submitted and never polled; `spread` says when they are due."""
     connection = Connection(settings)
     lanes = Lanes(connection)
     model = _model(settings)
     for group in _groups(ids(number)):
         await lanes.enqueue([msgspec.structs.replace(model, id=job_id) for job_id in group])
-        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "", 1000) for job_id in group])
+        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "", WEEK * 1000) for job_id in group])
     await connection.close()
-    await spread(settings, number, over=over)
 
 
 async def spread(settings: Settings, number: int, *, over: float) -> None:
-    """Make jobs due anew, evenly over `over` seconds, from `START` on; what a worker leased is taken from it."""
+    """Make jobs due evenly over `over` seconds, as after a poll each; what a worker leased is taken from it."""
     connection = Connection(settings)
+    first = time.monotonic() + START + number / PACE
     lanes = Lanes(connection)
     for group in _groups(ids(number)):
-        due = [int(1000 * (START + random.uniform(0, over))) for _ in group]
+        left = max(0.0, first - time.monotonic())
+        due = [int(1000 * (left + random.uniform(0, over))) for _ in group]
         await lanes.record([Wait(job_id, NO_FENCE, at, "PENDING") for job_id, at in zip(group, due, strict=True)])
     await connection.close()
 
