@@ -56,7 +56,7 @@ class Http:
         try:
             async with self._ask(request, timeout, fresh=fresh) as answer:
                 content = await self._read(answer, request)
-                return httpx.Response(answer.status, headers=_headers(answer), content=content, request=request)
+                return _response(answer, content, request)
         except _BROKEN as error:
             raise _sorted(error, request) from error
 
@@ -154,13 +154,21 @@ def _limits(timeout: float) -> aiohttp.ClientTimeout:
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
-    try:
-        return request.content or None
-    except httpx.RequestNotRead:
-        stream = request.stream
-        if not isinstance(stream, AsyncIterable):
-            raise TypeError("a streamed request body must be asynchronous") from None
-        return stream
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        return request.read() or None
+    if not isinstance(stream, AsyncIterable):
+        raise TypeError("a streamed request body must be asynchronous")
+    return stream
+
+
+def _response(answer: aiohttp.ClientResponse, content: bytes, request: httpx.Request) -> httpx.Response:
+    """As `httpx.Response(content=…)`, which would send the body through its decoders, a twentieth of a poll."""
+    body = httpx.ByteStream(content)
+    response = httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
+    response._content = content  # noqa: SLF001 - see above
+    response.is_closed = response.is_stream_consumed = True
+    return response
 
 
 def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:

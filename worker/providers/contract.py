@@ -186,8 +186,12 @@ class Provider(ABC):
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Request:
         """A request below the provider's base URL. `path` may carry a query; both are percent-encoded already."""
+        if content.keys() <= {"headers"}:
+            content["stream"] = _NO_BODY  # else httpx goes through the ways to give one
         return httpx.Request(method, below(self._base, path), **content)
 
+
+_NO_BODY = httpx.ByteStream(b"")
 
 _PLAIN = re.compile(r"((?:/[\w~-][\w.~-]*)+)(?:\?([\w.~=&%-]*))?", re.ASCII)
 """A path, and perhaps a query, that httpx would leave as it is."""
