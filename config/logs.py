@@ -10,8 +10,8 @@ import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
+from config.groups import LogSettings
 from config.masking import MASK, is_secret, scrubbed
-from config.settings import LogSettings
 
 QUIET = {
     "celery.worker.strategy": "WARNING",  # a line a batch received

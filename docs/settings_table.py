@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from config.groups import StepSettings
 from config.names import variables
-from config.settings import Settings, StepSettings
+from config.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "operations.md"

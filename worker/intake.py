@@ -14,7 +14,7 @@ from kombu.message import Message
 from kombu.transport.virtual.base import Base64
 from kombu.utils.json import loads
 
-from config.settings import IntakeSettings
+from config.groups import IntakeSettings
 from worker.accept import Acceptance
 from worker.errors import Conflict, InvalidRequest, RequestError
 from worker.events import JobEvents

@@ -5,7 +5,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from config.settings import StepSettings
+from config.groups import StepSettings
 from worker.providers.contract import Operation
 
 JITTER = 0.1

@@ -1,6 +1,7 @@
 """How each lane is claimed: from the settings of its step and the limits of its provider."""
 
-from config.settings import Settings, StepSettings
+from config.groups import StepSettings
+from config.settings import Settings
 from worker.jobs import Step
 from worker.providers.registry import Registry
 from worker.store.lanes import LanePolicy

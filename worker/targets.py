@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import parse_qsl
 
-from config.settings import Route
+from config.groups import Route
 from worker.errors import InvalidRequest
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")

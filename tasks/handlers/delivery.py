@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from config.errors import ConfigError
-from config.settings import HandlerSettings
+from config.groups import HandlerSettings
 from tasks.handlers import files, functions
 from tasks.handlers.envelope import Envelope
 from tasks.handlers.isolation import Isolated, Loop, Threads, failure

@@ -2,7 +2,8 @@
 
 import pytest
 
-from config.settings import Settings, WorkerSettings
+from config.groups import WorkerSettings
+from config.settings import Settings
 from tests.stack import query
 from worker.client import Client
 from worker.clock import GATHER, Clock

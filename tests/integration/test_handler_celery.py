@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from config.settings import HandlerSettings
+from config.groups import HandlerSettings
 from tasks.handlers import DeliveryFailed, Envelope, Handlers
 from worker.jobs import JobError, JobState
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import HandlerSettings
+from config.groups import HandlerSettings
 from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers, files
 from worker.jobs import JobState
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from config.settings import HandlerSettings
+from config.groups import HandlerSettings
 from tasks.handlers import Envelope, Handlers
 from worker.jobs import JobState
 

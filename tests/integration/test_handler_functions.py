@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 HANGING = """
 import asyncio, sys, threading, types
-from config.settings import HandlerSettings
+from config.groups import HandlerSettings
 from tasks.handlers import DeliveryFailed, Envelope, Handlers, handler
 from worker.jobs import JobState
 

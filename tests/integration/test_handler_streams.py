@@ -6,7 +6,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from config.settings import HandlerSettings, Settings
+from config.groups import HandlerSettings
+from config.settings import Settings
 from tasks.handlers import DeliveryFailed, Envelope, Handlers
 from worker.jobs import JobState
 from worker.store.connection import Connection

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from config.errors import ConfigError
-from config.settings import HandlerSettings, Route
+from config.groups import HandlerSettings, Route
 from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers, handler
 from tasks.handlers.isolation import Loop, Threads
 from worker.jobs import JobError, JobState

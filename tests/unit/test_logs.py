@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from config.groups import LogSettings
 from config.logs import JsonLines, TextLines, configure
 from config.masking import masked, masked_url, scrubbed
-from config.settings import LogSettings
 
 
 @pytest.fixture(autouse=True)

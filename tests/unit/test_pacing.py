@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import StepSettings
+from config.groups import StepSettings
 from worker import pacing
 from worker.providers.contract import Operation, Params
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
 from config.errors import Clash, ConfigError, explain
-from config.settings import Settings, StepSettings, load_settings
+from config.groups import StepSettings
+from config.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import Route
+from config.groups import Route
 from worker.errors import InvalidRequest
 from worker.targets import (
     CeleryTarget,

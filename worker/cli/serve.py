@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from config.errors import ConfigError
+from config.groups import FlowerSettings
 from config.logs import configure
-from config.settings import FlowerSettings
 from worker.cli.exits import Exit
 from worker.cli.output import print_line
 from worker.cli.session import Json, current
