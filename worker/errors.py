@@ -5,7 +5,9 @@ OutwaitError
 │   ├── InvalidRequest          malformed, unknown provider or operation, wrong parameter, too large
 │   ├── Conflict                the same job id or idempotency key was used for another request
 │   ├── JobNotFound             no job has this id (any more)
-│   └── NotReplayable           nothing of this job can be delivered again
+│   ├── NotReplayable           nothing of this job can be delivered again
+│   ├── Unauthenticated         no API key came with the request, or none that is good (any more)
+│   └── Forbidden               the API key is not for this
 ├── ProviderError               the provider's side; `decide` says what happens to the job
 │   ├── NotSent                 the request certainly never left: connection refused, DNS, TLS
 │   ├── AnswerLost              it left, and no answer came: broken connection, time-out
@@ -68,6 +70,18 @@ class NotReplayable(RequestError):
     """The job has no delivery that could be repeated."""
 
     code = "not_replayable"
+
+
+class Unauthenticated(RequestError):
+    """No API key came with the request, or none that is good (any more)."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """The API key has not the scope, or not the tenant."""
+
+    code = "forbidden"
 
 
 class ProviderError(OutwaitError):

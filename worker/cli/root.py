@@ -46,7 +46,7 @@ def _root(
 
 
 for _panel, _commands in {
-    "Start": (demo.demo, up.up, serve.worker, serve.flower, serve.sandbox),
+    "Start": (demo.demo, up.up, serve.worker, serve.web, serve.flower, serve.sandbox),
     "Jobs": (
         submit.submit,
         jobs.status,

@@ -1,4 +1,4 @@
-"""The processes that serve until they are told to stop: worker, Flower, sandbox."""
+"""The processes that serve until they are told to stop: worker, web, Flower, sandbox."""
 
 import logging
 import os
@@ -28,6 +28,19 @@ def worker(context: typer.Context) -> None:
     sys.path.insert(0, str(Path.cwd()))
     code = run_worker(settings, f"outwait-{os.getpid()}@%h")
     raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
+
+
+def web(context: typer.Context) -> None:
+    """Run the web edge until it is told to stop: the HTTP API, the pages, providers' webhooks and metrics."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from worker.web.serve import serve
+
+    try:
+        serve(settings)
+    except OSError as error:
+        where = f"{settings.web.address}:{settings.web.port}"
+        raise ConfigError(f"the web process cannot listen on {where} ({os.strerror(error.errno or 0)})") from error
 
 
 def flower(context: typer.Context) -> None:

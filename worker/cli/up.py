@@ -1,4 +1,4 @@
-"""Everything on one machine, supervised: the embedded Redis, workers, Flower, and the sandbox if wanted."""
+"""Everything on one machine, supervised: the embedded Redis, workers, web, Flower, and the sandbox if wanted."""
 
 import contextlib
 import logging
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 LOOK = 0.5
 """Seconds between two looks at the processes."""
 
+WEB_GRACE = 15.0
+"""Seconds that the web process gets to answer what is open."""
+
 MARGIN = 30.0
 """Seconds that a worker gets beyond `OUTWAIT_WORKER__GRACE` before it is killed; its leases end by themselves then."""
 
@@ -31,11 +34,12 @@ MARGIN = 30.0
 def up(
     context: typer.Context,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    web: Annotated[bool, typer.Option(help="Run the web process: HTTP API, pages, webhooks.")] = True,
     flower: Annotated[bool, typer.Option(help="Run Flower.")] = True,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the sandbox and use it for every provider.")] = False,
     redis_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the embedded Redis; 0: a free one.")] = 0,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: Redis (unless OUTWAIT_REDIS_URL names one), workers and Flower.
+    """Run everything on this machine until Ctrl-C: Redis (unless OUTWAIT_REDIS_URL names one), workers, web and Flower.
 
     What it holds is kept in the data folder, so that a job survives a restart.
     """
@@ -49,8 +53,8 @@ def up(
             ours["OUTWAIT_REDIS_URL"] = redis.url
         helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours})
         ours |= sandbox_environment
-        stack.enter_context(_told(data, ours, settings, flower=flower))
-        crew = _crew(workers, settings, env={**os.environ, **ours})
+        stack.enter_context(_told(data, ours, settings, web=web, flower=flower))
+        crew = _crew(workers, settings, web=web, env={**os.environ, **ours})
         try:
             _supervise([*helpers, *crew], redis, signals)
         finally:
@@ -71,13 +75,16 @@ def _helpers(*, flower: bool, sandbox: bool, env: Mapping[str, str]) -> tuple[li
     return services, ours
 
 
-def _crew(workers: int, settings: Settings, env: Mapping[str, str]) -> list[Service]:
+def _crew(workers: int, settings: Settings, *, web: bool, env: Mapping[str, str]) -> list[Service]:
     grace = settings.worker.grace + MARGIN
-    return [Service(f"worker-{number}", command("worker"), env, grace) for number in range(1, workers + 1)]
+    crew = [Service(f"worker-{number}", command("worker"), env, grace) for number in range(1, workers + 1)]
+    return [Service("web", command("web"), env, WEB_GRACE), *crew] if web else crew
 
 
 @contextlib.contextmanager
-def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, flower: bool) -> Iterator[None]:
+def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool, flower: bool) -> Iterator[None]:
+    if web:
+        say(f"Web:            http://{settings.web.address}:{settings.web.port} (log in with a key: `outwait keys`)")
     if flower:
         say(f"Flower:         http://{settings.flower.address}:{settings.flower.port}")
     if "OUTWAIT_REDIS_URL" not in ours:

@@ -25,6 +25,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | rate:GROUP    | zset   | request -> when it was sent, for one rate window                             |          |
 | gov:GROUP     | hash   | the governor's state, fields below                                           |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
+| access        | hash   | API keys: id -> JSON with the hash of its secret                             |          |
+| session:HASH  | string | the API key that a login to the pages was made with                          | TTL      |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
@@ -63,6 +65,8 @@ _PREFIXES = {
     "GOVERNOR": "gov:",
     "TOKEN": "token:",
     "LOCK": "lock:",
+    "ACCESS": "access",
+    "SESSION": "session:",
     "IN_LEASED": "in:leased",
     "IN_MESSAGES": "in:messages",
     "IN_REFUSED": "in:refused",
