@@ -6,16 +6,22 @@ A target is read once, where it enters; its canonical form names the lane of its
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import PurePosixPath
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.groups import Route
+from config.masking import masked_url
 from worker.errors import InvalidRequest
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 """A handler function's name."""
 
-FORMS = "a handler's name (crm), celery://task.name?queue=name, stream://key?maxlen=1000 or file:name.jsonl"
+FORMS = (
+    "a handler's name (crm), https://host/path, celery://task.name?queue=name, stream://key?maxlen=1000 or "
+    "file:name.jsonl"
+)
 
 CELERY_QUEUE = "celery"
 """The queue that a Celery app listens to unless it is told otherwise."""
@@ -25,6 +31,12 @@ CELERY_QUEUE = "celery"
 _WORD = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _MAXLEN = re.compile(r"0*[1-9][0-9]{0,11}")
+_URL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]|%[0-9A-Fa-f]{2})+")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,29 @@ class FileTarget:
     path: str
 
 
-Target = FunctionTarget | CeleryTarget | StreamTarget | FileTarget
+@dataclass(frozen=True, slots=True)
+class WebhookTarget:
+    """A receiver of signed webhooks; `url` is in its canonical form."""
+
+    url: str
+
+    @property
+    def endpoint(self) -> str:
+        """The URL without its query: what has a secret of its own, and what a receiver that is gone switches off."""
+        return self.url.partition("?")[0]
+
+    @property
+    def host(self) -> str:
+        """A name or an address, without brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is https."""
+        return self.url.startswith("https:")
+
+
+Target = FunctionTarget | CeleryTarget | StreamTarget | FileTarget | WebhookTarget
 
 
 def parse(target: str) -> Target:
@@ -70,7 +104,7 @@ def parse(target: str) -> Target:
     try:
         return _by_scheme(scheme.lower(), rest) if colon else FunctionTarget(_name(target))
     except ValueError as error:
-        raise InvalidRequest(f"target {target[:200]!r}: {error}. A target is {FORMS}") from None
+        raise InvalidRequest(f"target {masked_url(target)[:200]!r}: {error}. A target is {FORMS}") from None
 
 
 def canonical(target: Target) -> str:
@@ -84,6 +118,17 @@ def canonical(target: Target) -> str:
             return f"stream://{key}" if maxlen is None else f"stream://{key}?maxlen={maxlen}"
         case FileTarget(path):
             return f"file:{path}"
+        case WebhookTarget(url):
+            return url
+
+
+def allowed(target: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns lets a target (in canonical form) through.
+
+    A pattern without a scheme means handlers' names only, so that `*` opens no stream and no file. In a URL's pattern
+    host and path are matched each by itself, so that no path passes for a host; without a path it means every path.
+    """
+    return any(_matches(target, pattern) for pattern in patterns)
 
 
 def route(routes: Sequence[Route], provider: str, operation: str) -> tuple[str, ...]:
@@ -109,7 +154,7 @@ def _by_scheme(scheme: str, rest: str) -> Target:
         case "file":
             return FileTarget(_file(rest.removeprefix("//")))
         case "http" | "https":
-            raise ValueError("webhooks to your own URLs are not part of this version; let a handler function send them")
+            return WebhookTarget(_webhook(f"{scheme.lower()}:{rest}"))
         case _:
             raise ValueError(f"the scheme {scheme[:40]!r} is unknown")
 
@@ -123,6 +168,46 @@ def _address(rest: str, option: str) -> tuple[str, dict[str, str]]:
     if any(name != option for name, _ in pairs) or len(pairs) > 1:
         raise ValueError(f"the only option here is one {option!r}")
     return address, dict(pairs)
+
+
+def _matches(target: str, pattern: str) -> bool:
+    scheme, colon, _ = pattern.partition(":")
+    if scheme not in _PORTS:
+        return (":" in target) is bool(colon) and fnmatchcase(target, pattern)
+    (base, path), (wanted, wanted_path) = _halves(target), _halves(pattern)
+    return fnmatchcase(base, wanted) and fnmatchcase(path, wanted_path or "*")
+
+
+def _halves(url: str) -> tuple[str, str]:
+    """`scheme://host:port`, and the rest."""
+    scheme, _, rest = url.partition("://")
+    base, slash, path = rest.partition("/")
+    return f"{scheme}://{base}", slash + path
+
+
+def _webhook(url: str) -> str:
+    if not url.partition(":")[2].startswith("//"):
+        raise ValueError("'//' must follow the scheme")
+    if not _URL.fullmatch(url):
+        raise ValueError("a URL is ASCII without spaces, braces and a fragment: percent-encode what else it has")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("a URL with a user or password is refused: receivers check signatures instead")
+    if any(part in {".", ".."} for part in unquote(parts.path).split("/")):
+        raise ValueError("'.' and '..' are refused as parts of the path")
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{_host(parts.hostname or '')}{port}{parts.path or '/'}{query}"
+
+
+def _host(host: str) -> str:
+    if ":" in host:
+        return f"[{IPv6Address(host)}]"
+    if _NUMBER.fullmatch(host):
+        return str(IPv4Address(host))
+    if not _HOST.fullmatch(host):
+        raise ValueError("the host must be a name of letters, digits and hyphens (others in their xn-- form)")
+    return host
 
 
 def _name(text: str) -> str:

@@ -11,7 +11,7 @@ from tasks.handlers import files, functions
 from tasks.handlers.envelope import Envelope
 from tasks.handlers.isolation import Isolated, Loop, Threads, failure
 from worker.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
-from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, parse
+from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, WebhookTarget, parse
 
 
 class StreamWriter(Protocol):
@@ -62,6 +62,8 @@ class Handlers:
                 await self._add(stream, envelope, time_limit)
             case FileTarget(path):
                 await self._lane("file", Threads).run(partial(self._append, path, envelope), time_limit)
+            case WebhookTarget():
+                raise DeliveryRefused("signed webhooks are sent from the next commit on")
             case other:
                 assert_never(other)
 

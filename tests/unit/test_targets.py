@@ -13,6 +13,8 @@ from worker.targets import (
     FunctionTarget,
     StreamTarget,
     Target,
+    WebhookTarget,
+    allowed,
     canonical,
     parse,
     route,
@@ -22,7 +24,19 @@ WORDS = st.text(string.ascii_letters + string.digits + "_.:@/-", min_size=1, max
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,59}", fullmatch=True)
 PARTS = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 FILES = st.tuples(st.lists(PARTS, max_size=3), PARTS).map(lambda pair: "/".join([*pair[0], pair[1] + ".jsonl"]))
+LABELS = st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)
+HOSTS = st.lists(LABELS, min_size=1, max_size=3).map(".".join) | st.ip_addresses(v=4).map(str)
+PATHS = st.text(string.ascii_letters + string.digits + "_~!$&'()*+,;=:@-", max_size=20).map(lambda text: "/" + text)
+URLS = st.builds(
+    "{}://{}{}{}{}".format,
+    st.sampled_from(["http", "https"]),
+    HOSTS | st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+    st.just("") | st.integers(1, 65535).filter(lambda port: port not in (80, 443)).map(":{}".format),
+    PATHS,
+    st.just("") | PATHS.map("?{}".format),
+)
 TARGETS = st.one_of(
+    st.builds(WebhookTarget, URLS),
     st.builds(FunctionTarget, NAMES),
     st.builds(CeleryTarget, WORDS, WORDS),
     st.builds(StreamTarget, WORDS, st.none() | st.integers(1, 10**12 - 1)),
@@ -52,6 +66,10 @@ def test_any_text_is_a_target_or_refused(text: str) -> None:
         ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
         ("stream://results", StreamTarget("results")),
         ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
+        ("https://example.com", WebhookTarget("https://example.com/")),
+        ("HTTPS://Example.COM:443/Hook?a=B", WebhookTarget("https://example.com/Hook?a=B")),
+        ("http://example.com:8080/x?", WebhookTarget("http://example.com:8080/x")),
+        ("https://[2001:DB8:0::1]:8443/x", WebhookTarget("https://[2001:db8::1]:8443/x")),
         ("file:out.jsonl", FileTarget("out.jsonl")),
         ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
     ],
@@ -86,8 +104,26 @@ def test_case_tells_tasks_and_keys_apart() -> None:
         ("1crm", "begins with a letter"),
         ("crm\n", "lower-case"),
         ("a" * 61, "1 to 60"),
-        ("https://example.com/hook", "not part of this version"),
-        ("HTTP://example.com", "not part of this version"),
+        ("https:example.com/hook", "'//' must follow"),
+        ("https:///hook", "the host must be"),
+        ("https://user:secret@example.com/hook", "user or password"),
+        ("https://example.com/hook#part", "fragment"),
+        ("https://example.com/{outwait}", "braces"),
+        ("https://example.com/a b", "spaces"),
+        ("https://example.com/%zz", "percent-encode"),
+        ("https://münchen.example/hook", "ASCII"),
+        ("https://exa_mple..com/", "the host must be"),
+        ("https://example.com./", "the host must be"),
+        ("https://example.com:0x50/", "Port"),
+        ("https://example.com:99999/", "Port"),
+        ("https://example.com/a/../b", "parts of the path"),
+        ("https://example.com/a/%2e%2E/b", "parts of the path"),
+        ("https://2130706433/", "4 octets"),
+        ("https://0x7f.1/", "4 octets"),
+        ("https://0177.0.0.1/", "0177"),
+        ("https://010.0.0.1/", "Leading zeros"),
+        ("https://[::1%eth0]/", "percent-encode"),
+        ("https://[::1/", "IPv6"),
         ("redis://example.com", "scheme 'redis' is unknown"),
         ("celery:crm.store", "'//' must follow"),
         ("celery://", "task name"),
@@ -118,6 +154,7 @@ def test_a_refusal_says_what_is_wrong(text: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match="A target is a handler's name") as refused:
         parse(text)
     assert reason in str(refused.value)
+    assert ":secret@" not in str(refused.value)
 
 
 def test_the_first_route_that_matches_is_taken() -> None:
@@ -134,5 +171,41 @@ def test_the_first_route_that_matches_is_taken() -> None:
 
 
 def test_a_route_to_no_target_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="https://x"):
-        route([Route(targets=["https://x"])], "unless", "query")
+    with pytest.raises(InvalidRequest, match="ftp://x"):
+        route([Route(targets=["ftp://x"])], "unless", "query")
+
+
+def test_a_webhook_s_endpoint_and_host() -> None:
+    target = WebhookTarget("https://[2001:db8::1]:8443/x?a=https://b")
+    assert (target.endpoint, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
+
+
+@pytest.mark.parametrize(
+    ("target", "pattern", "expected"),
+    [
+        ("crm", "[a-z]*", True),
+        ("crm", "*", True),
+        ("crm", "crm-*", False),
+        ("celery://crm.store", "[a-z]*", False),
+        ("celery://crm.store", "*", False),
+        ("file:out.jsonl", "*", False),
+        ("stream://x", "https://*", False),
+        ("celery://crm.store", "celery://crm.*", True),
+        ("file:web/out.jsonl", "file:web/*", True),
+        ("https://example.com/hook?a=b", "https://*", True),
+        ("http://example.com/hook", "https://*", False),
+        ("https://example.com/hook", "https://example.com", True),
+        ("https://example.com/hook", "https://example.com/", False),
+        ("https://example.com/hook/1", "https://example.com/hook/*", True),
+        ("https://example.com:8443/hook", "https://example.com/*", False),
+        ("https://a.example.com/hook", "https://*.example.com", True),
+        ("https://evil.com/.example.com", "https://*.example.com", False),
+        ("https://evil.com/.example.com/", "https://*.example.com/*", False),
+        ("https://example.com.evil.com/", "https://example.com*/*", True),
+        ("https://example.com/", "*", False),
+    ],
+)
+def test_patterns_of_targets(target: str, pattern: str, *, expected: bool) -> None:
+    assert allowed(target, [pattern]) is expected
+    assert allowed(target, ["none", pattern]) is expected
+    assert not allowed(target, [])
