@@ -15,6 +15,9 @@ from worker.errors import JobCancelled, JobEnded, JobExpired, JobFailed
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
 """What a job id may look like; a Celery task id (UUID) fits."""
 
+TENANT_PATTERN = r"^[A-Za-z0-9_.@-]{1,60}$"
+"""What the name of a tenant may look like."""
+
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
 
 
@@ -100,7 +103,7 @@ class JobRequest(BaseModel):
         default=None, gt=0, le=30 * 86400, description="Seconds after which the job expires, from when it is due."
     )
     metadata: dict[str, JsonValue] = Field(default={}, description="Handed to every handler as it is.")
-    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.@-]{1,60}$")] | None = Field(
+    tenant: Annotated[str, StringConstraints(pattern=TENANT_PATTERN)] | None = Field(
         default=None, description="Whose job it is. Tenants take turns: one's backlog does not hold up another's job."
     )
     priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted before all others, 0 after them.")
@@ -126,6 +129,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     deadline: int = 0
     provider_status: str = ""
     polled: int = 0  # when a poll last found it unfinished
+    due: int = 0  # since when
+    trace: str = ""  # the producer's trace context
 
 
 class Ledger(msgspec.Struct, frozen=True):

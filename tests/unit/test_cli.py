@@ -77,6 +77,12 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         assert re.search(rf"`outwait {command.callback.__name__}\b", page), command.callback
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            name = f"{group.name} {command.name or command.callback.__name__}"
+            assert f"`outwait {name}" in page, name
 
 
 @pytest.mark.parametrize(("text", "ago"), [("45s", 45), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), ("1w", 604800)])

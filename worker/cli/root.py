@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import decide, demo, doctor, jobs, providers, serve, submit, up, watch
+from worker.cli import decide, demo, doctor, jobs, keys, providers, serve, submit, up, watch
 from worker.cli.exits import Exit, tell
 from worker.cli.session import DATA, Session, current
 
@@ -66,6 +66,8 @@ for _panel, _commands in {
 }.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+
+app.add_typer(keys.keys, name="keys", rich_help_panel="Access", no_args_is_help=True)
 
 
 def run() -> None:

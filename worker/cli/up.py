@@ -14,6 +14,7 @@ import typer
 
 from config.logs import configure
 from config.settings import Settings, load_settings
+from worker.cli.keys import local_key
 from worker.cli.output import say
 from worker.cli.services import Service, command, stop
 from worker.cli.session import DATA, current, write_running
@@ -84,7 +85,7 @@ def _crew(workers: int, settings: Settings, *, web: bool, env: Mapping[str, str]
 @contextlib.contextmanager
 def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool, flower: bool) -> Iterator[None]:
     if web:
-        say(f"Web:            http://{settings.web.address}:{settings.web.port} (log in with a key: `outwait keys`)")
+        say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
         say(f"Flower:         http://{settings.flower.address}:{settings.flower.port}")
     if "OUTWAIT_REDIS_URL" not in ours:
@@ -101,6 +102,13 @@ def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool,
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _log_in(data: Path, ours: Mapping[str, str]) -> str:
+    url = ours.get("OUTWAIT_REDIS_URL")
+    if url is None:
+        return "log in with a key: `outwait keys create NAME --scope read --scope operate` makes one"
+    return f"log in with the key in {local_key(load_settings(redis_url=url), data)}"
 
 
 def _supervise(services: list[Service], redis: EmbeddedRedis | None, signals: "_Signals") -> None:

@@ -2,17 +2,26 @@
 
 import hashlib
 import hmac
+import re
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
+from worker.errors import InvalidRequest
+from worker.jobs import TENANT_PATTERN
 from worker.store.connection import Connection
 
 PREFIX = "ow"
 """How the text of every key begins, so that scanners for leaked secrets know one."""
+
+USED_EVERY = 60.0
+"""Seconds of use of one key, in one process, that are written down once."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,59}")
 
 
 class Scope(StrEnum):
@@ -24,13 +33,17 @@ class Scope(StrEnum):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """An API key as it is known. `tenant` confines it to that tenant's jobs; times are seconds since 1970."""
+    """An API key as it is known. `tenant` confines it to that tenant's jobs.
+
+    Times are seconds since 1970 of Redis's clock; `used` is a minute old, perhaps, and None before the first use.
+    """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     created: float
     tenant: str | None = None
+    used: float | None = None
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -51,9 +64,16 @@ class Access:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._keys = connection.keys("ACCESS")
+        self._used = connection.keys("USED")
+        self._told: dict[str, float] = {}  # key id -> when its use was written down, by our monotonic clock
 
-    async def create(self, name: str, scopes: Sequence[Scope], tenant: str | None = None) -> NewKey:
-        """Make a key."""
+    async def create(self, name: str, scopes: Collection[Scope], tenant: str | None = None) -> NewKey:
+        """Make a key. Several may have one name: the old and the new one while a key is being replaced.
+
+        Raises:
+            InvalidRequest: the name or the tenant cannot be one, or there is no scope.
+        """
+        _check(name, scopes, tenant)
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
             key = ApiKey(secrets.token_hex(4), name, frozenset(scopes), second, tenant)
@@ -69,18 +89,24 @@ class Access:
         if prefix != PREFIX or not secret:
             return None
         stored = await self._get(key_id)
-        return stored.key if stored and hmac.compare_digest(stored.digest, _digest(secret)) else None
+        if stored is None or not hmac.compare_digest(stored.digest, _digest(secret)):
+            return None
+        await self._note_use(key_id)
+        return stored.key
 
     async def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
         async with self._connection.translated():
             rows = await self._connection.redis.hvals(self._keys)
+            used = await self._connection.redis.hgetall(self._used)
         found = [msgspec.json.decode(row, type=_Stored).key for row in rows]
-        return sorted(found, key=lambda key: (key.created, key.id))
+        known = [msgspec.structs.replace(key, used=_seconds(used.get(key.id.encode()))) for key in found]
+        return sorted(known, key=lambda key: (key.created, key.id))
 
     async def revoke(self, key_id: str) -> bool:
         """Make a key and every login with it useless at once; whether there was one."""
         async with self._connection.translated():
+            await self._connection.redis.hdel(self._used, key_id)
             return bool(await self._connection.redis.hdel(self._keys, key_id))
 
     async def log_in(self, key: ApiKey, seconds: float) -> str:
@@ -107,6 +133,15 @@ class Access:
             row = await self._connection.redis.hget(self._keys, key_id)
         return msgspec.json.decode(row, type=_Stored) if row else None
 
+    async def _note_use(self, key_id: str) -> None:
+        now = time.monotonic()
+        if now < self._told.get(key_id, -USED_EVERY) + USED_EVERY:
+            return
+        self._told[key_id] = now
+        async with self._connection.translated():
+            second, _ = await self._connection.redis.time()
+            await self._connection.redis.hset(self._used, key_id, second)
+
     def _session(self, token: str) -> str:
         return self._connection.keys("SESSION", _digest(token))
 
@@ -114,3 +149,19 @@ class Access:
 def _digest(secret: str) -> str:
     # Of 32 random bytes: nothing to guess, so nothing that a slow hash would protect.
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _check(name: str, scopes: Collection[Scope], tenant: str | None) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} cannot be the name of a key: up to 60 letters, digits, spaces and _ . @ -, "
+            "the first one a letter or digit"
+        )
+    if not scopes:
+        raise InvalidRequest(f"a key needs a scope: {', '.join(Scope)}")
+    if tenant is not None and not re.fullmatch(TENANT_PATTERN, tenant):
+        raise InvalidRequest(f"{tenant!r} cannot be a tenant: up to 60 letters, digits and _ . @ -")
+
+
+def _seconds(stored: bytes | None) -> float | None:
+    return float(stored) if stored else None

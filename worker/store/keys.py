@@ -26,7 +26,13 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | gov:GROUP     | hash   | the governor's state, fields below                                           |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
 | access        | hash   | API keys: id -> JSON with the hash of its secret                             |          |
+| w:JOB         | list   | webhooks, oldest first, capped: "milliseconds " and msgpack, deflated if large | purge  |
+| w-unknown     | list   | webhooks for jobs that are gone, the same, newest last, capped               |          |
+| w-secret      | string | 32 random bytes that make the tokens in webhook URLs                         |          |
+| used          | hash   | API keys: id -> second in which it was used, a minute old at most             |          |
 | session:HASH  | string | the API key that a login to the pages was made with                          | TTL      |
+| stats         | hash   | what was counted since the store began, for /metrics: "what:label:…" -> number  |          |
+| stat:MINUTE   | hash   | what was counted in that minute since 1970, and gauges, for charts           | 25 hours |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
@@ -34,7 +40,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, lp last poll that found it unfinished, en ended,
 cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
-tn tenant, od open deliveries, dn deliveries made; the ledger: ns submits, np polls, nf fetches, nw webhooks,
+tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it ended, wx the external id that one
+named before the submit's answer, wn nonce of the last one, nb no webhook makes a poll come before; the ledger: ns submits, np polls, nf fetches, nw webhooks,
 nd delivery attempts.
 
 Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
@@ -66,7 +73,13 @@ _PREFIXES = {
     "TOKEN": "token:",
     "LOCK": "lock:",
     "ACCESS": "access",
+    "WEBHOOKS": "w:",
+    "WEBHOOKS_UNKNOWN": "w-unknown",
+    "WEBHOOKS_SECRET": "w-secret",
+    "USED": "used",
     "SESSION": "session:",
+    "STATS": "stats",
+    "STAT": "stat:",
     "IN_LEASED": "in:leased",
     "IN_MESSAGES": "in:messages",
     "IN_REFUSED": "in:refused",
