@@ -21,6 +21,8 @@ PREFIX = "ow"
 USED_EVERY = 60.0
 """Seconds of use of one key, in one process, that are written down once."""
 
+_TEXT = re.compile(rf"{PREFIX}_([0-9a-f]{{8}})_([A-Za-z0-9_-]{{43}})")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,59}")
 
 
@@ -84,10 +86,10 @@ class Access:
 
     async def find(self, text: str) -> ApiKey | None:
         """The key that somebody shows, or None if it is none of ours (any more)."""
-        prefix, _, rest = text.partition("_")
-        key_id, _, secret = rest.partition("_")
-        if prefix != PREFIX or not secret:
+        shape = _TEXT.fullmatch(text)
+        if shape is None:
             return None
+        key_id, secret = shape.groups()
         stored = await self._get(key_id)
         if stored is None or not hmac.compare_digest(stored.digest, _digest(secret)):
             return None
@@ -148,7 +150,7 @@ class Access:
 
 def _digest(secret: str) -> str:
     # Of 32 random bytes: nothing to guess, so nothing that a slow hash would protect.
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
 def _check(name: str, scopes: Collection[Scope], tenant: str | None) -> None:
