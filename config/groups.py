@@ -1,5 +1,7 @@
 """The groups of settings: one a step, one a part of the system. `config.settings` puts them together."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -33,10 +35,24 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _place(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        if not _HOST.fullmatch(value.lower()):
+            raise ValueError(
+                "must be host names (media.internal, *.svc.cluster.local), addresses or networks (10.1.0.0/16)"
+            ) from None
+    return value
+
+
+_HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
 Names = Annotated[list[str], BeforeValidator(_split)]
+Places = Annotated[list[Annotated[str, AfterValidator(_place)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -180,7 +196,7 @@ class WebSettings(Group):
 class OutboundSettings(Group):
     """Where workers may connect to on a producer's word: receivers of webhooks, sources of media."""
 
-    allow: Names = Field(
+    allow: Places = Field(
         default=[], description="Hosts and networks allowed though private: `media.internal,10.1.0.0/16`."
     )
 

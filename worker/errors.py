@@ -10,6 +10,7 @@ OutwaitError
 │   └── Forbidden               the API key is not for this
 ├── ProviderError               the provider's side; `decide` says what happens to the job
 │   ├── NotSent                 the request certainly never left: connection refused, DNS, TLS
+│   │   └── AddressRefused      a producer named a host whose address is not public: the operator may allow it
 │   ├── AnswerLost              it left, and no answer came: broken connection, time-out
 │   ├── RateLimited             429 (or what the provider uses for it): wait `retry_after`
 │   ├── Unavailable             408 or 5xx
@@ -111,6 +112,12 @@ class NotSent(ProviderError):
     code = "not_sent"
 
 
+class AddressRefused(NotSent):
+    """A producer named a host that has no public address and that the operator does not allow."""
+
+    code = "address_refused"
+
+
 class AnswerLost(ProviderError):
     """The request left, perhaps, and no answer came."""
 
@@ -166,9 +173,18 @@ class HandlerError(OutwaitError):
 
 
 class DeliveryFailed(HandlerError):
-    """Worth another attempt."""
+    """Worth another attempt.
+
+    Args:
+        message: what happened, without secrets.
+        retry_after: seconds that the receiver asked us to wait, if it said so.
+    """
 
     code = "delivery_failed"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class DeliveryRefused(HandlerError):

@@ -5,16 +5,19 @@ reports a connection that broke after the request left as a failed connect. For 
 payment, so errors are sorted here from aiohttp's own.
 """
 
+import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
+from typing import Any
 
 import aiohttp
 import httpx
 from yarl import URL
 
-from worker.errors import AnswerLost, NotSent, ProviderError, ResultTooLarge
+from worker.addresses import Guard
+from worker.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
 from worker.redact import redact
 
 CONNECT_TIMEOUT = 10.0
@@ -32,12 +35,15 @@ class Http:
     Args:
         body_max: bytes of the largest answer that is read, after decompression.
         verify: how servers' certificates are checked.
+        guard: where `stream` may connect to. The environment's proxies are used by nobody.
     """
 
-    def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None, guard: Guard | None = None) -> None:
         self._body_max = body_max
-        self._kept = _session(verify, keep=True)
-        self._fresh = _session(verify, keep=False)
+        self._guard = guard or Guard()
+        self._kept = _session(verify, keepalive_timeout=IDLE_CONNECTION)
+        self._fresh = _session(verify, force_close=True)
+        self._guarded = _session(verify, keepalive_timeout=IDLE_CONNECTION, socket_factory=self._socket)
 
     async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
         """Send a request and read its whole answer.
@@ -54,7 +60,7 @@ class Http:
             ResultTooLarge: the answer is over the cap.
         """
         try:
-            async with self._ask(request, timeout, fresh=fresh) as answer:
+            async with _ask(self._fresh if fresh else self._kept, request, timeout) as answer:
                 content = await self._read(answer, request)
                 return _response(answer, content, request)
         except _BROKEN as error:
@@ -62,13 +68,17 @@ class Http:
 
     @asynccontextmanager
     async def stream(self, request: httpx.Request, *, timeout: float) -> AsyncIterator[httpx.Response]:
-        """Send a request and hand out its answer unread, for `aiter_raw()`: however large, little is in memory.
+        """Send a request on a producer's word, and hand out its answer unread, for `aiter_raw()`.
+
+        However large it is, little is in memory.
 
         Raises:
+            AddressRefused: no address of the host is public, nor allowed.
             NotSent, AnswerLost: as `send`; also while the body is read.
         """
+        session = self._kept if self._guard.allows(_url(request).raw_host or "") else self._guarded
         try:
-            async with self._ask(request, timeout, fresh=False) as answer:
+            async with _ask(session, request, timeout) as answer:
                 body = _Unread(answer, request)
                 yield httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
         except _BROKEN as error:
@@ -76,25 +86,15 @@ class Http:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._kept.close()
-        await self._fresh.close()
+        for session in (self._kept, self._fresh, self._guarded):
+            await session.close()
 
-    def _ask(
-        self, request: httpx.Request, timeout: float, *, fresh: bool
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        session = self._fresh if fresh else self._kept
-        body = _body(request)
-        headers = request.headers.multi_items()
-        if not isinstance(body, bytes | None):  # aiohttp decides about chunks itself
-            headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
-        return session.request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            headers=headers,
-            data=body,
-            timeout=_limits(timeout),
-            allow_redirects=False,
-        )
+    def _socket(self, place: aiohttp.AddrInfoType) -> socket.socket:
+        """The last thing before a connection: after names were resolved, whatever they were, and for each address."""
+        family, kind, protocol, _, address = place
+        if not self._guard.lets(str(address[0])):
+            raise _NotPublic
+        return socket.socket(family, kind, protocol)
 
     async def _read(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
         length = answer.content_length
@@ -109,6 +109,13 @@ class Http:
                     f"{request.url.path} answered with more than {self._body_max} bytes (OUTWAIT_STORE__RESULT_MAX)"
                 )
         return bytes(body)
+
+
+class _NotPublic(PermissionError):
+    """The guard refuses an address."""
+
+    def __str__(self) -> str:
+        return "not a public address"
 
 
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
@@ -129,8 +136,7 @@ class _Unread(httpx.AsyncByteStream):
             raise _sorted(error, self._request) from error
 
 
-def _session(verify: ssl.SSLContext | None, *, keep: bool) -> aiohttp.ClientSession:
-    options = {"keepalive_timeout": IDLE_CONNECTION} if keep else {"force_close": True}
+def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_once]
@@ -147,10 +153,31 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise aiohttp.ClientError(str(error)) from error
 
 
+def _ask(
+    session: aiohttp.ClientSession, request: httpx.Request, timeout: float
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    body = _body(request)
+    headers = request.headers.multi_items()
+    if not isinstance(body, bytes | None):  # aiohttp decides about chunks itself
+        headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
+    return session.request(
+        request.method,
+        _url(request),
+        headers=headers,
+        data=body,
+        timeout=_limits(timeout),
+        allow_redirects=False,
+    )
+
+
 @lru_cache(maxsize=64)
 def _limits(timeout: float) -> aiohttp.ClientTimeout:
     # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
     return aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
+
+
+def _url(request: httpx.Request) -> URL:
+    return URL(str(request.url), encoded=True)
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
@@ -178,6 +205,10 @@ def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
 
 def _sorted(error: Exception, request: httpx.Request) -> ProviderError:
     where = f"{request.method} {request.url.host}{request.url.path}"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _NotPublic):
+        return AddressRefused(
+            f"{request.url.host} has no public address: the operator may allow it in OUTWAIT_OUTBOUND__ALLOW"
+        )
     cause = redact(str(error)) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return NotSent(f"{where} was not sent: {cause}")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from config.settings import Settings
+from worker.addresses import Guard
 from worker.batches import LAST_WRITE, Batches, StepRun
 from worker.events import JobEvents
 from worker.http import Http
@@ -59,7 +60,7 @@ class Runtime:
         self.streams = Streams(self.connection)
         self.governors = Governors(self.connection)
         self._durations = Durations(self.connection)
-        self.http = Http(body_max=self.settings.store.result_max)
+        self.http = Http(body_max=self.settings.store.result_max, guard=Guard(self.settings.outbound.allow))
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
         self.batches = Batches(lanes, self.policies, self.recorder)

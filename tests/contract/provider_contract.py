@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from worker.addresses import Guard
 from worker.errors import (
     AnswerLost,
     ExternalIdUnknown,
@@ -143,7 +144,7 @@ class ProviderContract:
             behaviour = Behaviour(**told, faults=faults)
             server = TestServer(create_app(SandboxOptions(behaviour=behaviour, **options)))
             await server.start_server(shutdown_timeout=0.1)
-            http = Http(body_max=body_max)
+            http = Http(body_max=body_max, guard=Guard(["127.0.0.1"]))
             opened.append((server, http))
             return World(server, http, Tokens(connection), self)
 

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from worker.errors import AnswerLost, NotSent, ProviderError, ResultTooLarge
+from worker.addresses import Guard
+from worker.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
 from worker.http import Http
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -21,7 +22,7 @@ BODY_MAX = 100_000
 
 @pytest.fixture
 async def http() -> AsyncIterator[Http]:
-    found = Http(body_max=BODY_MAX)
+    found = Http(body_max=BODY_MAX, guard=Guard(["127.0.0.1"]))
     yield found
     await found.close()
 
@@ -255,6 +256,57 @@ async def test_a_stream_that_breaks_is_told(http: Http, serve: Serve) -> None:
     await fails(AnswerLost, read())
     refused = http.stream(get(f"http://127.0.0.1:{unused_port()}/"), timeout=5)
     await fails(NotSent, refused.__aenter__())
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "localhost",  # a name that resolves to it
+    "0x7f000001",  # spellings that a resolver takes for it
+    "0x7f.1",
+    "2130706433",
+    "127.1",
+    "0.0.0.0",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+async def test_what_a_producer_names_never_reaches_this_machine(serve: Serve, host: str) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request)
+        return web.Response()
+
+    url = (await serve(answer)).replace("127.0.0.1", host)
+    http = Http(body_max=BODY_MAX)
+    try:
+        with pytest.raises(NotSent) as refused:
+            await http.stream(get(url), timeout=5).__aenter__()
+    finally:
+        await http.close()
+    assert "OUTWAIT_OUTBOUND__ALLOW" in str(refused.value) or "not a canonical" in str(refused.value)
+    assert not asked
+
+
+@pytest.mark.parametrize("allow", ["localhost", "127.0.0.0/8", "127.0.0.1", "LOCALHOST"])
+async def test_what_the_operator_allows_is_reached_by_name_or_address(serve: Serve, allow: str) -> None:
+    url = (await serve(answered)).replace("127.0.0.1", "localhost")  # resolves to ::1 too, where nobody listens
+    http = Http(body_max=BODY_MAX, guard=Guard([allow]))
+    try:
+        async with http.stream(get(url), timeout=5) as answer:
+            assert answer.status_code == 200
+        await fails(AddressRefused, http.stream(get("http://10.0.0.1/"), timeout=5).__aenter__())
+    finally:
+        await http.close()
+
+
+async def test_no_proxy_of_the_environment_is_asked(serve: Serve, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
+    async with http.stream(get(await serve(answered)), timeout=5) as answer:
+        assert answer.status_code == 200
 
 
 async def answered(request: web.Request) -> web.Response:

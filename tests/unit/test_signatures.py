@@ -1,0 +1,60 @@
+import base64
+import time
+
+import pytest
+import standardwebhooks
+import svix.webhooks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.signatures import secret, signed
+
+OLD, NEW = "old-master-secret-with-32-characters", "new-master-secret-with-32-characters"
+ENDPOINT = "https://shop.example/hook"
+
+
+@given(st.binary(max_size=200).map(lambda data: b'"' + base64.b64encode(data) + b'"'), st.integers(1, 99))
+def test_two_verifiers_that_no_one_here_wrote_accept_a_signature(body: bytes, number: int) -> None:
+    sent = signed([NEW], ENDPOINT, f"job-1.5#{number}", int(time.time()), body)
+    told = secret(NEW, ENDPOINT)
+    standardwebhooks.Webhook(told).verify(body, sent, json_parse=False)
+    svix.webhooks.Webhook(told).verify(
+        b'"' + body + b'"', signed([NEW], ENDPOINT, "a#1", int(time.time()), b'"' + body + b'"')
+    )
+
+
+def test_while_secrets_rotate_a_receiver_may_hold_either() -> None:
+    sent = signed([NEW, OLD], ENDPOINT, "job-1#1", int(time.time()), b"{}")
+    assert [part.partition(",")[0] for part in sent["webhook-signature"].split(" ")] == ["v1", "v1"]
+    newest = signed([NEW], ENDPOINT, "job-1#1", int(sent["webhook-timestamp"]), b"{}")["webhook-signature"]
+    assert sent["webhook-signature"].startswith(newest)
+    for master in (OLD, NEW):
+        standardwebhooks.Webhook(secret(master, ENDPOINT)).verify(b"{}", sent)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://shop.example/hook2", "https://other.example/hook", "http://shop.example/hook"]
+)
+def test_no_receiver_can_sign_for_another(endpoint: str) -> None:
+    sent = signed([NEW], ENDPOINT, "job-1#1", int(time.time()), b"{}")
+    assert secret(NEW, endpoint) != secret(NEW, ENDPOINT)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(secret(NEW, endpoint)).verify(b"{}", sent)
+
+
+def test_the_signature_covers_id_time_and_body() -> None:
+    sent = signed([NEW], ENDPOINT, "job-1#1", int(time.time()), b"{}")
+    check = standardwebhooks.Webhook(secret(NEW, ENDPOINT)).verify
+    check(b"{}", sent)
+    for body, changed in (
+        (b"[]", {}),
+        (b"{}", {"webhook-id": "job-2#1"}),
+        (b"{}", {"webhook-timestamp": str(int(sent["webhook-timestamp"]) + 1)}),
+    ):
+        with pytest.raises(standardwebhooks.WebhookVerificationError):
+            check(body, {**sent, **changed})
+
+
+def test_a_secret_never_changes() -> None:
+    # Receivers hold it: another derivation would make all of them refuse what we send.
+    assert secret(NEW, ENDPOINT) == "whsec_NCBjGmBo+ZT23MHLZg79tmbpak6O0LcBrQgk6jipJm8="
