@@ -41,6 +41,7 @@ class Wait(_Outcome, tag="wait", frozen=True, array_like=True):
     polls: int = 1
     fetches: int = 0
     warning: str = ""
+    hurried: int = 0  # the countdown if a webhook said that the job ended; 0: the same
 
 
 class Retry(_Outcome, tag="retry", frozen=True, array_like=True):
@@ -97,6 +98,7 @@ class Choice(StrEnum):
     SUBMITTED_AS = "submitted-as"  # the provider has it, under this external id
     RESUBMIT = "resubmit"  # it has not, or a second one does no harm
     FAIL = "fail"
+    AS_WEBHOOK = "as-webhook"  # it ended as its webhook says
 
 
 class Resolve(_Outcome, tag="resolve", frozen=True, array_like=True):
@@ -104,6 +106,32 @@ class Resolve(_Outcome, tag="resolve", frozen=True, array_like=True):
 
     choice: Choice
     detail: str = ""
+    ending: End | None = None  # with AS_WEBHOOK
+
+
+class Says(StrEnum):
+    """What a webhook says of its job."""
+
+    ENDED = "ended"
+    UNFINISHED = "unfinished"
+    UNCLEAR = "unclear"  # nothing that its provider documents: a poll is to see
+
+
+class Heard(_Outcome, tag="heard", frozen=True, array_like=True):
+    """A webhook came for a job: kept, and taken for a hint that a poll confirms, or for the job's end if it is trusted.
+
+    `record` is what is kept of it, empty if it was kept before and is replayed. `told` is for the timeline. `least` are
+    the milliseconds that two polls of the job are apart. `nonce` makes the same call count once. `ending` is there if
+    the settings trust the webhook.
+    """
+
+    record: msgspec.Raw
+    told: str
+    says: Says
+    external_id: str
+    least: int
+    nonce: str
+    ending: End | None = None
 
 
 class Fanout(_Outcome, tag="fanout", frozen=True, array_like=True):
@@ -191,6 +219,7 @@ Outcome = (
     | End
     | Cancel
     | Resolve
+    | Heard
     | Fanout
     | Delivered
     | Redeliver

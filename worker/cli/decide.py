@@ -47,12 +47,22 @@ def resolve(
         bool, typer.Option("--resubmit", help="The provider has it not: it is submitted, and paid, again.")
     ] = False,
     fail: Annotated[bool, typer.Option("--fail", help="Give it up: it fails.")] = False,
+    as_webhook: Annotated[
+        bool, typer.Option("--as-webhook", help="It ended as its webhook says: `outwait webhooks JOB` shows it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Decide about a job that was submitted, perhaps. `held` lists them; look for it at the provider first."""
-    if [submitted_as is not None, resubmit, fail].count(True) != 1:
-        raise typer.BadParameter("give one of them", param_hint="--submitted-as ID, --resubmit, --fail")
-    choice = Choice.RESUBMIT if resubmit else Choice.FAIL if fail else Choice.SUBMITTED_AS
+    given = {
+        Choice.SUBMITTED_AS: submitted_as is not None,
+        Choice.RESUBMIT: resubmit,
+        Choice.FAIL: fail,
+        Choice.AS_WEBHOOK: as_webhook,
+    }
+    chosen = [choice for choice, wanted in given.items() if wanted]
+    if len(chosen) != 1:
+        raise typer.BadParameter("give one of them", param_hint="--submitted-as ID, --resubmit, --fail, --as-webhook")
+    (choice,) = chosen
 
     async def decide(client: Client) -> None:
         await client.resolve(job_id, choice, submitted_as or "")
@@ -72,6 +82,8 @@ def _told(choice: Choice, external_id: str | None) -> str:
             return "is submitted again."
         case Choice.FAIL:
             return "failed; its handlers hear of it."
+        case Choice.AS_WEBHOOK:
+            return "ended as its webhook says; its handlers hear of it."
 
 
 def replay(

@@ -60,6 +60,9 @@ class ProviderSettings(BaseModel):
     poll_every: float | None = Field(
         default=None, gt=0, description="Seconds between polls; below the vendor's minimum only here."
     )
+    trust_webhooks: bool = Field(
+        default=False, description="A webhook ends its job by itself; otherwise a poll confirms what it says."
+    )
 
 
 class Params(BaseModel):
@@ -119,6 +122,7 @@ class Pending:
     poll_in: float | None = None  # seconds that the provider, or we, want to wait at least; None: the operation's own
     warning: str | None = None
     memo: str | None = None  # what the next poll needs instead of the present memo; None: the same
+    safety: float | None = None  # seconds to wait instead as long as a webhook is awaited; None: none is
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ SDK; docs/providers.md tells where they disagree and what was decided.
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 from urllib.parse import quote, urlencode
 
@@ -120,10 +121,10 @@ class RingCentral(Provider):
         """GET the job's status, which holds the result too."""
         path = "/ai/status/v1/jobs/" + quote(job.external_id, safe="")
         response = await self._send("GET", path, Count.POLLS, exchange)
-        wait = retry_after(response)
-        if job.memo == _WEBHOOK_MEMO:
-            wait = max(wait or 0.0, self._own.safety_poll_every)
-        return _read(json_object(response), wait)
+        answer = _read(json_object(response), retry_after(response))
+        if isinstance(answer, Pending) and job.memo == _WEBHOOK_MEMO:
+            return replace(answer, safety=self._own.safety_poll_every)
+        return answer
 
     def read_webhook(self, body: bytes) -> WebhookAnswer:
         """The job's status as it is posted: with its envelope, or (older samples) only `status` and `response`."""

@@ -40,9 +40,9 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, lp last poll that found it unfinished, en ended,
 cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
-tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it ended, wx the external id that one
-named before the submit's answer, wn nonce of the last one, nb no webhook makes a poll come before; the ledger: ns submits, np polls, nf fetches, nw webhooks,
-nd delivery attempts.
+tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it
+ended, wx the external id that one named while the submit's answer was not known, wn nonce of the last webhook, nb before
+when no webhook makes a poll come; the ledger: ns submits, np polls, nf fetches, nw webhooks, nd delivery attempts.
 
 Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
 bo open until, bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to

@@ -11,7 +11,8 @@ for _, job in ipairs(jobs) do
   for _, alias in ipairs(redis.call('SMEMBERS', ALIASES .. job)) do redis.call('DEL', ALIAS .. alias) end
   if has[1] then redis.call('ZREM', INDEX .. has[1] .. ':' .. has[2], job) end
   if has[4] then redis.call('DEL', IDEMPOTENCY .. has[4]) end
-  redis.call('DEL', JOB .. job, SPEC .. job, RESULT .. job, TIMELINE .. job, ERROR .. job, ALIASES .. job)
+  redis.call('DEL', JOB .. job, SPEC .. job, RESULT .. job, TIMELINE .. job, ERROR .. job, ALIASES .. job,
+             WEBHOOKS .. job)
   redis.call('ZREM', CLOSED, job)
 end
 return #jobs

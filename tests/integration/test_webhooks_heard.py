@@ -1,0 +1,435 @@
+"""What a webhook changes, in every state of its job: on a real server, without a web process."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from config.settings import Settings
+from tests.stack import until
+from worker.client import Client
+from worker.errors import InvalidRequest
+from worker.jobs import Claim, Job, JobError, JobState, Step
+from worker.outcomes import NO_FENCE, Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
+from worker.policies import Policies, lane_of
+from worker.providers.registry import Registry, build
+from worker.store import codec
+from worker.store.connection import Connection
+from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from worker.store.webhooks import Webhook, Webhooks
+from worker.webhooks import Addresses, Receiver
+
+SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
+EXTERNAL = "4ad42b6a-0000"
+SUCCESS = {"jobId": EXTERNAL, "status": "Success", "response": {"transcript": "hello"}}
+BARE = {"status": "Success", "response": {"transcript": "hello"}}
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    keys = {"client_id": "i", "client_secret": "s", "jwt": "j", "poll_every": 30}
+    web = settings.web.model_copy(update={"public_url": "https://hooks.example.com/"})
+    return settings.model_copy(update={"providers": {"ringcentral": keys}, "web": web})
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    async with Client(settings) as client:
+        yield client
+
+
+class Hands:
+    """Does what workers, the provider and the web process do with one job, `j`."""
+
+    def __init__(self, settings: Settings, connection: Connection, client: Client, *, trust: bool = False) -> None:
+        self.connection, self.client = connection, client
+        self.lanes = Lanes(connection)
+        self.registry: Registry = build({"ringcentral": settings.providers["ringcentral"] | {"trust_webhooks": trust}})
+        self.policies = Policies(settings, self.registry)
+        self.receiver = Receiver(settings, self.registry, connection)
+
+    async def claim(self, step: Step, *, lease: int = 60_000) -> Claim:
+        lane = lane_of(step, "ringcentral")
+        policy = LanePolicy(10, lease, 10, apart=30_000 if step is Step.POLL else 0)
+        claims = await self.lanes.claim(lane, policy)
+        (one,) = claims
+        intent = "first" if step is Step.SUBMIT else ""
+        _, (fence,) = await self.lanes.begin(lane, policy, [(one.item, one.fence)], intent=intent)
+        return msgspec.structs.replace(one, fence=fence)
+
+    async def doubted(self) -> Claim:
+        """A worker looks at the uncertain job; nothing is sent for it."""
+        (one,) = await self.lanes.claim("submit:ringcentral", LanePolicy(10, 60_000, 10))
+        return one
+
+    async def on_its_way(self) -> Claim:
+        """The request has left; its answer is not known."""
+        await self.lanes.enqueue([NewJob("j", "ringcentral", "speech-to-text", "d", SPEC)])
+        return await self.claim(Step.SUBMIT)
+
+    async def waiting(self, countdown: int = 300_000) -> None:
+        claim = await self.on_its_way()
+        await self.record(Submitted(claim.item, claim.fence, EXTERNAL, "webhook", countdown))
+
+    async def polled(self, countdown: int, hurried: int) -> Recorded:
+        claim = await self.claim(Step.POLL)
+        return await self.record(Wait("j", claim.fence, countdown, "InProgress", hurried=hurried))
+
+    async def record(self, *outcomes: object) -> Recorded:
+        codes, _ = await self.lanes.record(outcomes)  # type: ignore[arg-type]
+        return codes[0]
+
+    async def hear(self, body: object = SUCCESS, *, job_id: str = "j", problem: str = "") -> Recorded:
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self.record(self.receiver.heard(Webhook("ringcentral", job_id, content, len(content), problem)))
+
+    async def job(self) -> Job:
+        return await self.client.job("j")
+
+    async def story(self) -> list[str]:
+        return [f"{entry.event} {entry.detail}".strip() for entry in await self.client.timeline("j")]
+
+    async def due_in(self) -> float:
+        """Milliseconds until the job's next step."""
+        (second, micro), job = await self.connection.redis.time(), await self.job()
+        assert job.due is not None
+        return job.due * 1000 - (second * 1000 + micro / 1000)
+
+
+@pytest.fixture
+def hands(settings: Settings, connection: Connection, client: Client) -> Hands:
+    return Hands(settings, connection, client)
+
+
+@pytest.fixture
+def trusting(settings: Settings, connection: Connection, client: Client) -> Hands:
+    return Hands(settings, connection, client, trust=True)
+
+
+async def test_a_token_is_for_one_job_of_one_provider(settings: Settings, connection: Connection) -> None:
+    addresses = Addresses(settings, Webhooks(connection))
+    url = await addresses.url("ringcentral", "j:1@a.b")
+    assert url is not None
+    root, _, token = url.rpartition("/")
+    assert root == "https://hooks.example.com/webhooks/ringcentral"
+    assert addresses.job_of("ringcentral", token) == "j:1@a.b"
+    assert addresses.job_of("elevateai", token) is None
+    for wrong in (token[:-1], token + "c", "A" + token[1:], token[1:], "", "j:1@a.b", "ä" * 30, token + "\n"):
+        assert addresses.job_of("ringcentral", wrong) is None
+    another = Addresses(settings, Webhooks(connection))
+    await another.open()
+    assert another.job_of("ringcentral", token) == "j:1@a.b"  # another process, the same secret
+    elsewhere = Addresses(settings.model_copy(update={"namespace": "other"}), Webhooks(connection))
+    await elsewhere.open()
+    assert elsewhere.job_of("ringcentral", token) is None
+
+
+async def test_without_a_public_url_no_webhook_is_asked_for(settings: Settings, connection: Connection) -> None:
+    nowhere = settings.model_copy(update={"web": settings.web.model_copy(update={"public_url": None})})
+    assert await Addresses(nowhere, Webhooks(connection)).url("ringcentral", "j") is None
+
+
+async def test_a_webhook_makes_the_first_poll_due_and_a_poll_confirms(hands: Hands) -> None:
+    await hands.waiting()
+    assert await hands.due_in() > 200_000
+    assert await hands.hear() is Recorded.WRITTEN
+    assert await hands.due_in() <= 0
+    job = await hands.job()
+    assert (job.state, job.ledger.webhooks, job.ledger.submits) == (JobState.WAITING, 1, 1)
+    assert (await hands.story())[-1] == "webhook Success, 78 bytes; a poll confirms it"
+
+
+async def test_a_poll_is_never_hurried_under_the_providers_interval(hands: Hands) -> None:
+    await hands.waiting(0)
+    await hands.polled(HOUR, 0)
+    await hands.hear()
+    assert 29_000 < await hands.due_in() <= 30_000
+
+
+async def test_a_webhook_does_not_shorten_what_a_provider_asked_for(hands: Hands) -> None:
+    await hands.waiting(0)
+    await hands.polled(HOUR, 120_000)
+    await hands.hear()
+    assert 119_000 < await hands.due_in() <= 120_000
+
+
+async def test_a_webhook_does_not_shorten_the_countdown_of_a_failed_poll(hands: Hands) -> None:
+    await hands.waiting(0)
+    claim = await hands.claim(Step.POLL)
+    await hands.record(Retry("j", claim.fence, 77_000, "unavailable", 1, polls=1))
+    await hands.hear()
+    assert 76_000 < await hands.due_in() <= 77_000
+
+
+async def test_a_webhook_does_not_hurry_past_a_lost_poll(hands: Hands) -> None:
+    await hands.waiting(0)
+    await hands.claim(Step.POLL, lease=1)
+
+    async def lease_ended() -> bool:
+        await hands.lanes.claim("poll:ringcentral", LanePolicy(10, 1, 10, apart=30_000))
+        return any("lease-ended" in line for line in await hands.story())
+
+    await until(lease_ended)
+    await hands.hear()
+    assert 28_000 < await hands.due_in() <= 30_000
+
+
+async def test_a_job_that_is_being_polled_is_hurried_afterwards_and_from_then_on(hands: Hands) -> None:
+    await hands.waiting(0)
+    claim = await hands.claim(Step.POLL)
+    await hands.hear()
+    await hands.record(Wait("j", claim.fence, HOUR, "InProgress", hurried=1))
+    await until(lambda: _due(hands))
+    await hands.polled(HOUR, 30_000)
+    assert 29_000 < await hands.due_in() <= 30_000  # not back to the slow safety net
+
+
+async def _due(hands: Hands) -> bool:
+    return await hands.due_in() <= 0
+
+
+async def test_without_a_webhook_the_safety_net_is_slow(hands: Hands) -> None:
+    await hands.waiting(0)
+    await hands.polled(HOUR, 30_000)
+    assert await hands.due_in() > HOUR - 1000
+
+
+@pytest.mark.parametrize("body", [SUCCESS, BARE])
+async def test_a_webhook_before_the_submits_answer(hands: Hands, body: object) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear(body)
+    job = await hands.job()
+    assert (job.state, job.external_id, job.ledger.webhooks) == (JobState.QUEUED, None, 1)
+    await hands.record(Submitted("j", claim.fence, EXTERNAL, "webhook", 300_000))
+    job = await hands.job()
+    assert (job.state, job.external_id, job.ledger.submits) == (JobState.WAITING, EXTERNAL, 1)
+    assert await hands.due_in() <= 0
+    assert [line.split()[0:2] for line in await hands.story()][1:] == [["webhook", "early,"], ["submitted"]]
+
+
+async def test_an_early_webhook_of_an_unfinished_job_hurries_nothing(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear({"jobId": EXTERNAL, "status": "InProgress"})
+    await hands.record(Submitted("j", claim.fence, EXTERNAL, "webhook", 300_000))
+    assert await hands.due_in() > 200_000
+
+
+async def test_an_early_webhook_about_another_job_hurries_nothing(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear(SUCCESS | {"jobId": "another"})
+    await hands.record(Submitted("j", claim.fence, EXTERNAL, "webhook", 300_000))
+    assert await hands.due_in() > 200_000
+    assert "warning a webhook named another external id: another" in await hands.story()
+
+
+async def adopted(hands: Hands, *, submits: int = 1) -> None:
+    job = await hands.job()
+    assert (job.state, job.external_id, job.ledger.submits) == (JobState.WAITING, EXTERNAL, submits)
+    assert await hands.due_in() <= 0
+    assert f"adopted {EXTERNAL}" in await hands.story()
+    assert (await hands.claim(Step.POLL)).external_id == EXTERNAL
+
+
+async def test_an_early_webhook_adopts_the_job_when_the_answer_is_lost(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear()
+    assert await hands.record(Uncertain("j", claim.fence, "answer_lost: broken")) is Recorded.WRITTEN
+    await adopted(hands)
+
+
+async def test_an_early_webhook_adopts_the_job_when_its_worker_is_lost(hands: Hands) -> None:
+    await hands.lanes.enqueue([NewJob("j", "ringcentral", "speech-to-text", "d", SPEC)])
+    await hands.claim(Step.SUBMIT, lease=1)
+    await hands.hear()
+
+    async def lease_ended() -> bool:
+        assert await hands.lanes.claim("submit:ringcentral", LanePolicy(10, 1, 10)) == []
+        return (await hands.job()).state is JobState.WAITING
+
+    await until(lease_ended)
+    await adopted(hands)
+
+
+async def test_a_webhook_adopts_a_job_whose_answer_seemed_to_say_that_it_was_not_taken(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear()
+    await hands.record(Retry("j", claim.fence, 0, "unavailable: 503", submits=1))
+    await adopted(hands)
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_webhook_adopts_an_uncertain_job(hands: Hands, held: bool) -> None:  # noqa: FBT001 - a parameter
+    claim = await hands.on_its_way()
+    await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    claim = await hands.doubted()
+    if held:
+        await hands.record(Hold("j", claim.fence, "a person decides"))
+    await hands.hear()
+    assert await hands.record(Hold("j", claim.fence, "too late")) is Recorded.REFUSED
+    await adopted(hands)
+
+
+async def test_a_cancel_asked_for_meanwhile_wins_over_adoption_and_the_provider_can_be_told(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    assert await hands.record(Cancel("j", NO_FENCE, JobError("cancelled", "by a person").text())) is Recorded.ASKED
+    await hands.hear()
+    await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    claim = await hands.doubted()
+    await hands.record(Hold("j", claim.fence, "a person decides"))
+    job = await hands.job()
+    assert (job.state, job.external_id) == (JobState.CANCELLED, EXTERNAL)
+
+
+async def test_a_body_without_an_id_leaves_the_job_held_until_a_person_accepts_it(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear(BARE)
+    await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    claim = await hands.doubted()
+    await hands.record(Hold("j", claim.fence, "a person decides"))
+    assert "held a person decides; a webhook said that it ended" in await hands.story()
+    assert (await hands.job()).state is JobState.UNCERTAIN
+    await hands.client.resolve("j", Choice.AS_WEBHOOK)
+    job = await hands.job()
+    assert (job.state, job.ledger.submits, job.ledger.webhooks) == (JobState.SUCCEEDED, 1, 1)
+    assert await hands.client.result("j") == {"transcript": "hello"}
+    with pytest.raises(InvalidRequest, match="not uncertain"):
+        await hands.client.resolve("j", Choice.AS_WEBHOOK)
+
+
+async def test_a_person_cannot_accept_what_no_webhook_said_nor_end_a_job_that_is_not_in_doubt(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    with pytest.raises(InvalidRequest, match="no webhook of job j says how it ended"):
+        await hands.client.resolve("j", Choice.AS_WEBHOOK)
+    await hands.hear()
+    with pytest.raises(InvalidRequest, match="not uncertain but waiting"):
+        await hands.client.resolve("j", Choice.AS_WEBHOOK)
+    assert (await hands.job()).state is JobState.WAITING
+
+
+async def test_what_comes_again_and_late_is_kept_and_changes_nothing(trusting: Hands, client: Client) -> None:
+    hands = trusting
+    await hands.waiting()
+    for _ in range(2):
+        await hands.hear()
+    story = await hands.story()
+    assert [line for line in story if line.startswith(("webhook", "succeeded"))] == [
+        "webhook Success, 78 bytes; trusted",
+        "succeeded",
+        "webhook again, Success, 78 bytes; changes nothing: the job had ended",
+    ]
+    assert len(await client.webhooks.of("j")) == 2
+    assert (await hands.job()).ledger.webhooks == 2
+
+
+async def test_the_same_call_counts_once(hands: Hands, client: Client) -> None:
+    await hands.waiting()
+    heard = hands.receiver.heard(Webhook("ringcentral", "j", b"{}", 2))
+    for _ in range(2):
+        assert await hands.record(heard) is Recorded.WRITTEN  # Redis did it, and its answer was lost
+    assert (await hands.job()).ledger.webhooks == 1
+    assert len(await client.webhooks.of("j")) == 1
+
+
+async def test_twenty_are_kept_and_the_rest_is_counted(hands: Hands, client: Client) -> None:
+    await hands.waiting()
+    for number in range(25):
+        await hands.hear({"status": f"s{number}"})
+    kept = await client.webhooks.of("j")
+    assert [one.told for one in (kept[0], kept[-1])] == ["s0", "s19"]
+    assert (await hands.job()).ledger.webhooks == 25
+    assert sum(line.startswith("webhook") for line in await hands.story()) == 20
+
+
+@pytest.mark.parametrize("answer", ["submitted", "uncertain", "none"])
+async def test_trusted_before_the_submits_answer_it_ends_the_job_and_the_submit_counts_once(
+    trusting: Hands, answer: str
+) -> None:
+    hands = trusting
+    claim = await hands.on_its_way()
+    await hands.hear()
+    if answer == "submitted":
+        assert await hands.record(Submitted("j", claim.fence, EXTERNAL, "", 0)) is Recorded.REFUSED
+    elif answer == "uncertain":
+        assert await hands.record(Uncertain("j", claim.fence, "lost")) is Recorded.REFUSED
+    job = await hands.job()
+    assert (job.state, job.external_id) == (JobState.SUCCEEDED, EXTERNAL)
+    assert (job.ledger.submits, job.ledger.webhooks) == (1, 1)
+    assert await hands.client.result("j") == {"transcript": "hello"}
+
+
+async def test_a_trusted_webhook_about_another_job_ends_nothing(trusting: Hands) -> None:
+    hands = trusting
+    await hands.waiting()
+    await hands.hear(SUCCESS | {"jobId": "another"})
+    assert (await hands.job()).state is JobState.WAITING
+    assert (await hands.story())[-1].endswith("changes nothing: it names another")
+
+
+async def test_how_long_a_job_took_is_learnt_from_its_webhook(hands: Hands) -> None:
+    await hands.waiting()
+    redis, keys = hands.connection.redis, hands.connection.keys
+    await redis.hincrby(keys("JOB", "j"), "su", -60_000)  # submitted a minute ago
+    await hands.hear()
+    claim = await hands.claim(Step.POLL)
+    await hands.record(hands.receiver.heard(Webhook("ringcentral", "j", b"{}", 2)))
+
+    await hands.record(End("j", claim.fence, JobState.SUCCEEDED))
+    (took,) = await redis.lrange(keys("TOOK", "ringcentral", "speech-to-text"), 0, -1)
+    assert 60_000 <= int(took) < 62_000  # and not half of it, as if nobody had seen it end
+
+
+async def test_unreadable_ones_are_kept_and_a_poll_sees(hands: Hands, client: Client) -> None:
+    await hands.waiting()
+    await hands.hear(b"\xff\xfe")
+    assert await hands.due_in() <= 0
+    deep = b'{"status":' + b"[" * 100_000
+    for body in (b"", b"[]", deep, b'{"jobId":"\\ud800"}', b'{"status":"' + b"x" * 5000 + b'"}'):
+        assert await hands.hear(body) is Recorded.WRITTEN
+    await hands.hear(b"{", problem="too large")
+    kept = await client.webhooks.of("j")
+    assert [one.body for one in kept][:2] == [b"\xff\xfe", b""]
+    assert kept[0].told.startswith("unreadable_answer: ")
+    assert kept[-1].told == "too large"
+    assert (await hands.job()).ledger.webhooks == 7
+
+
+async def test_those_for_unknown_jobs_are_kept_apart_and_can_be_replayed(hands: Hands, client: Client) -> None:
+    assert await hands.hear(job_id="gone") is Recorded.UNKNOWN
+    assert [(one.job_id, one.told) for one in await client.webhooks.unknown()] == [("gone", "Success")]
+    assert await client.webhooks.replay_unknown() == 0
+    await hands.lanes.enqueue([NewJob("gone", "ringcentral", "speech-to-text", "d", SPEC)])  # restored from a backup
+    assert await client.webhooks.replay_unknown() == 1
+    assert await client.webhooks.unknown() == []
+    assert (await client.job("gone")).ledger.webhooks == 1
+
+
+async def test_kept_ones_are_replayed_when_trust_was_switched_on(hands: Hands, trusting: Hands, client: Client) -> None:
+    await hands.waiting()
+    await hands.hear({"jobId": EXTERNAL, "status": "InProgress"})
+    await hands.hear()
+    assert await trusting.receiver.replay("j") == 2
+    job = await hands.job()
+    assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)
+    assert len(await client.webhooks.of("j")) == 2
+    assert "webhook replayed, Success, 78 bytes; trusted" in await hands.story()
+
+
+async def test_a_purged_job_leaves_no_webhooks(settings: Settings) -> None:
+    kept = settings.model_copy(update={"store": settings.store.model_copy(update={"retention": 0.001})})
+    connection = Connection(kept)
+    async with Client(kept) as client:
+        hands = Hands(kept, connection, client, trust=True)
+        await hands.waiting()
+        await hands.hear()
+
+        claim = await hands.claim(Step.CALLBACK)
+        await hands.record(Fanout("j", claim.fence, ()))
+        await until(lambda: _purged(hands))
+        assert not await connection.redis.exists(connection.keys("WEBHOOKS", "j"))
+    await connection.close()
+
+
+async def _purged(hands: Hands) -> bool:
+    return bool(await hands.lanes.purge())
