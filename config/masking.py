@@ -19,6 +19,9 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 
+_LONG = 20_000
+"""Characters of a log line's text that are looked at and shown; a handler's error may have megabytes."""
+
 
 def is_secret(name: str) -> bool:
     """Whether the value of a setting, header or parameter of this name must not be shown."""
@@ -48,4 +51,6 @@ def masked(name: str, value: object) -> str:
 
 def scrubbed(text: str) -> str:
     """A line of a log without credentials: passwords in URLs, tokens in options, headers and JSON."""
+    if len(text) > _LONG:
+        text = text[:_LONG].rpartition(" ")[0] + "…"  # no half credential
     return _NAMED.sub(rf"\1{MASK}", _SCHEME.sub(rf"\1 {MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", text)))

@@ -17,6 +17,9 @@ from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+SUSPECT = 2
+"""Leases of a delivery that ended with its worker, after which its handler may be what ends workers."""
+
 
 class DeliverTask(StepTask):
     """The task that owns the handlers of this process."""
@@ -61,8 +64,8 @@ class Deliver:
             # Its leases ended again and again: whatever ran it did not live to record anything.
             return (self.decide(claim, DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")),)
         try:
-            envelope = await self._envelope(claim)
-            await self._handlers.deliver(self._target, envelope, self._settings.time_limit)
+            envelope, apart = await self._envelope(claim), await self._suspect(claim)
+            await self._handlers.deliver(self._target, envelope, self._settings.time_limit, apart=apart)
         except asyncio.CancelledError:
             return (ReleaseDelivery(claim.item, claim.fence),)
         except HandlerError as error:
@@ -82,6 +85,14 @@ class Deliver:
             return Dead(claim.item, claim.fence, told)
         countdown = pacing.backoff(self._settings, claim.attempts)
         return Redeliver(claim.item, claim.fence, int(countdown * 1000), told)
+
+    async def _suspect(self, claim: Claim) -> bool:
+        """Whether the workers that ran this delivery before were lost, again and again."""
+        if claim.attempts < SUSPECT:
+            return False
+        story = await self._runtime.reads.timeline(job_of(claim))
+        lost = [one for one in story if (one.event, one.detail) == ("lease-ended", f"deliver:{self._target}")]
+        return len(lost) >= SUSPECT
 
     async def _envelope(self, claim: Claim) -> Envelope:
         job = self._jobs[job_of(claim)]

@@ -7,11 +7,14 @@ from typing import Protocol, assert_never
 
 from config.errors import ConfigError
 from config.groups import HandlerSettings
-from tasks.handlers import files, functions
+from tasks.handlers import alone, files, functions
 from tasks.handlers.envelope import Envelope
 from tasks.handlers.isolation import Isolated, Loop, Threads, failure
 from worker.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
 from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, WebhookTarget, parse
+
+PROCESSES = 2
+"""Handler functions that run in a process of their own at once: each costs as much CPU as many others."""
 
 
 class StreamWriter(Protocol):
@@ -41,13 +44,16 @@ class Handlers:
         self._functions = functions.load(settings.modules)
         self._check_routes(settings)
         self._lanes: dict[str, Isolated] = {}
+        self._processes = asyncio.Semaphore(PROCESSES)
 
     def known(self, name: str) -> bool:
         """Whether a function is marked with this name."""
         return name in self._functions
 
-    async def deliver(self, target: str, envelope: Envelope, time_limit: float) -> None:
+    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, apart: bool = False) -> None:
         """Run one delivery for at most `time_limit` seconds, once its handler has a place free.
+
+        `apart`: a function runs in a process of its own, since it may have ended workers.
 
         Raises:
             DeliveryFailed: worth another attempt.
@@ -55,7 +61,7 @@ class Handlers:
         """
         match _known_form(target):
             case FunctionTarget(name):
-                await self._run(name, envelope, time_limit)
+                await self._run(name, envelope, time_limit, apart=apart)
             case CeleryTarget() as task:
                 await self._lane("celery", Threads).run(partial(self._publish, task, envelope), time_limit)
             case StreamTarget() as stream:
@@ -72,10 +78,14 @@ class Handlers:
         for lane in self._lanes.values():
             lane.close()
 
-    async def _run(self, name: str, envelope: Envelope, time_limit: float) -> None:
+    async def _run(self, name: str, envelope: Envelope, time_limit: float, *, apart: bool) -> None:
         function = self._functions.get(name)
         if function is None:
             raise DeliveryRefused(_unknown(name, self._functions))
+        if apart:
+            async with self._processes:
+                await alone.run(function, envelope, time_limit)
+            return
         call = partial(function.call, envelope) if function.takes_envelope else function.call
         await self._lane(f"handler {name}", Loop if function.is_async else Threads).run(call, time_limit)
 

@@ -1,0 +1,86 @@
+"""Runs one handler function in a process of its own, where it can end or block nothing but itself.
+
+    python -m tasks.handlers.alone MODULE NAME SECONDS < envelope.json
+
+A process costs half a second of CPU, so this is for deliveries whose workers were lost again and again.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping
+
+import msgspec
+
+from tasks.handlers import functions
+from tasks.handlers.envelope import Envelope
+from tasks.handlers.functions import Function
+from tasks.handlers.isolation import failure
+from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
+
+START = 15.0
+"""Seconds that the process may take to import the handler's module; the handler's time limit counts from then."""
+
+REFUSED = {"DeliveryRefused": DeliveryRefused}
+"""What a handler may say besides that it failed."""
+
+
+async def run(function: Function, envelope: Envelope, time_limit: float) -> None:
+    """Run a handler function.
+
+    Raises:
+        DeliveryFailed: it raised, did not end in time, or ended its process.
+        DeliveryRefused: it said so itself.
+    """
+    command = (sys.executable, "-m", "tasks.handlers.alone", function.module, function.name, str(time_limit))
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    try:
+        told, _ = await process.communicate(envelope.json())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == -signal.SIGALRM:
+        raise DeliveryFailed(f"handler {function.name} did not end within {time_limit:g} s")
+    if process.returncode or not told:
+        raise DeliveryFailed(f"handler {function.name} ended its process ({_how(process.returncode or 0)})")
+    verdict: dict[str, str] = msgspec.json.decode(told)
+    if verdict:
+        raise REFUSED.get(verdict["kind"], DeliveryFailed)(verdict["message"])
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def main() -> None:
+    """The process: takes the envelope from standard input, and tells on standard output what came of it."""
+    _, module, name, seconds = sys.argv
+    signal.setitimer(signal.ITIMER_REAL, START)  # ends it whatever it does, even if its worker is gone
+    told = os.dup(1)
+    os.dup2(2, 1)  # what the handler prints goes to the worker's log
+    envelope = msgspec.json.decode(sys.stdin.buffer.read(), type=Envelope)
+    known = functions.load([module])
+    signal.setitimer(signal.ITIMER_REAL, float(seconds))
+    error = _call(known, name, envelope)
+    verdict = {} if error is None else {"kind": type(error).__name__, "message": str(error)}
+    os.write(told, msgspec.json.encode(verdict))
+
+
+def _call(known: Mapping[str, Function], name: str, envelope: Envelope) -> HandlerError | None:
+    function = known[name]
+    arguments = (envelope,) if function.takes_envelope else ()
+    try:
+        if function.is_async:
+            asyncio.run(function.call(*arguments))
+        else:
+            function.call(*arguments)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is a failed delivery
+        return failure(error)
+    return None
+
+
+if __name__ == "__main__":
+    main()
