@@ -81,7 +81,8 @@ class Callback:
             return (f"not told: nothing is sent to {claim.provider} now",)
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
-        exchange, met = self._runtime.exchange(Step.CALLBACK), None
+        exchange, met = self._runtime.exchange(Step.CALLBACK, claim.provider), None
+        limits = self._runtime.registry.limits(claim.provider)
         try:
             told = await self._runtime.registry.get(claim.provider).cancel(waiting, exchange)
         except OperatorError as error:

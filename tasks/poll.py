@@ -60,7 +60,7 @@ class Poll:
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Ask for one job."""
-        exchange = self._runtime.exchange(Step.POLL)
+        exchange = self._runtime.exchange(Step.POLL, self._name)
         met: ProviderError | None = None
         try:
             answer = await self._ask(claim, now, exchange)

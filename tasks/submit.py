@@ -49,7 +49,9 @@ class SubmitTask(StepTask):
     def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
         """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
         # Celery has waited for the `eta` and seen to `expires` itself.
-        sent = read({"task": TASK, "id": self.request.id}, args, kwargs, vars(self.request))
+        headers = vars(self.request)
+        named = {"task": TASK, "id": self.request.id, "traceparent": headers.get("traceparent", "")}
+        sent = read(named, args, kwargs, headers)
         app.runtime.call(self.intake.accept(sent))
         return sent
 
@@ -106,7 +108,7 @@ class Submit:
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Send one job."""
-        exchange = self._runtime.exchange(Step.SUBMIT)
+        exchange = self._runtime.exchange(Step.SUBMIT, self._name)
         if claim.deadline and now >= claim.deadline:
             return (expired(claim, "the deadline passed before the job could be submitted"),)
         met: ProviderError | None = None
@@ -189,7 +191,7 @@ class Submit:
     async def _with_token(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         if not claims:
             return []
-        exchange = self._runtime.exchange(Step.SUBMIT)
+        exchange = self._runtime.exchange(Step.SUBMIT, self._name)
         try:
             await self._provider.prepare(exchange)
         except ProviderError as error:

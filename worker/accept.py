@@ -15,6 +15,9 @@ from worker.store.lanes import NewJob
 UNKNOWN = "unknown"
 """Provider and operation of a refused job that names none."""
 
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""A trace context that we can go on with (W3C Trace Context, version 00)."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 
@@ -39,8 +42,13 @@ class Acceptance:
         except ValidationError as error:
             raise InvalidRequest(told(error, JobRequest)) from error
 
-    def job(self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0) -> NewJob:
-        """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest."""
+    def job(
+        self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0, trace: str = ""
+    ) -> NewJob:
+        """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest.
+
+        `trace` is the producer's trace context (W3C `traceparent`); one that is none is left out.
+        """
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
@@ -65,6 +73,7 @@ class Acceptance:
             countdown=max(0, int(countdown * 1000)),
             tenant=request.tenant or "",
             priority=request.priority,
+            trace=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:

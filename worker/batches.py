@@ -14,6 +14,7 @@ from worker.jobs import Claim
 from worker.outcomes import Outcome, Release, ReleaseDelivery
 from worker.policies import Policies
 from worker.recorder import Recorder
+from worker.stats import Tally
 from worker.store.lanes import LanePolicy, Lanes
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,11 @@ class StepRun(Protocol):
 class Batches:
     """The batches of one process."""
 
-    def __init__(self, lanes: Lanes, policies: Policies, recorder: Recorder) -> None:
+    def __init__(self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally) -> None:
         self._lanes = lanes
         self._policies = policies
         self._recorder = recorder
+        self._tally = tally
         self._batches: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -103,6 +105,7 @@ class Batches:
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
+        self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": lane, "dropped": len(claims) - len(begun)})
         tasks = {asyncio.create_task(self._one(step, claim, now, until, policy)): claim for claim in begun}

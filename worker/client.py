@@ -63,16 +63,18 @@ class Client:
     ) -> None:
         await self._connection.close()
 
-    async def enqueue(self, request: JobRequest, *, job_id: str | None = None) -> Enqueued:
-        """Record a job. Raises InvalidRequest, Conflict or StoreUnavailable."""
-        (answer,) = await self.enqueue_many([(request, job_id)])
+    async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
+        """Record a job; `trace` is its `traceparent`. Raises InvalidRequest, Conflict or StoreUnavailable."""
+        (answer,) = await self.enqueue_many([(request, job_id)], trace=trace)
         if isinstance(answer, RequestError):
             raise answer
         return answer
 
-    async def enqueue_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[Enqueued | RequestError]:
+    async def enqueue_many(
+        self, requests: Sequence[tuple[JobRequest, str | None]], *, trace: str = ""
+    ) -> list[Enqueued | RequestError]:
         """Record jobs in one round trip; for each its id, or why it was refused. Raises StoreUnavailable."""
-        checked = [self._checked(request, job_id or str(uuid4())) for request, job_id in requests]
+        checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
         codes = iter(await self._lanes.enqueue(jobs) if jobs else [])
         return [self._answer(job, *next(codes)) if isinstance(job, NewJob) else job for job in checked]
@@ -254,9 +256,9 @@ class Client:
         codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in deliveries])
         return sum(code > 0 for code in codes)
 
-    def _checked(self, request: JobRequest, job_id: str) -> NewJob | RequestError:
+    def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:
         try:
-            return self._acceptance.job(job_id, request)
+            return self._acceptance.job(job_id, request, trace=trace)
         except RequestError as error:
             return error
 

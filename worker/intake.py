@@ -45,12 +45,16 @@ _AFTER = ("callbacks", "errbacks", "chain", "chord")
 
 
 class Sent(NamedTuple):
-    """A producer's message, decoded. `countdown` is seconds; `refusal` is why it can be no job, if so."""
+    """A producer's message, decoded.
+
+    `countdown` is seconds; `refusal` is why it can be no job, if so; `trace` is the producer's trace context.
+    """
 
     job_id: str
     request: Any
     countdown: float = 0.0
     refusal: str = ""
+    trace: str = ""
 
 
 class Unusable(Exception):
@@ -121,7 +125,9 @@ class Intake:
             if sent.refusal:
                 raise InvalidRequest(sent.refusal)
             request = self._acceptance.request(sent.request)
-            job = self._acceptance.job(sent.job_id, request, message=message, countdown=sent.countdown)
+            job = self._acceptance.job(
+                sent.job_id, request, message=message, countdown=sent.countdown, trace=sent.trace
+            )
             return Ready(job, request.params)
         except RequestError as error:
             return self._refused(sent, error, message)
@@ -201,7 +207,7 @@ def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: 
     """What a message asks for.
 
     Args:
-        fields: `task`, `id`, `eta` and `expires`.
+        fields: `task`, `id`, `eta`, `expires` and `traceparent`.
         args: the task's.
         kwargs: the task's.
         embed: what should run after it.
@@ -214,7 +220,8 @@ def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: 
     try:
         if fields["task"] != TASK:
             raise ValueError(f"task: given {fields['task']!r:.100}; this queue takes {TASK} only")
-        return Sent(job_id, asked, _countdown(fields.get("eta"), fields.get("expires"), embed, now))
+        countdown = _countdown(fields.get("eta"), fields.get("expires"), embed, now)
+        return Sent(job_id, asked, countdown, trace=str(fields.get("traceparent", "")))
     except ValueError as error:
         return Sent(job_id, asked, refusal=str(error))
 

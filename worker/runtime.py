@@ -4,6 +4,7 @@ Built once, by the Celery app (`worker.app`), in the process that runs the steps
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import msgspec
 from config.settings import Settings
 from worker.addresses import Guard
 from worker.batches import LAST_WRITE, Batches, StepRun
+from worker.errors import StoreRefused, StoreUnavailable
 from worker.events import JobEvents
 from worker.http import Http
 from worker.jobs import Claim, JobError, Step
@@ -22,15 +24,24 @@ from worker.policies import Policies
 from worker.providers.exchange import Exchange
 from worker.providers.registry import Registry
 from worker.recorder import Recorder
+from worker.stats import Tally
 from worker.store.connection import Connection
 from worker.store.durations import Durations
 from worker.store.governors import Governors
 from worker.store.lanes import Lanes
 from worker.store.reads import Reads
+from worker.store.stats import Stats
 from worker.store.streams import Streams
 from worker.store.tokens import Tokens
+from worker.store.webhooks import Webhooks
+from worker.webhooks import Addresses
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+COUNT_EVERY = 5.0
+"""Seconds between two writes of what was counted; a `kill -9` loses that much of it."""
 
 
 class Runtime:
@@ -63,14 +74,17 @@ class Runtime:
         self.http = Http(body_max=self.settings.store.result_max, guard=Guard(self.settings.outbound.allow))
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
-        self.batches = Batches(lanes, self.policies, self.recorder)
+        self._tally = Tally()
+        self._stats = Stats(self.connection)
+        self._counting = asyncio.create_task(self._count())
+        self.batches = Batches(lanes, self.policies, self.recorder, self._tally)
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
 
-    def exchange(self, step: Step) -> Exchange:
+    def exchange(self, step: Step, provider: str) -> Exchange:
         """A new conversation with a provider, for one step of one job."""
-        return Exchange(self.http, self.tokens, self.policies.step(step).time_limit)
+        return Exchange(self.http, self.tokens, self.policies.step(step).time_limit, provider, self._tally)
 
     def durations(self, provider: str, operation: str) -> tuple[float, ...]:
         """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
@@ -115,8 +129,23 @@ class Runtime:
         self._loop.close()
 
     async def _close(self) -> None:
+    async def _count(self) -> None:
+        """Bring what was counted to the store now and then, and see how things stand."""
+        while True:
+            await asyncio.sleep(COUNT_EVERY)
+            try:
+                await self._stats.add(self._tally)
+                await self._stats.sample()
+            except (StoreUnavailable, StoreRefused):
+                continue  # the recorder tells of the outage
+            except Exception:
+                log.exception("counting-broken")
+
         with suppress(TimeoutError):  # Redis may be away: what is not written comes again when its lease ends
             await asyncio.wait_for(self.recorder.flushed(), LAST_WRITE)
         await self._durations.read()
+        self._counting.cancel()
+        with suppress(TimeoutError, StoreUnavailable, StoreRefused):
+            await asyncio.wait_for(self._stats.add(self._tally), LAST_WRITE)
         await self.http.close()
         await self.connection.close()

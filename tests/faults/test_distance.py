@@ -17,6 +17,7 @@ from worker.outcomes import NO_FENCE, Outcome, Pause, Release, Submitted
 from worker.policies import Policies
 from worker.providers.registry import build
 from worker.recorder import Recorder
+from worker.stats import Tally
 from worker.store import codec
 from worker.store.connection import Connection
 from worker.store.lanes import LanePolicy, Lanes, NewJob
@@ -101,7 +102,7 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
     await lanes.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
     claims = await lanes.claim("submit:unless", POLICY)
-    await Batches(lanes, Policies(own, build({})), recorder).run("submit:unless", claims, step)
+    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run("submit:unless", claims, step)
     assert step.sent == sent
     assert (await Reads(connection).job("j1")).state is JobState.QUEUED
     assert len(await lanes.claim("submit:unless", POLICY)) == 1

@@ -12,16 +12,19 @@ import httpx
 import msgspec
 
 from worker.errors import (
+    AnswerLost,
     ExternalIdUnknown,
     NotSent,
     ProviderError,
     RateLimited,
     Rejected,
+    ResultTooLarge,
     Unauthorized,
     Unavailable,
     Unreadable,
 )
 from worker.redact import redact
+from worker.stats import Tally, result_of
 
 
 class Count(StrEnum):
@@ -76,6 +79,8 @@ class Exchange:
         sender: the process's connections.
         tokens: shared access tokens.
         time_limit: seconds for one request.
+        provider: whom the requests go to, for the tally.
+        tally: counts them for /metrics; None counts nothing.
 
     Attributes:
         ledger: requests really sent.
@@ -83,10 +88,14 @@ class Exchange:
             it after the step and tells the governor.
     """
 
-    __slots__ = ("_sender", "ledger", "pause", "time_limit", "tokens")
+    __slots__ = ("_provider", "_sender", "_tally", "ledger", "pause", "time_limit", "tokens")
 
-    def __init__(self, sender: Sender, tokens: TokenStore, time_limit: float) -> None:
+    def __init__(
+        self, sender: Sender, tokens: TokenStore, time_limit: float, provider: str = "", tally: Tally | None = None
+    ) -> None:
         self._sender = sender
+        self._provider = provider
+        self._tally = tally
         self.tokens = tokens
         self.time_limit = time_limit
         self.ledger: Counter[Count] = Counter()
@@ -101,11 +110,24 @@ class Exchange:
             ResultTooLarge: the answer is over the cap.
         """
         self._count(count, 1)
+        began, result = time.monotonic(), "stopped"
         try:
-            return await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
+            answer = await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
+            result = result_of(answer.status_code)
         except NotSent:
             self._count(count, -1)
+            result = "not_sent"
             raise
+        except AnswerLost:
+            result = "lost"
+            raise
+        except ResultTooLarge:
+            result = "too_large"
+            raise
+        finally:
+            if self._tally is not None:
+                self._tally.request(self._provider, count or "other", result, time.monotonic() - began)
+        return answer
 
     def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
         """Read something large that is not the provider's, and is not counted. Raises NotSent or AnswerLost."""

@@ -65,7 +65,9 @@ class Inbox:
             bodies = await self._connection.redis.lrange(CELERY_QUEUE, 0, 199)
         return sum(bool(_OURS.search(body)) for body in bodies)
 
-    async def waiting(self, queues: Sequence[str]) -> int:
-        """Messages that nobody has taken yet."""
-        async with self._connection.translated():
-            return sum([await self._connection.redis.llen(queue) for queue in queues])
+    async def waiting(self, queues: Sequence[str]) -> list[int]:
+        """Messages that nobody has taken yet, queue by queue."""
+        async with self._connection.translated(), self._connection.redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.llen(queue)
+            return [int(number) for number in await pipe.execute()]

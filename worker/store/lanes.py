@@ -46,6 +46,7 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
     countdown: int = 0
     tenant: str = ""
     priority: int = NORMAL
+    trace: str = ""
 
 
 class LanePolicy(NamedTuple):

@@ -4,9 +4,10 @@
 --          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11 ms that two requests
 --          for one item are apart at least, 12… the group's lanes
 -- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
---          submitted, deadline, provider status, last poll that found it unfinished}; a delivery's has item, fence and
---          attempts
--- States   queued -> uncertain, for a submit whose lease ended after its request may have left
+--          submitted, deadline, provider status, last poll that found it unfinished, due, trace}; a delivery's has item,
+--          fence, provider, operation, attempts, due and trace
+-- States   queued -> uncertain, for a submit whose lease ended after its request may have left; -> waiting, if a webhook
+--          has told its external id
 local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local jobs_in_flight, apart = tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -73,37 +74,43 @@ local function allowance()
   return math.max(many, 0), look
 end
 
--- Raise the item's fence and read it; nil if it was purged.
-local function lease_out(item)
-  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps', 'lp')
+-- Raise the item's fence and read it; nil if it was purged. One that waited for its turn has been due since it was created.
+local function lease_out(item, at)
+  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps', 'lp', 'tp')
   if not has[1] then return nil end
   local fence = tonumber(has[1]) + 1
   redis.call('HSET', hash .. item, 'f', fence)
   local attempts = tonumber(has[2] or 0)
-  if kind ~= 'job' then return {item, fence, '', '', '', '', '', attempts} end
+  if kind ~= 'job' then
+    local of = redis.call('HMGET', JOB .. string.match(item, '^(.+)#'), 'p', 'op', 'tp')
+    return {item, fence, of[1] or '', of[2] or '', '', '', '', attempts, 0, 0, 0, '', 0, at, of[3] or ''}
+  end
+  if at < TURNS then at = tonumber(has[8]) end
   return {item, fence, has[3], has[4], has[5] or '', has[6] or '', has[7], attempts, tonumber(has[8]),
-          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or '', tonumber(has[12] or 0)}
+          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or '', tonumber(has[12] or 0), at, has[13] or ''}
 end
 
--- In a submit lane: who is next. Half of the places are for those whose countdown has ended, the rest for tenants' turns.
+-- In a submit lane: who is next, each with its score. Half of the places are for those whose countdown has ended, the
+-- rest for tenants' turns.
 local function next_turns(many)
-  local timed = redis.call('ZRANGEBYSCORE', due, TURNS, now, 'LIMIT', 0, many)
+  local timed = redis.call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, many)
   local turns = redis.call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, many)
   local chosen, reached = {}, {}
-  for i = 1, math.min(#timed, math.max(math.ceil(many / 2), many - #turns / 2)) do chosen[i] = timed[i] end
+  for i = 1, math.min(#timed, 2 * math.max(math.ceil(many / 2), many - #turns / 2)) do chosen[i] = timed[i] end
   for i = 1, #turns, 2 do
-    if #chosen == many then break end
+    if #chosen == 2 * many then break end
     chosen[#chosen + 1] = turns[i]
     local band = math.floor(turns[i + 1] / BAND)
     reached[band] = turns[i + 1] - band * BAND
   end
+    chosen[#chosen + 1] = turns[i + 1]
   for band, mine in pairs(reached) do redis.call('HSET', FAIR .. lane, band, mine) end
   return chosen
 end
 
 local function next_ones(many)
   if string.sub(lane, 1, 7) == 'submit:' then return next_turns(many) end
-  return redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, many)
+  return redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, many)
 end
 
 -- Submits and polls of one rate share it by turns.
@@ -132,9 +139,11 @@ end
 local claims, stamps, moved = {}, {}, {}
 local ends = now + lease
 if many > 0 then
-  for _, item in ipairs(next_ones(many)) do
+  local chosen = next_ones(many)
+  for i = 1, #chosen, 2 do
+    local item = chosen[i]
     moved[#moved + 1] = item
-    local claim = lease_out(item)
+    local claim = lease_out(item, tonumber(chosen[i + 1]))
     if claim then
       claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
@@ -164,3 +173,4 @@ else
   redis.call('ZREM', LANES, lane)
 end
 return cmsgpack.pack(claims)
+write_tallies()

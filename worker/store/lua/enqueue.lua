@@ -1,6 +1,6 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
 -- ARGV[1]  msgpack array of {id, provider, operation, digest, spec, key, deadline, error, message, countdown,
---          tenant, priority}
+--          tenant, priority, trace}
 --          key: idempotency key or ''; deadline: ms from now or 0; error: JSON of a refusal or '' (the job then is
 --          failed from the start); message: taken-in message that this job came in, or ''; countdown: ms until its submit
 -- ARGV[2]  ms that an alias of a job is kept
@@ -31,7 +31,7 @@ local function turn(lane, tenant, priority)
   return band * BAND + mine
 end
 
-local function create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority)
+local function create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority, trace)
   local state, lane = 'queued', 'submit:' .. provider
   if error ~= '' then state, lane = 'failed', 'callback' end
   redis.call('HSET', JOB .. id, 'p', provider, 'op', operation, 'st', state, 'c', now, 'dg', digest, 'f', 0, 'ln', lane)
@@ -49,8 +49,10 @@ local function create(id, provider, operation, digest, spec, key, deadline, erro
     note(id, 'refused', error)
   else
     note(id, 'enqueued')
+    tally('accepted:' .. provider, 'accepted')
   end
   if tenant ~= '' then redis.call('HSET', JOB .. id, 'tn', tenant) end
+  if trace and trace ~= '' then redis.call('HSET', JOB .. id, 'tp', trace) end
   if error ~= '' or countdown > 0 then
     make_due(lane, id, now + countdown)
   else
@@ -59,10 +61,11 @@ local function create(id, provider, operation, digest, spec, key, deadline, erro
 end
 
 for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local id, provider, operation, digest, spec, key, deadline, error, message, countdown, tenant, priority = unpack(entry)
+  local id, provider, operation, digest, spec, key, deadline, error, message, countdown, tenant, priority, trace =
+    unpack(entry)
   local job, known, by_id = existing(id, key)
   if not known then
-    create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority)
+    create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority, trace)
     answers[i] = {1, id}
   elseif known == digest then
     if job ~= id then
@@ -80,4 +83,5 @@ for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
     redis.call('HDEL', IN_MESSAGES, message)
   end
 end
+write_tallies()
 return cmsgpack.pack(answers)

@@ -5,8 +5,26 @@ local TIMELINE_MAX = 200
 -- Scores of a submit lane's due set below TURNS are turns of tenants, in bands of one priority each; above, times.
 local TURNS, BAND = 1e12, 1e10
 
+-- What a script counts for /metrics, and by minutes for the pages' charts; `write_tallies` ends each script that counts.
+local tallies, charted = {}, {}
+local MINUTE_KEPT = 90000  -- seconds: a day and an hour
+
+local function tally(name, chart)
+  tallies[name] = (tallies[name] or 0) + 1
+  if chart then charted[chart] = (charted[chart] or 0) + 1 end
+end
+
+local function write_tallies()
+  for name, many in pairs(tallies) do redis.call('HINCRBY', STATS, name, many) end
+  if not next(charted) then return end
+  local minute = STAT .. math.floor(now / 60000)
+  for name, many in pairs(charted) do redis.call('HINCRBY', minute, name, many) end
+  redis.call('EXPIRE', minute, MINUTE_KEPT)
+end
+
 -- Append to a job's timeline; the newest entries are kept.
 local function note(job, event, detail)
+  tally('event:' .. event)
   local line = string.format('%.0f %s', now, event)
   if detail and detail ~= '' then line = line .. ' ' .. string.sub(detail, 1, 300) end
   if redis.call('RPUSH', TIMELINE .. job, line) > TIMELINE_MAX then
@@ -31,3 +49,4 @@ local function set_state(job, provider, from, to, created)
   redis.call('ZREM', INDEX .. provider .. ':' .. from, job)
   redis.call('ZADD', INDEX .. provider .. ':' .. to, created, job)
 end
+  tally('state:' .. provider .. ':' .. to, 'to:' .. to)

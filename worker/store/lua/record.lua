@@ -359,7 +359,13 @@ function verbs.outage(group, _, reason, most, wait, longest)
   return 1
 end
 
+-- Counted by kind of handler: there may be any number of targets.
+local function tally_delivery(target, result)
+  tally('delivery:' .. (string.match(target, '^(%a+):') or 'function') .. ':' .. result)
+end
+
 -- A step of a limited rate group is over: its requests count from now, when the last of them had certainly arrived.
+  tally_delivery(target, state)
 function verbs.spent(group, _, item, fence, requests, window)
   local rate, request = RATE .. group, item .. ':' .. fence
   if requests == 0 then
@@ -380,3 +386,6 @@ end
 flush()
 for lane in pairs(busy) do lanes[#lanes + 1] = lane end
 return cmsgpack.pack({codes, lanes})
+  tally_delivery(target, 'retried')
+  if not opened[1] then tally('opened:' .. group) end
+write_tallies()
