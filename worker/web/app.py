@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from worker.web import jobs, problems
+from worker.web import jobs, problems, webhooks
 from worker.web.services import opened
 
 
@@ -31,4 +31,5 @@ def create(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     app.include_router(jobs.router)
+    app.include_router(webhooks.router)
     return app

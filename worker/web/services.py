@@ -12,6 +12,7 @@ from worker.client import Client
 from worker.providers.registry import Registry, build
 from worker.store.access import Access
 from worker.store.connection import Connection
+from worker.web.mailbox import Mailbox
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Services:
     client: Client
     connection: Connection
     access: Access
+    mailbox: Mailbox
 
 
 @asynccontextmanager
@@ -32,7 +34,8 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     connection = Connection(settings)
     try:
         async with Client(settings, registry) as client:
-            yield Services(settings, registry, client, connection, Access(connection))
+            mailbox = Mailbox(settings, registry, connection)
+            yield Services(settings, registry, client, connection, Access(connection), mailbox)
     finally:
         await connection.close()
 
