@@ -18,12 +18,14 @@ from uuid import uuid4
 
 from config.settings import Settings
 from worker.client import Client
+from worker.embedded import free_port
 from worker.jobs import Job, JobRequest
 from worker.sandbox import environment
 
 ROOT = Path(__file__).parent.parent
 
 WORKER = [sys.executable, "-m", "worker.cli", "worker"]
+WEB = [sys.executable, "-m", "worker.cli", "web"]
 
 FAST = {
     "OUTWAIT_WORKER__TICK": "0.05",
@@ -88,6 +90,7 @@ class Stack:
             **(variables or {}),
         }
         self.sandbox_url = self._start_sandbox(options or {})
+        self.web_url = ""
         self.variables = {**environment(self.sandbox_url), **self.variables}
 
     def __enter__(self) -> Self:
@@ -138,12 +141,25 @@ class Stack:
         """Start a worker process; it is ready when it has its first job."""
         return self.start(WORKER, "worker", **variables)
 
-    def start(self, command: list[str], name: str, **variables: str) -> subprocess.Popen[bytes]:
-        """Start any process of ours, its output in a log file."""
+    def web(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a web process, at `web_url`; it answers when this returns. Workers started later ask for webhooks."""
+        if not self.web_url:
+            port = free_port()
+            self.web_url = f"http://127.0.0.1:{port}"
+            self.variables |= {"OUTWAIT_WEB__PORT": str(port), "OUTWAIT_WEB__PUBLIC_URL": self.web_url}
+        process, end = self.start(WEB, "web", **variables), time.monotonic() + 30
+        while not _answers(self.web_url):
+            assert process.poll() is None, "the web process ended"
+            assert time.monotonic() < end, "the web process does not answer"
+            time.sleep(0.05)
+        return process
+
+    def start(self, command: list[str], name: str, *, code: Path = ROOT, **variables: str) -> subprocess.Popen[bytes]:
+        """Start any process of ours, its output in a log file; `code` is where it is imported from."""
         log = self.folder / f"{name}-{len(self._processes)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=ROOT, env={**self.environment, **variables}, stdout=output, stderr=output
+                command, cwd=code, env={**self.environment, **variables}, stdout=output, stderr=output
             )
         self._processes.append(process)
         return process
@@ -197,6 +213,14 @@ class Stack:
         process.stdout.close()
         assert url.startswith("http"), "the sandbox did not start"
         return url
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url + "/v1/openapi.json", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def query(text: str = "why?", **fields: Any) -> JobRequest:
