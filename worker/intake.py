@@ -20,7 +20,7 @@ from worker.errors import Conflict, InvalidRequest, RequestError
 from worker.events import JobEvents
 from worker.jobs import JOB_ID_PATTERN
 from worker.results import Results
-from worker.store.inbox import Inbox, Taken
+from worker.store.inbox import Inbox, Taken, lists_of
 from worker.store.lanes import Enqueued, Lanes, NewJob
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,8 @@ log = logging.getLogger(__name__)
 TASK = "tasks.submit"
 """The wire name that producers send: version 1 of the contract."""
 
-PRIORITY_SEPARATOR = "\x06\x16"
-"""What kombu puts between a queue's name and a priority, for each priority but the first."""
-
 OUTAGE_PAUSE = 1.0
 """Seconds between two tries while Redis is away."""
-
-PRIORITIES = range(1, 10)
-"""Every one that a producer's `priority_steps` may name; kombu's own are 0, 3, 6 and 9, the most urgent first."""
 
 JSON = "application/json"
 """The content type of a message that can be read; a pickle could run code here."""
@@ -94,7 +88,7 @@ class Intake:
         self._acceptance = acceptance
         self._events = events
         self._results = results
-        self._lists = [own.queue, *(f"{own.queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES)]
+        self._lists = lists_of(own.queue)
         self._most = own.batch
 
     async def take(self) -> int:

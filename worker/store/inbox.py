@@ -12,6 +12,12 @@ from worker.targets import CELERY_QUEUE
 REFUSED_KEPT = 1000
 """Messages without a usable id that are kept for a person to look at."""
 
+PRIORITY_SEPARATOR = "\x06\x16"
+"""What kombu puts between a queue's name and a priority, for each priority but the first."""
+
+PRIORITIES = range(1, 10)
+"""Every one that a producer's `priority_steps` may name; kombu's own are 0, 3, 6 and 9, the most urgent first."""
+
 _OURS = re.compile(rb'"task":\s*"tasks\.submit"')
 
 
@@ -71,3 +77,8 @@ class Inbox:
             for queue in queues:
                 pipe.llen(queue)
             return [int(number) for number in await pipe.execute()]
+
+
+def lists_of(queue: str) -> list[str]:
+    """The Redis lists that a queue of Celery's is made of, the most urgent first."""
+    return [queue, *(f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES)]

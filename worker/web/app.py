@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from worker.web import jobs, problems, webhooks
+from worker.web import health, jobs, metrics, problems, webhooks
 from worker.web.services import opened
 
 
@@ -30,6 +30,8 @@ def create(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(jobs.router)
     app.include_router(webhooks.router)
     return app
