@@ -73,12 +73,16 @@ class Callback:
     async def _tell(self, claim: Claim, now: int) -> tuple[str, *tuple[Outcome, ...]]:
         """Tell the provider that nobody wants the job any more. That is a courtesy: what fails here is only noted.
 
-        Gives what came of it, and what the governor must hear. Nothing is sent into a silence that holds.
+        Gives what came of it, and what the governor must hear. Nothing is sent into a silence that holds, or over the
+        provider's rate.
         """
         policy = self._runtime.policies.of(lane_of(Step.POLL, claim.provider))
-        (group,) = await self._runtime.governors.status([policy])
+        governors = self._runtime.governors
+        (group,) = await governors.status([policy])
         if not group.flows:
             return (f"not told: nothing is sent to {claim.provider} now",)
+        if not await governors.take_place(policy, governor.request(claim)):
+            return (f"not told: the rate of {claim.provider} has no place left",)
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
         exchange, met = self._runtime.exchange(Step.CALLBACK, claim.provider), None
@@ -86,12 +90,11 @@ class Callback:
         try:
             told = await self._runtime.registry.get(claim.provider).cancel(waiting, exchange)
         except OperatorError as error:
-            return (f"{error.code}: {error}",)
+            return (f"{error.code}: {error}", *governor.aftermath(policy, limits, claim, exchange))
         except ProviderError as error:
             met, told = error, f"{error.code}: {error}"
         if isinstance(met, RateLimited):
             governor.slow_down(exchange, met)
-        limits = self._runtime.registry.limits(claim.provider)
         return (told, *governor.aftermath(policy, limits, claim, exchange, met))
 
     async def _show(self, jobs: Sequence[Job]) -> None:

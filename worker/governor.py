@@ -35,8 +35,12 @@ def aftermath(
     if exchange.pause:
         reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
         told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))
-    # `begin` raised the fence once; the claim's own fence names the request in the rate window.
     return (*told, *spent(policy, claim.item, claim.fence - 1, exchange.ledger.total()))
+
+
+def request(claim: Claim) -> str:
+    """What a running step's request is called in the rate window: by its claim's fence, which `begin` has raised."""
+    return f"{claim.item}:{claim.fence - 1}"
 
 
 def spent(policy: LanePolicy, item: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:

@@ -1,4 +1,4 @@
-"""Shows what the governor of each rate group lets through, and why not more. Reads only."""
+"""Shows what the governor of each rate group lets through, and why not more; and asks it for what no lane claims."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -72,6 +72,14 @@ class Governors:
             _status(policy, now, next(answers), next(answers), next(answers), sum(next(answers) for _ in policy.lanes))
             for policy in policies
         ]
+
+    async def take_place(self, policy: LanePolicy, request: str) -> bool:
+        """Whether the group's rate has room for one more request; it then counts until `Spent` says otherwise."""
+        if not policy.rate_limit:
+            return True
+        limits = (policy.group, policy.rate_limit, policy.rate_window, policy.lease)
+        async with self._connection.translated():
+            return bool(await self._connection.scripts.run("place", *limits, request))
 
 
 def _status(
