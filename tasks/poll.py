@@ -9,6 +9,7 @@ from typing import Any
 
 from worker import governor, pacing
 from worker.app import app
+from worker.endings import ending
 from worker.errors import (
     AnswerLost,
     ExternalIdUnknown,
@@ -22,13 +23,12 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
-from worker.jobs import Claim, JobError, JobState, Step
-from worker.outcomes import Counts, End, Outcome, Release, Retry, Wait, expired, failed
+from worker.jobs import Claim, JobError, Step
+from worker.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
 from worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
 from worker.runtime import Runtime
-from worker.store import codec
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,8 @@ class Poll:
         match answer:
             case Pending():
                 return self._wait(claim, now, counts, answer)
-            case Succeeded():
-                return self._succeeded(claim, counts, answer)
-            case Failed():
-                detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-                error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
-                return failed(claim, error, counts, status=answer.status)
+            case Succeeded() | Failed():
+                return ending(claim.item, claim.fence, answer, self._runtime.settings.store, counts)
 
     def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
@@ -129,30 +125,31 @@ class Poll:
         over = self._over(claim, now, operation)
         if over:
             return expired(claim, f"{over}; the provider's last status was {answer.status}", counts)
-        durations = self._runtime.durations(self._name, claim.operation)
-        age = (now - claim.submitted) / 1000
-        countdown = pacing.poll_countdown(operation.poll_every, answer.poll_in, age, durations)
-        least = max(operation.poll_every, min(answer.poll_in or 0.0, pacing.LONGEST))
+        countdown = self._countdown(claim, now, answer.poll_in)
+        hurried = 0
+        if answer.safety is not None:
+            hurried = countdown
+            countdown = self._countdown(claim, now, max(answer.poll_in or 0.0, answer.safety))
         warnings = filter(None, (answer.warning, _near_expiry(claim, now, operation)))
         return Wait(
             claim.item,
             claim.fence,
-            _in_time(claim, now, operation, countdown, least),
+            countdown,
             answer.status,
             answer.memo,
             counts.polls,
             counts.fetches,
             "; ".join(warnings),
+            hurried,
         )
 
-    def _succeeded(self, claim: Claim, counts: Counts, answer: Succeeded) -> Outcome:
-        text = codec.encode(answer.result)
-        limit = self._runtime.settings.store.result_max
-        if len(text) > limit:
-            message = f"the result has {len(text)} bytes, more than the {limit} of OUTWAIT_STORE__RESULT_MAX"
-            return failed(claim, JobError(ResultTooLarge.code, message), counts)
-        result = codec.blob(text, self._runtime.settings.store.compress_above)
-        return End(claim.item, claim.fence, JobState.SUCCEEDED, "", result, answer.status, *counts)
+    def _countdown(self, claim: Claim, now: int, asked: float | None) -> int:
+        """Milliseconds until the next poll. `asked`: seconds that it must wait at least."""
+        operation = self._operation(claim)
+        durations = self._runtime.durations(self._name, claim.operation)
+        countdown = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted) / 1000, durations)
+        least = max(operation.poll_every, min(asked or 0.0, pacing.LONGEST))
+        return _in_time(claim, now, operation, countdown, least)
 
     def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         expiry = self._operation(claim).expiry

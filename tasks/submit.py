@@ -92,6 +92,7 @@ class Submit:
         self._name = lane.partition(":")[2]
         self._limits = runtime.registry.limits(self._name)
         self._specs: dict[str, Spec] = {}
+        self._webhook_urls: dict[str, str | None] = {}
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """Sort out what must not be sent, read the parameters, and have a token ready before any intent is written."""
@@ -104,6 +105,9 @@ class Submit:
             else:
                 self._specs[claim.item] = spec
                 ready.append(claim)
+        if ready and self._provider.webhooks:
+            urls = self._runtime.addresses
+            self._webhook_urls = {claim.item: await urls.url(self._name, claim.item) for claim in ready}
         return await self._with_token(ready, record)
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
@@ -143,7 +147,8 @@ class Submit:
         spec = self._specs[claim.item]
         registry = self._runtime.registry
         params = registry.validate(self._name, claim.operation, spec.params)
-        found = await self._provider.submit(Submission(claim.item, claim.operation, params), exchange)
+        submission = Submission(claim.item, claim.operation, params, self._webhook_urls.get(claim.item))
+        found = await self._provider.submit(submission, exchange)
         self._runtime.events.submitted(claim, spec.params)
         return Submitted(
             claim.item,

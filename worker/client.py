@@ -23,6 +23,7 @@ from worker.store.lanes import Enqueued as Code
 from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
 from worker.store.reads import LaneStatus, Page, Reads
 
+from worker.webhooks import Receiver
 
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
@@ -49,11 +50,8 @@ class Client:
         self._governors = Governors(self._connection)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
-        self._acceptance = Acceptance(
-            self._registry,
-            params_max=settings.store.params_max,
-            compress_above=settings.store.compress_above,
-        )
+        self.webhooks = Receiver(settings, self._registry, self._connection)
+        self._acceptance = Acceptance(self._registry, settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,7 +197,8 @@ class Client:
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
         error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
-        outcome = Resolve(job.id, NO_FENCE, choice, error if choice is Choice.FAIL else external_id)
+        ending = await self.webhooks.ending(job) if choice is Choice.AS_WEBHOOK else None
+        outcome = Resolve(job.id, NO_FENCE, choice, error if choice is Choice.FAIL else external_id, ending)
         ((code,), _) = await self._lanes.record([outcome])
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
@@ -221,6 +220,14 @@ class Client:
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
+    async def disabled_endpoints(self) -> list[DisabledEndpoint]:
+        """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
+        return await self._endpoints.all()
+
+    async def enable(self, endpoint: str) -> bool:
+        """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
+        return await self._endpoints.enable(endpoint)
+
         return await self._reads.counts()
 
     async def lanes(self) -> list[LaneStatus]:

@@ -72,6 +72,7 @@ class Runtime:
         self.governors = Governors(self.connection)
         self._durations = Durations(self.connection)
         self.http = Http(body_max=self.settings.store.result_max, guard=Guard(self.settings.outbound.allow))
+        self.addresses = Addresses(self.settings, Webhooks(self.connection))
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
         self._tally = Tally()

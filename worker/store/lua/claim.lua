@@ -24,14 +24,17 @@ local function put_back()
     if redis.call('EXISTS', key) == 1 then
       redis.call('HINCRBY', key, 'a', 1)
       redis.call('ZADD', due, math.max(now, ended + apart), item)
+      if apart > 0 then redis.call('HSET', key, 'nb', ended + apart) end
       local job = string.match(item, '^[^#]+')
-      note(job, 'lease-ended', lane)
+      note(job, 'lease-ended', shown(lane))
       if kind == 'job' and redis.call('HGET', key, 'i') then
-        local has = redis.call('HMGET', key, 'p', 'st', 'c')
+        local has = redis.call('HMGET', key, 'p', 'st', 'c', 'f', 'wx')
         redis.call('HDEL', key, 'i')
         redis.call('HINCRBY', key, 'ns', 1)
         set_state(item, has[1], has[2], 'uncertain', has[3])
         note(item, 'uncertain', 'the worker was lost after the request may have left')
+        local known = {provider = has[1], state = 'uncertain', created = has[3], fence = tonumber(has[4]), lane = lane}
+        if has[5] then adopt(item, known, has[5]) end
       end
     end
   end
@@ -100,10 +103,10 @@ local function next_turns(many)
   for i = 1, #turns, 2 do
     if #chosen == 2 * many then break end
     chosen[#chosen + 1] = turns[i]
+    chosen[#chosen + 1] = turns[i + 1]
     local band = math.floor(turns[i + 1] / BAND)
     reached[band] = turns[i + 1] - band * BAND
   end
-    chosen[#chosen + 1] = turns[i + 1]
   for band, mine in pairs(reached) do redis.call('HSET', FAIR .. lane, band, mine) end
   return chosen
 end
@@ -172,5 +175,5 @@ if at and at ~= math.huge then
 else
   redis.call('ZREM', LANES, lane)
 end
-return cmsgpack.pack(claims)
 write_tallies()
+return cmsgpack.pack(claims)

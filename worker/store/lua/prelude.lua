@@ -32,6 +32,11 @@ local function note(job, event, detail)
   end
 end
 
+-- A target or a lane as a timeline shows it: of a URL only the host, since paths and queries may be secrets.
+local function shown(target)
+  return (string.gsub(target, '^(.*https?://[^/]+)/.+$', '%1/…', 1))
+end
+
 -- Make an item due in a lane, and have somebody look there in time.
 local function make_due(lane, item, at)
   redis.call('ZADD', DUE .. lane, at, item)
@@ -45,8 +50,24 @@ end
 
 -- Change a job's state and its place in the listing together.
 local function set_state(job, provider, from, to, created)
+  tally('state:' .. provider .. ':' .. to, 'to:' .. to)
   redis.call('HSET', JOB .. job, 'st', to)
   redis.call('ZREM', INDEX .. provider .. ':' .. from, job)
   redis.call('ZADD', INDEX .. provider .. ':' .. to, created, job)
 end
-  tally('state:' .. provider .. ':' .. to, 'to:' .. to)
+
+-- A submit's answer is lost, and a webhook told the external id: the job waits under it and is polled at once. One that
+-- somebody gave up meanwhile stays where it is and only gets the id, so that its provider can be told.
+local function adopt(job, has, external)
+  redis.call('HDEL', JOB .. job, 'wx')
+  redis.call('HSET', JOB .. job, 'x', external, 'su', now)
+  if redis.call('HEXISTS', JOB .. job, 'cq') == 1 then return nil end
+  local lane = 'poll:' .. has.provider
+  take_out(has.lane, job)
+  set_state(job, has.provider, has.state, 'waiting', has.created)
+  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
+  redis.call('HDEL', JOB .. job, 'i', 'a')
+  make_due(lane, job, now)
+  note(job, 'adopted', external)
+  return lane
+end

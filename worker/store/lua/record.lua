@@ -6,6 +6,8 @@
 -- States   queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends
 local retention = tonumber(ARGV[2])
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
+local WEBHOOKS_MAX = 20  -- webhooks of one job that are kept; more are only counted, so that nobody pushes these out
+local UNKNOWN_MAX = 200  -- webhooks for jobs that are gone
 local OPEN = {queued = true, waiting = true, uncertain = true}
 local busy = {}
 local well = {}  -- providers that answered as they should: their breakers close
@@ -48,7 +50,7 @@ end
 
 local function finish(job, has, state, detail)
   set_state(job, has.provider, has.state, state, has.created)
-  redis.call('HDEL', JOB .. job, 'i', 'a', 'cq')
+  redis.call('HDEL', JOB .. job, 'i', 'a', 'cq', 'wx')
   note(job, state, detail)
   move(job, has, 'callback', now, 'en', now)
   return 1
@@ -59,15 +61,30 @@ local function given_up(job, has)
   return redis.call('HEXISTS', JOB .. job, 'cq') == 1 and finish(job, has, 'cancelled') == 1
 end
 
+-- Whether a webhook told, before anybody knew the submit's answer, that the provider has the job: then it waits there.
+local function adopted(job, has)
+  local external = redis.call('HGET', JOB .. job, 'wx')
+  local lane = external and adopt(job, has, external)
+  if lane then busy[lane] = true end
+  return lane
+end
+
 local verbs = {}
 
 function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
   local has, why = own(job, fence)
   if not has then return why end
   if not OPEN[has.state] then return 0 end
+  local heard = redis.call('HMGET', JOB .. job, 'wh', 'wx')
+  if heard[2] and heard[2] ~= external then
+    redis.call('HDEL', JOB .. job, 'wh')
+    note(job, 'warning', 'a webhook named another external id: ' .. heard[2])
+  elseif heard[1] then
+    countdown = 0
+  end
   count(job, submits, 0, fetches)
   set_state(job, has.provider, has.state, 'waiting', has.created)
-  redis.call('HDEL', JOB .. job, 'i', 'a')
+  redis.call('HDEL', JOB .. job, 'i', 'a', 'wx')
   move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
   if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
   note(job, 'submitted')
@@ -78,11 +95,12 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
 end
 
 -- The hot path: what most polls record. The lane's sorted sets are written once for the whole batch, in `flush`.
+-- `hurried` is the countdown if a webhook said that the job ended (0: the same): polling is no safety net then.
 local again = {}
 
-function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning)
+function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning, hurried)
   local key = JOB .. job
-  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p')
+  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p', 'wh')
   if not has[1] then return -1 end
   if (fence >= 0 and tonumber(has[1]) ~= fence) or not OPEN[has[2]] then return 0 end
   redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls, 'lp', now)
@@ -94,6 +112,10 @@ function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning
     note(job, 'status', status)
   end
   if warning ~= '' then note(job, 'warning', warning) end
+  if hurried and hurried > 0 then
+    redis.call('HSET', key, 'nb', now + hurried)
+    if has[8] then countdown = hurried end
+  end
   local lane = again[has[3]] or {due = {}, items = {}, first = math.huge}
   again[has[3]] = lane
   lane.due[#lane.due + 1] = now + countdown
@@ -124,11 +146,17 @@ function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fet
   if not has then return why end
   count(job, submits, polls, fetches)
   if given_up(job, has) then return 1 end
+  note(job, 'retry', reason)
+  if adopted(job, has) then return 1 end
   if attempt > 0 then redis.call('HINCRBY', JOB .. job, 'a', attempt) end
   redis.call('HDEL', JOB .. job, 'i')
-  if has.state == 'uncertain' then set_state(job, has.provider, has.state, 'queued', has.created) end
+  if has.state == 'uncertain' then
+    set_state(job, has.provider, has.state, 'queued', has.created)
+    redis.call('HDEL', JOB .. job, 'wh')  -- said of the submit before
+  elseif has.state == 'waiting' then
+    redis.call('HSET', JOB .. job, 'nb', now + countdown)
+  end
   move(job, has, has.lane, now + countdown)
-  note(job, 'retry', reason)
   return 1
 end
 
@@ -151,7 +179,8 @@ function verbs.uncertain(job, fence, reason, submits)
   set_state(job, has.provider, has.state, 'uncertain', has.created)
   redis.call('HDEL', JOB .. job, 'i')
   note(job, 'uncertain', reason)
-  move(job, has, has.lane, now)
+  has.state = 'uncertain'
+  if not adopted(job, has) then move(job, has, has.lane, now) end
   return 1
 end
 
@@ -165,17 +194,21 @@ function verbs.hold(job, fence, reason)
   local lane = 'held:' .. has.provider
   redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
   redis.call('ZADD', DUE .. lane, '+inf', job)
+  if redis.call('HEXISTS', JOB .. job, 'wh') == 1 then reason = reason .. '; a webhook said that it ended' end
   note(job, 'held', reason)
   return 1
 end
 
 -- How long the job took. A poll finds that it ended some time since the poll before (or the submit): the middle counts,
--- or what is learnt would grow with every interval that is learnt from it. A webhook comes at once.
+-- or what is learnt would grow with every interval that is learnt from it. A webhook comes at once; of one that came before
+-- the submit's answer nothing can be learnt.
 local function learn(job, provider, fence)
-  local has = redis.call('HMGET', JOB .. job, 'op', 'su', 'lp')
+  local has = redis.call('HMGET', JOB .. job, 'op', 'su', 'lp', 'wh')
   if not has[2] then return end
-  local took = now - has[2]
-  local unseen = fence < 0 and 0 or has[3] and now - has[3] or took
+  local told = has[4] and tonumber(has[4]) > tonumber(has[3] or 0) and has[4]  -- else a poll has found it untrue
+  local took = (told or now) - has[2]
+  if took <= 0 then return end
+  local unseen = (told or fence < 0) and 0 or has[3] and now - has[3] or took
   local key = TOOK .. provider .. ':' .. has[1]
   redis.call('LPUSH', key, math.floor(took - unseen / 2))
   redis.call('LTRIM', key, 0, TOOK_MAX - 1)
@@ -189,6 +222,7 @@ verbs['end'] = function(job, fence, state, error, result, status, submits, polls
     return 0
   end
   count(job, submits, polls, fetches)
+  if fence >= 0 and state == 'failed' and adopted(job, has) then return 1 end
   seen(job, status)
   if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
   if result ~= '' then redis.call('SET', RESULT .. job, result) end
@@ -211,12 +245,14 @@ function verbs.cancel(job, _, error)
   return 2
 end
 
--- A person decides about an uncertain job: 'submitted-as' with the external id, 'resubmit', or 'fail' with the error.
-function verbs.resolve(job, _, choice, detail)
+-- A person decides about an uncertain job: 'submitted-as' with the external id, 'resubmit', 'fail' with the error, or
+-- 'as-webhook' with the end that a webhook told.
+function verbs.resolve(job, _, choice, detail, ending)
   local has, why = own(job, -1)
   if not has then return why end
   if has.state ~= 'uncertain' then return 0 end
   note(job, 'resolved', detail == '' and choice or choice .. ' ' .. detail)
+  if choice == 'as-webhook' then return verbs['end'](unpack(ending, 2, table.maxn(ending))) end
   if choice == 'fail' then
     redis.call('SET', ERROR .. job, detail)
     return finish(job, has, 'failed')
@@ -225,11 +261,73 @@ function verbs.resolve(job, _, choice, detail)
   set_state(job, has.provider, has.state, to, has.created)
   if to == 'queued' then
     move(job, has, 'submit:' .. has.provider, now)
-    redis.call('HDEL', JOB .. job, 'a')
+    redis.call('HDEL', JOB .. job, 'a', 'wh')
   else
     move(job, has, 'poll:' .. has.provider, now, 'x', detail, 'su', now)
   end
   return 1
+end
+
+-- Poll a waiting job sooner: at once, or as soon as the provider's interval, the last retry and the like allow. One that is
+-- being polled just now is hurried when that poll is recorded, if a webhook said that it ended (`wait`).
+local function hurry(job, lane, last, before, least)
+  local at = math.max(now, tonumber(before or 0), last and last + least or 0)
+  local due = redis.call('ZSCORE', DUE .. lane, job)
+  if due and tonumber(due) > at then
+    make_due(lane, job, at)
+    if at <= now then busy[lane] = true end
+  end
+end
+
+-- What a webhook changes, in the timeline's words, and whether the job is now to be adopted. `says` is 'ended', 'unclear'
+-- (worth a look) or 'unfinished'.
+local function heed(job, has, said, external, says, least)
+  local key = JOB .. job
+  if not OPEN[has.state] then return 'changes nothing: the job had ended' end
+  if external ~= '' and said.x and said.x ~= external then return 'changes nothing: it names ' .. external end
+  if says == 'ended' then redis.call('HSETNX', key, 'wh', now) end
+  if has.state == 'waiting' then
+    if says == 'unfinished' then return 'changes nothing' end
+    hurry(job, has.lane, said.lp, said.nb, least)
+    return 'a poll confirms it'
+  end
+  if external ~= '' then redis.call('HSET', key, 'wx', external) end
+  if said.i or (has.state == 'queued' and external == '') then return 'the submit has not been answered yet' end
+  if external ~= '' then return 'it names ' .. external, true end
+  return 'it names no external id that could be polled: `outwait resolve --as-webhook` accepts it'
+end
+
+-- A webhook. It is kept (unless it is replayed: no record), and taken for a hint that a poll confirms; with `ending`, the
+-- settings trust it: then it ends the job. `nonce` tells the same call from another one that says the same.
+function verbs.heard(job, _, record, told, says, external, least, nonce, ending)
+  local key = JOB .. job
+  local has = own(job, -1)
+  if not has then
+    if record ~= '' then
+      redis.call('RPUSH', WEBHOOKS_UNKNOWN, string.format('%.0f ', now) .. record)
+      redis.call('LTRIM', WEBHOOKS_UNKNOWN, -UNKNOWN_MAX, -1)
+    end
+    return -1
+  end
+  local is = redis.call('HMGET', key, 'x', 'i', 'lp', 'nb', 'wn')
+  local said = {x = is[1], i = is[2], lp = is[3], nb = is[4]}
+  if is[5] == nonce then return 1 end
+  local count, kind = 0, 'replayed, '
+  if record ~= '' then
+    count = redis.call('HINCRBY', key, 'nw', 1)
+    redis.call('HSET', key, 'wn', nonce)
+    if count <= WEBHOOKS_MAX then redis.call('RPUSH', WEBHOOKS .. job, string.format('%.0f ', now) .. record) end
+    kind = count > 1 and 'again, ' or has.state == 'queued' and 'early, ' or not OPEN[has.state] and 'late, ' or ''
+  end
+  local trusted = ending and OPEN[has.state] and (external == '' or not said.x or said.x == external)
+  local became, adoptable = 'trusted', false
+  if not trusted then became, adoptable = heed(job, has, said, external, says, least) end
+  if count <= WEBHOOKS_MAX then note(job, 'webhook', kind .. told .. '; ' .. became) end
+  if adoptable then adopted(job, has) end
+  if not trusted then return 1 end
+  if external ~= '' then redis.call('HSET', key, 'x', external) end
+  if said.i then redis.call('HINCRBY', key, 'ns', 1) end  -- it was submitted; whoever hears the answer is refused
+  return verbs['end'](unpack(ending, 2, table.maxn(ending)))
 end
 
 function verbs.fanout(job, fence, targets, told)
@@ -261,17 +359,23 @@ local function own_delivery(id, fence)
   return job, has[2]
 end
 
+-- Counted by kind of handler: there may be any number of targets.
+local function tally_delivery(target, result)
+  tally('delivery:' .. (string.match(target, '^(%a+):') or 'function') .. ':' .. result)
+end
+
 local function settle(job, id, state, target, detail)
+  tally_delivery(target, state)
   redis.call('HSET', DELIVERY .. id, 'st', state)
-  note(job, state, target .. detail)
+  note(job, state, shown(target) .. detail)
   if redis.call('HINCRBY', JOB .. job, 'od', -1) <= 0 then close(job) end
 end
 
-function verbs.delivered(id, fence)
+function verbs.delivered(id, fence, detail)
   local job, target = own_delivery(id, fence)
   if not job then return target end
   redis.call('HDEL', DELIVERY .. id, 'e', 'a')
-  settle(job, id, 'delivered', target, '')
+  settle(job, id, 'delivered', target, detail == '' and '' or ' ' .. detail)
   return 1
 end
 
@@ -287,10 +391,11 @@ end
 function verbs.redeliver(id, fence, countdown, error)
   local job, target = own_delivery(id, fence)
   if not job then return target end
+  tally_delivery(target, 'retried')
   redis.call('HINCRBY', DELIVERY .. id, 'a', 1)
   redis.call('HSET', DELIVERY .. id, 'e', error)
   make_due('deliver:' .. target, id, now + countdown)
-  note(job, 'delivery-retry', target .. ' ' .. error)
+  note(job, 'delivery-retry', shown(target) .. ' ' .. error)
   return 1
 end
 
@@ -319,7 +424,7 @@ function verbs.replay(id)
   redis.call('HSET', DELIVERY .. id, 'st', 'pending')
   make_due(lane, id, now)
   busy[lane] = true
-  note(job, 'replay', has[2])
+  note(job, 'replay', shown(has[2]))
   return 1
 end
 
@@ -353,19 +458,14 @@ function verbs.outage(group, _, reason, most, wait, longest)
   local opened = redis.call('HMGET', governor, 'bo', 'bt')
   if not opened[1] and failures < most then return 1 end
   if opened[1] and tonumber(opened[1]) > now then return 1 end
+  if not opened[1] then tally('opened:' .. group) end
   local times = tonumber(opened[2] or 0)
   redis.call('HSET', governor, 'bo', now + math.min(wait * 2 ^ times, longest), 'bt', times + 1, 'br', reason)
   redis.call('HDEL', governor, 'bp')
   return 1
 end
 
--- Counted by kind of handler: there may be any number of targets.
-local function tally_delivery(target, result)
-  tally('delivery:' .. (string.match(target, '^(%a+):') or 'function') .. ':' .. result)
-end
-
 -- A step of a limited rate group is over: its requests count from now, when the last of them had certainly arrived.
-  tally_delivery(target, state)
 function verbs.spent(group, _, item, fence, requests, window)
   local rate, request = RATE .. group, item .. ':' .. fence
   if requests == 0 then
@@ -384,8 +484,6 @@ for i, outcome in ipairs(cmsgpack.unpack(ARGV[1])) do
   codes[i] = verbs[outcome[1]](unpack(outcome, 2, table.maxn(outcome)))
 end
 flush()
+write_tallies()
 for lane in pairs(busy) do lanes[#lanes + 1] = lane end
 return cmsgpack.pack({codes, lanes})
-  tally_delivery(target, 'retried')
-  if not opened[1] then tally('opened:' .. group) end
-write_tallies()

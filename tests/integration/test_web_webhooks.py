@@ -1,0 +1,295 @@
+"""Webhooks end to end: the sandbox posts them to a real web process, workers act on them; and what others may post."""
+
+import gzip
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.stack import ROOT, WEB, Stack, closed, ended, until
+from worker.client import Client
+from worker.embedded import EmbeddedRedis, free_port
+from worker.jobs import Job, JobRequest, JobState
+
+BODY_MAX = 20_000
+VARIABLES = {
+    "OUTWAIT_WEB__BODY_MAX": str(BODY_MAX),
+    "OUTWAIT_SUBMIT__TIME_LIMIT": "2",
+    "OUTWAIT_SUBMIT__LEASE": "3",
+    "OUTWAIT_WORKER__GRACE": "3",
+}
+# No job here ends in time by polling alone: the safety net is five minutes wide.
+OPTIONS = {"behaviour": {"duration": 0.4}, "webhook_backoff": 0.2}
+
+
+@pytest.fixture(scope="module")
+def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("webhooks")
+    with Stack(redis_url, folder, options=OPTIONS, variables=VARIABLES) as running:
+        running.web()
+        running.worker()
+        yield running
+
+
+def speech(name: str, *, target: str = "", **behaviour: Any) -> JobRequest:
+    """A job for RingCentral that the sandbox runs as told."""
+    uri = f"https://media.example.com/{name}.mp3?sandbox={quote(json.dumps(behaviour))}"
+    params = {"contentUri": uri, "encoding": "Mpeg", "languageCode": "en-US"}
+    targets = [target] if target else []
+    return JobRequest(provider="ringcentral", operation="speech-to-text", params=params, targets=targets)
+
+
+def post(url: str, body: bytes, **headers: str) -> int:
+    """Post a webhook; the status of the answer, which tells nothing of the token."""
+    request = urllib.request.Request(url, body, {"content-type": "application/json", **headers}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            status, told = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        status, told = error.code, error.read().decode()
+    assert url.rpartition("/")[2] not in told
+    assert (status == 200) == (told == "")
+    return int(status)
+
+
+def sent(stack: Stack, name: str) -> dict[str, Any]:
+    """The job as the sandbox has it."""
+    (found,) = stack.seen(f"/{name}.mp3")
+    return found
+
+
+async def story(client: Client, job_id: str) -> list[str]:
+    return [f"{entry.event} {entry.detail}".strip() for entry in await client.timeline(job_id)]
+
+
+async def running(stack: Stack, client: Client, name: str, **behaviour: Any) -> str:
+    """A submitted job that no webhook ends by itself; its webhook's URL."""
+    await client.enqueue(speech(name, webhook="never", **behaviour), job_id=name)
+
+    async def waiting() -> bool:
+        return (await client.job(name)).state is JobState.WAITING
+
+    await until(waiting)
+    return str(sent(stack, name)["webhook"])
+
+
+@pytest.mark.parametrize(("mode", "webhooks"), [("early", 1), ("on_time", 1), ("twice", 2)])
+async def test_a_webhook_ends_the_wait_whenever_it_comes(stack: Stack, mode: str, webhooks: int) -> None:
+    async with stack.client() as client:
+        await client.enqueue(speech(mode, target=f"file:{mode}.jsonl", webhook=mode), job_id=mode)
+
+        async def all_heard() -> Job | None:
+            job = await client.job(mode)
+            return job if job.closed and job.ledger.webhooks == webhooks else None
+
+        job: Job = await until(all_heard)
+        told = await story(client, mode)
+    assert (job.state, job.ledger.submits, job.ledger.polls) == (JobState.SUCCEEDED, 1, 1)
+    (line,) = (stack.folder / "results" / f"{mode}.jsonl").read_text().splitlines()
+    assert mode in json.dumps(json.loads(line)["result"])
+    assert [one["answer"] for one in sent(stack, mode)["webhooks"]] == [200] * webhooks
+    assert sum(line.startswith("webhook") for line in told) == webhooks
+    first = next(line for line in told if line.startswith("webhook"))
+    assert first.startswith("webhook early, Success" if mode == "early" else "webhook Success")
+    assert sum(line.startswith("succeeded") for line in told) == 1
+
+
+async def test_a_webhook_after_the_poll_changes_nothing(stack: Stack) -> None:
+    async with stack.client() as client:
+        await client.enqueue(speech("after", target="file:after.jsonl"), job_id="after")
+        job = await closed(client, "after")
+        other = {"jobId": job.external_id, "status": "Fail", "response": {"errors": []}}
+        # In the older form, with a request id of the sender's own behind the token.
+        assert post(sent(stack, "after")["webhook"] + "/1234567890", json.dumps(other).encode()) == 200
+        job = await client.job("after")
+        told = await story(client, "after")
+        assert "result of" in json.dumps(await client.result("after"))
+    assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)
+    assert told[-1].startswith("webhook again, Fail,")
+    assert told[-1].endswith("; changes nothing: the job had ended")
+    assert len((stack.folder / "results" / "after.jsonl").read_text().splitlines()) == 1
+
+
+def raw(data: bytes) -> dict[str, Any]:
+    return {"body": data}
+
+
+RUBBISH = {
+    "malformed": raw(b'{"jobId": "x", '),
+    "empty": raw(b""),
+    "charset": raw('{"status":"Erfolg ä"}'.encode("latin-1")),
+    "list": raw(b"[" * 5000),
+    "oversized": raw(b'{"response":"' + b"x" * 3 * BODY_MAX + b'"}'),
+    "bomb": {"body": gzip.compress(bytes(50_000_000)), "content-encoding": "gzip"},
+    "half gzip": {"body": gzip.compress(b"{}" * 100)[:-9], "content-encoding": "gzip"},
+    "no gzip": {"body": b"{}", "content-encoding": "gzip"},
+    "brotli": {"body": b"\x0b\x02\x80{}\x03", "content-encoding": "br"},
+}
+
+
+async def test_whatever_comes_is_kept_answered_and_harmless(stack: Stack) -> None:
+    async with stack.client() as client:
+        url = await running(stack, client, "rubbish", duration=600)
+        for name, request in RUBBISH.items():
+            headers = {key: value for key, value in request.items() if key != "body"}
+            assert post(url, request["body"], **headers) == 200, name
+        kept = dict(zip(RUBBISH, await client.webhooks.of("rubbish"), strict=True))
+        assert all(len(one.body) <= BODY_MAX for one in kept.values())
+        assert kept["malformed"].body == RUBBISH["malformed"]["body"]
+        assert kept["charset"].body == RUBBISH["charset"]["body"]
+        assert len(kept["oversized"].body) == 2048
+        assert kept["oversized"].size == len(RUBBISH["oversized"]["body"])
+        assert kept["bomb"].told == kept["oversized"].told == "larger than the 20000 bytes of OUTWAIT_WEB__BODY_MAX"
+        assert kept["half gzip"].told == "its gzip ends too soon"
+        assert kept["no gzip"].told.startswith("its gzip is broken")
+        assert kept["brotli"].told == "encoded as 'br', which is not read here"
+        job = await client.job("rubbish")
+        assert (job.state, job.ledger.webhooks) == (JobState.WAITING, len(RUBBISH))
+        await client.cancel("rubbish")
+
+
+async def test_compressed_bodies_are_read(stack: Stack) -> None:
+    async with stack.client() as client:
+        for name, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+            url = await running(stack, client, name, duration=0.2)
+            external = sent(stack, name)["id"]
+            body = json.dumps({"jobId": external, "status": "Success", "response": {}}).encode()
+            assert post(url, pack(body), **{"content-encoding": name}) == 200
+            job = await ended(client, name)
+            assert job.state is JobState.SUCCEEDED
+            assert "result of" in json.dumps(await client.result(name))  # what the poll told, not the webhook
+
+
+async def test_a_wrong_token_is_refused_and_nothing_is_kept(stack: Stack) -> None:
+    async with stack.client() as client:
+        url = await running(stack, client, "guarded", duration=600)
+        root, _, token = url.rpartition("/")
+        before = await story(client, "guarded")
+        for wrong in (f"{root}/{'A' * 22}guarded", f"{root}/guarded", url.replace("ringcentral", "unless"), url[:-1]):
+            assert post(wrong, b"{}") == 404, wrong
+        assert await story(client, "guarded") == before
+        assert await client.webhooks.unknown() == []
+        assert post(f"{root}/{token}", b"{}") == 200
+        await client.cancel("guarded")
+    assert "webhook-refused" in stack.logs("web")
+    assert token not in stack.logs("web")
+
+
+async def test_a_trusted_webhook_ends_its_job_without_a_poll(stack: Stack) -> None:
+    port = free_port()
+    trusting = {"OUTWAIT_WEB__PORT": str(port), "OUTWAIT_PROVIDERS__RINGCENTRAL__TRUST_WEBHOOKS": "true"}
+    stack.start(WEB, "web", **trusting)
+    async with stack.client() as client:
+        url = (await running(stack, client, "trusted", duration=600)).replace(stack.web_url, f"http://127.0.0.1:{port}")
+        body = {"jobId": sent(stack, "trusted")["id"], "status": "Success", "response": {"transcript": "told"}}
+
+        async def taken() -> bool:
+            try:
+                return post(url, json.dumps(body).encode()) == 200
+            except OSError:
+                return False
+
+        await until(taken)
+        job = await ended(client, "trusted")
+        assert (job.state, job.ledger.polls, job.ledger.webhooks) == (JobState.SUCCEEDED, 0, 1)
+        assert await client.result("trusted") == {"transcript": "told"}
+
+
+async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> None:
+    async with stack.client() as client:
+        lost = [{"fault": "drop_after", "on": "submit"}]
+        behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 1}
+        await client.enqueue(speech("held", target="file:held.jsonl", **behaviour), job_id="held")
+        job = await closed(client, "held")
+        told = [line.split()[0] for line in await story(client, "held")]
+    assert (job.state, job.external_id) == (JobState.SUCCEEDED, sent(stack, "held")["id"])
+    assert (job.ledger.submits, job.ledger.webhooks) == (1, 1)
+    assert told[1:5] == ["uncertain", "held", "webhook", "adopted"]
+
+
+def outwait(stack: Stack, *words: str) -> Any:
+    """A command, with its JSON."""
+    command = [sys.executable, "-m", "worker.cli", *words, "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+async def test_a_body_without_the_id_leaves_it_to_a_person(stack: Stack) -> None:
+    async with stack.client() as client:
+        lost = [{"fault": "drop_after", "on": "submit"}]
+        behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 0.5, "webhook_shape": "bare"}
+        await client.enqueue(speech("bare", **behaviour), job_id="bare")
+
+        async def heard() -> bool:
+            return (await client.job("bare")).ledger.webhooks == 1
+
+        await until(heard)
+        assert (await client.job("bare")).state is JobState.UNCERTAIN
+        (shown,) = outwait(stack, "webhooks", "bare")
+        assert (shown["told"], json.loads(shown["body"])["status"]) == ("Success", "Success")
+        assert outwait(stack, "webhooks", "bare", "--replay") == {"replayed": 1}
+        assert outwait(stack, "resolve", "bare", "--as-webhook") == {"job_id": "bare", "resolved": "as-webhook"}
+        job = await ended(client, "bare")
+        assert (job.state, job.ledger.submits, job.ledger.polls) == (JobState.SUCCEEDED, 1, 0)
+        assert "result of" in json.dumps(await client.result("bare"))
+    assert outwait(stack, "webhooks") == []
+
+
+async def test_a_worker_killed_after_the_request_left_loses_nothing(stack: Stack) -> None:
+    victim = stack.worker()
+    async with stack.client() as client:
+        hang = [{"fault": "hang_after", "on": "submit", "seconds": 30}]
+        names = [f"killed-{number}" for number in range(8)]
+        for name in names:  # whichever worker takes them
+            await client.enqueue(speech(name, faults=hang, duration=0.5), job_id=name)
+
+        async def all_left() -> bool:
+            return all([(await client.job(name)).ledger.webhooks for name in names])
+
+        await until(all_left)
+        stack.kill(victim)
+        for name in names:
+            job = await ended(client, name)
+            assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1)
+            assert job.external_id == sent(stack, name)["id"]
+            told = await story(client, name)
+            assert any(line.startswith("webhook early, ") for line in told)
+            assert any(line.startswith("adopted ") for line in told)
+
+
+async def test_while_the_store_is_away_the_provider_sends_it_again(tmp_path: Path) -> None:
+    options = {"behaviour": {"duration": 1}, "webhook_backoff": 0.4}
+    with (
+        EmbeddedRedis(tmp_path / "redis") as server,
+        Stack(server.url, tmp_path, options=options, variables=VARIABLES) as stack,
+    ):
+        stack.web()
+        stack.worker()
+        async with stack.client() as client:
+            await client.enqueue(speech("away", target="file:away.jsonl"), job_id="away")
+
+            async def waiting() -> bool:
+                return (await client.job("away")).state is JobState.WAITING
+
+            await until(waiting)
+            server.stop()
+
+            async def refused() -> bool:
+                return bool(sent(stack, "away")["webhooks"])
+
+            await until(refused)
+            server.start()
+            job = await closed(client, "away")
+        answers = [one["answer"] for one in sent(stack, "away")["webhooks"]]
+        assert answers == [503] * (len(answers) - 1) + [200]
+        assert len(answers) > 1
+        assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 1)
+        assert len((stack.folder / "results" / "away.jsonl").read_text().splitlines()) == 1
