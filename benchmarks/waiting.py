@@ -64,8 +64,7 @@ async def spread(settings: Settings, number: int, *, over: float) -> None:
 
 
 def _model(settings: Settings) -> NewJob:
-    store = settings.store
-    checks = Acceptance(build(settings.providers), params_max=store.params_max, compress_above=store.compress_above)
+    checks = Acceptance(build(settings.providers), settings)
     return checks.job("model", REQUEST)
 
 

@@ -204,13 +204,14 @@ class OutboundSettings(Group):
 class WebhookSettings(Group):
     """Signed webhooks to `https://` targets."""
 
-    secrets: list[WebhookSecret] = Field(
+    secrets: Annotated[list[WebhookSecret], BeforeValidator(_split)] = Field(
         default=[],
         max_length=2,
         description="Master secrets that receivers' own are derived from, the newest first; two while they rotate.",
     )
-    schedule: list[Seconds] = Field(
+    schedule: Annotated[list[Seconds], BeforeValidator(_split)] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
+        min_length=1,
         description="Seconds between attempts; after the last one the delivery is dead.",
     )
     time_limit: Seconds = Field(default=15, description="Seconds in which a receiver must answer.")

@@ -7,12 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from tasks.handlers import Envelope, Handlers
+from tasks.handlers.webhooks import Webhooks
 from worker import pacing
 from worker.app import StepTask, app
 from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
 from worker.jobs import Claim, Job, JobError
 from worker.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from worker.recorder import Recorder
+from worker.redact import redact
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,9 @@ class DeliverTask(StepTask):
     @cached_property
     def handlers(self) -> Handlers:
         """The handlers. Raises ConfigError for a module that cannot be imported."""
-        return Handlers(app.settings.handlers, app.send_task, app.runtime.streams)
+        runtime = app.runtime
+        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.endpoints)
+        return Handlers(app.settings.handlers, app.send_task, runtime.streams, webhooks)
 
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""
@@ -50,6 +54,9 @@ class Deliver:
         self._handlers = handlers
         self._target = lane.partition(":")[2]
         self._settings = runtime.settings.deliver
+        webhook = self._target.startswith(("https:", "http:"))
+        self._schedule = runtime.settings.webhooks.schedule if webhook else []
+        self._attempts = len(self._schedule) + 1 if webhook else self._settings.attempts
         self._jobs: dict[str, Job] = {}
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -60,31 +67,35 @@ class Deliver:
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
         """Run the handler for one delivery."""
-        if claim.attempts >= self._settings.attempts:
+        if claim.attempts >= self._attempts:
             # Its leases ended again and again: whatever ran it did not live to record anything.
             return (self.decide(claim, DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")),)
         try:
             envelope, apart = await self._envelope(claim), await self._suspect(claim)
-            await self._handlers.deliver(self._target, envelope, self._settings.time_limit, apart=apart)
+            told = await self._handlers.deliver(self._target, envelope, self._settings.time_limit, apart=apart)
         except asyncio.CancelledError:
             return (ReleaseDelivery(claim.item, claim.fence),)
         except HandlerError as error:
-            log.warning(
-                "delivery-failed", extra={"delivery": claim.item, "target": self._target}, exc_info=error.__cause__
-            )
+            about = {"delivery": claim.item, "target": redact(self._target)}
+            log.warning("delivery-failed", extra=about, exc_info=error.__cause__)
             return (self.decide(claim, error),)
         except Exception as error:
-            log.exception("deliver-broken", extra={"delivery": claim.item, "target": self._target})
+            log.exception("deliver-broken", extra={"delivery": claim.item, "target": redact(self._target)})
             return (self.decide(claim, HandlerError(f"{type(error).__name__}: {error}")),)
-        return (Delivered(claim.item, claim.fence),)
+        return (Delivered(claim.item, claim.fence, told),)
 
     def decide(self, claim: Claim, error: HandlerError) -> Outcome:
         """Another attempt, or the dead letter."""
         told = JobError(error.code, str(error)).text()
-        if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._settings.attempts:
+        if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._attempts:
             return Dead(claim.item, claim.fence, told)
-        countdown = pacing.backoff(self._settings, claim.attempts)
-        return Redeliver(claim.item, claim.fence, int(countdown * 1000), told)
+        return Redeliver(claim.item, claim.fence, int(self._countdown(claim.attempts, error) * 1000), told)
+
+    def _countdown(self, attempts: int, error: HandlerError) -> float:
+        asked = error.retry_after if isinstance(error, DeliveryFailed) else None
+        if self._schedule:
+            return pacing.scheduled(self._schedule, attempts, asked)
+        return pacing.backoff(self._settings, attempts, asked)
 
     async def _suspect(self, claim: Claim) -> bool:
         """Whether the workers that ran this delivery before were lost, again and again."""

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from config.settings import Settings
 from worker import targets
+from worker.addresses import Guard
 from worker.errors import InvalidRequest, OutwaitError
 from worker.jobs import JOB_ID_PATTERN, JobError, JobRequest
 from worker.providers.registry import Registry, told
@@ -26,14 +28,15 @@ class Acceptance:
 
     Args:
         registry: the providers, which validate parameters.
-        params_max: bytes of JSON that a request may have.
-        compress_above: bytes above which a request is compressed.
+        settings: how large a request may be, and which receivers of webhooks it may name.
     """
 
-    def __init__(self, registry: Registry, *, params_max: int, compress_above: int) -> None:
+    def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
-        self._params_max = params_max
-        self._compress_above = compress_above
+        self._params_max = settings.store.params_max
+        self._compress_above = settings.store.compress_above
+        self._signs = bool(settings.webhooks.secrets)
+        self._guard = Guard(settings.outbound.allow)
 
     def request(self, raw: Any) -> JobRequest:
         """Raises InvalidRequest for what does not follow the wire contract."""
@@ -52,7 +55,7 @@ class Acceptance:
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
-        named = [targets.canonical(targets.parse(target)) for target in request.targets]
+        named = [self._target(target) for target in request.targets]
         asked = {"params": request.params, "targets": named, "metadata": request.metadata}
         spec = codec.encode({name: value for name, value in asked.items() if value})
         if len(spec) > self._params_max:
@@ -75,6 +78,14 @@ class Acceptance:
             priority=request.priority,
             trace=trace if TRACEPARENT.fullmatch(trace) else "",
         )
+
+    def _target(self, text: str) -> str:
+        target = targets.parse(text)
+        if isinstance(target, targets.WebhookTarget):
+            why = targets.refusal(target, signs=self._signs, guard=self._guard)
+            if why:
+                raise InvalidRequest(f"target {target.host}: {why}")
+        return targets.canonical(target)
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
         """A job that ends at once, failed, so that its producer can read why by its id."""

@@ -96,10 +96,9 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
 
     def intake(self, connection: Connection) -> Intake:
         """What turns producers' messages into jobs."""
-        store, own = self.settings.store, self.settings.intake
-        acceptance = Acceptance(self.registry, params_max=store.params_max, compress_above=store.compress_above)
+        acceptance = Acceptance(self.registry, self.settings)
         lanes, inbox, results = Lanes(connection), Inbox(connection), self.results(connection)
-        return Intake(lanes, inbox, acceptance, self.events_of_jobs, results, own)
+        return Intake(lanes, inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
 
 
 app = Outwait("outwait", include=["tasks.submit", "tasks.poll", "tasks.callback", "tasks.deliver"])

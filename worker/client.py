@@ -16,6 +16,7 @@ from worker.policies import CALLBACK_LANE, Policies, lane_of
 from worker.providers.registry import Registry, build
 from worker.store.connection import Connection
 from worker.store.dead import DeadDelivery, DeadLetters
+from worker.store.endpoints import DisabledEndpoint, Endpoints
 from worker.store.governors import Governors, GroupStatus
 from worker.store.health import Finding, findings
 from worker.store.inbox import Inbox, Parked
@@ -48,6 +49,7 @@ class Client:
         self._inbox = Inbox(self._connection)
         self._dead = DeadLetters(self._connection)
         self._governors = Governors(self._connection)
+        self._endpoints = Endpoints(self._connection)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
         self.webhooks = Receiver(settings, self._registry, self._connection)
@@ -217,6 +219,14 @@ class Client:
         policy = self._group(provider)
         ((code,), _) = await self._lanes.record([Resume(policy.group, NO_FENCE, policy.lanes)])
         return code is Recorded.WRITTEN
+
+    async def disabled_endpoints(self) -> list[DisabledEndpoint]:
+        """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
+        return await self._endpoints.all()
+
+    async def enable(self, endpoint: str) -> bool:
+        """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
+        return await self._endpoints.enable(endpoint)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""

@@ -142,7 +142,9 @@ class Fanout(_Outcome, tag="fanout", frozen=True, array_like=True):
 
 
 class Delivered(_Outcome, tag="delivered", frozen=True, array_like=True):
-    """The handler took the result."""
+    """The handler took the result. `detail` is what it answered, short."""
+
+    detail: str = ""
 
 
 class Redeliver(_Outcome, tag="redeliver", frozen=True, array_like=True):

@@ -43,6 +43,18 @@ def backoff(step: StepSettings, attempts: int, retry_after: float | None = None)
     return own if retry_after is None else max(own, min(retry_after, LONGEST))
 
 
+def scheduled(schedule: Sequence[float], attempts: int, retry_after: float | None = None) -> float:
+    """Countdown before the next webhook: as the schedule says, or what its receiver asked for; a little of it random.
+
+    Args:
+        schedule: one countdown before each further attempt.
+        attempts: failed before this one; fewer than the schedule is long.
+        retry_after: what the receiver asked for; no longer than the longest countdown of the schedule, or LONGEST.
+    """
+    asked = min(retry_after or 0.0, max(*schedule, LONGEST))
+    return max(schedule[attempts], asked) * random.uniform(1.0, 1.0 + JITTER)
+
+
 def poll_countdown(
     interval: float, asked: float | None = None, age: float = 0.0, durations: Sequence[float] = ()
 ) -> float:

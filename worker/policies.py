@@ -33,10 +33,11 @@ class Policies:
         self._known: dict[str, LanePolicy] = {}
 
     def of(self, lane: str) -> LanePolicy:
-        """The policy of a lane."""
-        if lane not in self._known:
-            self._known[lane] = self._build(lane)
-        return self._known[lane]
+        """The policy of a lane. Lanes of deliveries share one: there may be as many as receivers of webhooks."""
+        known = "deliver" if lane.startswith("deliver:") else lane
+        if known not in self._known:
+            self._known[known] = self._build(lane)
+        return self._known[known]
 
     def step(self, step: Step) -> StepSettings:
         """The settings of a step."""

@@ -27,6 +27,7 @@ from worker.recorder import Recorder
 from worker.stats import Tally
 from worker.store.connection import Connection
 from worker.store.durations import Durations
+from worker.store.endpoints import Endpoints
 from worker.store.governors import Governors
 from worker.store.lanes import Lanes
 from worker.store.reads import Reads
@@ -58,6 +59,7 @@ class Runtime:
         self.registry = registry
         self.events = events
         self.policies = Policies(settings, registry)
+        self.guard = Guard(settings.outbound.allow)
         self.on_due: Callable[[list[str]], None] = lambda _lanes: None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="outwait-steps", daemon=True)
@@ -71,7 +73,8 @@ class Runtime:
         self.streams = Streams(self.connection)
         self.governors = Governors(self.connection)
         self._durations = Durations(self.connection)
-        self.http = Http(body_max=self.settings.store.result_max, guard=Guard(self.settings.outbound.allow))
+        self.endpoints = Endpoints(self.connection)
+        self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
         self.addresses = Addresses(self.settings, Webhooks(self.connection))
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config.groups import Route
 from config.masking import masked_url
+from worker.addresses import Guard
 from worker.errors import InvalidRequest
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
@@ -129,6 +130,21 @@ def allowed(target: str, patterns: Sequence[str]) -> bool:
     host and path are matched each by itself, so that no path passes for a host; without a path it means every path.
     """
     return any(_matches(target, pattern) for pattern in patterns)
+
+
+def refusal(target: WebhookTarget, *, signs: bool, guard: Guard) -> str:
+    """Why no webhook goes to this receiver, or "".
+
+    Args:
+        target: the receiver.
+        signs: whether there is a secret to sign with.
+        guard: what the operator allows.
+    """
+    if not signs:
+        return "webhooks are signed, and OUTWAIT_WEBHOOKS__SECRETS names no secret (`openssl rand -hex 32` makes one)"
+    if not (target.encrypted or guard.allows(target.host)):
+        return f"{target.host} is reached over https only, unless OUTWAIT_OUTBOUND__ALLOW names it"
+    return ""
 
 
 def route(routes: Sequence[Route], provider: str, operation: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from config.groups import HandlerSettings
 from tasks.handlers import alone, files, functions
 from tasks.handlers.envelope import Envelope
 from tasks.handlers.isolation import Isolated, Loop, Threads, failure
+from tasks.handlers.webhooks import Webhooks
 from worker.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
 from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, WebhookTarget, parse
 
@@ -32,15 +33,23 @@ class Handlers:
         settings: the modules with handler functions, the routes, and the folder of files.
         send_task: Celery's `app.send_task`.
         streams: what appends to Redis streams.
+        webhooks: what sends signed webhooks, if anything does.
 
     Raises:
         ConfigError: a module cannot be imported, two functions have one name, or a route leads nowhere.
     """
 
-    def __init__(self, settings: HandlerSettings, send_task: Callable[..., object], streams: StreamWriter) -> None:
+    def __init__(
+        self,
+        settings: HandlerSettings,
+        send_task: Callable[..., object],
+        streams: StreamWriter,
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self._folder = settings.folder
         self._send_task = send_task
         self._streams = streams
+        self._webhooks = webhooks
         self._functions = functions.load(settings.modules)
         self._check_routes(settings)
         self._lanes: dict[str, Isolated] = {}
@@ -50,10 +59,13 @@ class Handlers:
         """Whether a function is marked with this name."""
         return name in self._functions
 
-    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, apart: bool = False) -> None:
+    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, apart: bool = False) -> str:
         """Run one delivery for at most `time_limit` seconds, once its handler has a place free.
 
         `apart`: a function runs in a process of its own, since it may have ended workers.
+
+        Returns:
+            What a receiver of webhooks answered, short; of others nothing.
 
         Raises:
             DeliveryFailed: worth another attempt.
@@ -68,10 +80,11 @@ class Handlers:
                 await self._add(stream, envelope, time_limit)
             case FileTarget(path):
                 await self._lane("file", Threads).run(partial(self._append, path, envelope), time_limit)
-            case WebhookTarget():
-                raise DeliveryRefused("signed webhooks are sent from the next commit on")
+            case WebhookTarget() as receiver:
+                return await self._send(receiver, envelope)
             case other:
                 assert_never(other)
+        return ""
 
     def close(self) -> None:
         """End the handlers' threads and loops, except those that hang."""
@@ -88,6 +101,11 @@ class Handlers:
             return
         call = partial(function.call, envelope) if function.takes_envelope else function.call
         await self._lane(f"handler {name}", Loop if function.is_async else Threads).run(call, time_limit)
+
+    async def _send(self, receiver: WebhookTarget, envelope: Envelope) -> str:
+        if self._webhooks is None:
+            raise DeliveryRefused(f"no webhook is sent to {receiver.host} from here")
+        return await self._webhooks.deliver(receiver, envelope)
 
     async def _add(self, stream: StreamTarget, envelope: Envelope, time_limit: float) -> None:
         fields: dict[str, str | bytes] = {
@@ -132,6 +150,8 @@ class Handlers:
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {error}") from None
                 if isinstance(parsed, FunctionTarget) and not self.known(parsed.name):
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {_unknown(parsed.name, self._functions)}")
+                if isinstance(parsed, WebhookTarget) and self._webhooks and (why := self._webhooks.refusal(parsed)):
+                    raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {why}")
 
 
 def _known_form(target: str) -> Target:

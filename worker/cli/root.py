@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import decide, demo, doctor, jobs, keys, providers, serve, submit, up, watch
+from worker.cli import decide, demo, doctor, jobs, keys, providers, receivers, serve, submit, up, watch
 from worker.cli.exits import Exit, tell
 from worker.cli.session import DATA, Session, current
 
@@ -62,6 +62,7 @@ for _panel, _commands in {
         jobs.parked,
     ),
     "Providers": (providers.providers, providers.pause, providers.resume),
+    "Receivers": (receivers.webhook_secret, receivers.endpoints),
     "Check": (doctor.config, doctor.doctor),
 }.items():
     for _command in _commands:

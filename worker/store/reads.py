@@ -81,7 +81,7 @@ class Reads:
         """What happened to a job, oldest first."""
         async with self._connection.translated():
             lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
-        return [_entry(line.decode()) for line in lines]
+        return [_entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
 
     async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
         """The other ids that mean these jobs."""
