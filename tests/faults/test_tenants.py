@@ -1,0 +1,41 @@
+"""One tenant's backlog of 100,000 jobs, and another tenant's single job."""
+
+import time
+from pathlib import Path
+
+from config.settings import Settings
+from tests.stack import query
+from worker.client import Client
+from worker.embedded import EmbeddedRedis
+from worker.jobs import NORMAL
+from worker.policies import Policies
+from worker.providers.registry import build
+from worker.store.connection import Connection
+from worker.store.lanes import Lanes
+
+BACKLOG, TOGETHER = 100_000, 2_000
+LANE = "submit:unless"
+
+
+async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -> None:
+    """Protected by worker/store/lua/enqueue.lua `turn`, and claim.lua `next_turns`, which goes by it."""
+    with EmbeddedRedis(tmp_path) as redis:
+        settings = Settings(redis_url=redis.url, _env_file=None)
+        connection = Connection(settings)
+        lanes, policy = Lanes(connection), Policies(settings, build({})).of(LANE)
+        async with Client(settings) as client:
+            many, once = query(tenant="many"), query(tenant="once")
+            for start in range(0, BACKLOG, TOGETHER):
+                await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])
+            first = [claim.item for claim in await lanes.claim(LANE, policy)]
+            await client.enqueue(once, job_id="once")
+            await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")
+            began = time.monotonic()
+            second = [claim.item for claim in await lanes.claim(LANE, policy)]
+            took = time.monotonic() - began
+            assert (await client.counts())["unless"]["queued"] == BACKLOG + 2
+        await connection.close()
+    assert first == [f"many-{n}" for n in range(policy.batch)]
+    assert second[0] == "urgent"
+    assert "once" in second[:3]
+    assert took < 0.2, "a claim does not look through the backlog"
