@@ -6,6 +6,7 @@ the order: an open job stands in exactly one place, states follow the table, and
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
@@ -23,11 +24,13 @@ from worker.outcomes import (
     Choice,
     End,
     Fanout,
+    Heard,
     Hold,
     Outcome,
     Release,
     Resolve,
     Retry,
+    Says,
     Submitted,
     Uncertain,
     Wait,
@@ -55,6 +58,7 @@ class Life(RuleBasedStateMachine):
         self.connection = Connection(Settings(redis_url=self.redis_url, namespace=f"p-{uuid4().hex}", _env_file=None))
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
+        self.heard: Counter[str] = Counter()
         self.held: list[tuple[str, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
 
     def teardown(self) -> None:
@@ -117,10 +121,40 @@ class Life(RuleBasedStateMachine):
         self.written(Cancel(job_id, NO_FENCE, ERROR), allowed=not self.states[job_id].ended)
 
     @precondition(lambda self: self.states)
+    @rule(
+        data=st.data(),
+        says=st.sampled_from(Says),
+        external_id=st.sampled_from(["", "x-1", "x-2"]),
+        trusted=st.booleans(),
+        kept=st.booleans(),
+    )
+    def hear(self, data: st.DataObject, says: Says, external_id: str, *, trusted: bool, kept: bool) -> None:
+        """A webhook, which may tell the truth or not; one that was kept before is replayed."""
+        job_id = data.draw(st.sampled_from(sorted(self.states)))
+        before = self.do(self.reads.job(job_id))
+        asked = self.do(self.connection.redis.hmget(self.connection.keys("JOB", job_id), "i", "cq"))
+        end = End(job_id, NO_FENCE, JobState.SUCCEEDED) if trusted else None
+        record = codec.blob(b"" if kept else b"w", 100)
+        outcome = Heard(job_id, NO_FENCE, record, "told", says, external_id, 0, uuid4().hex[:8], end)
+        self.do(self.lanes.record([outcome]))
+        self.heard[job_id] += not kept
+        job = self.do(self.reads.job(job_id))
+        mine = external_id in ("", before.external_id) or not before.external_id
+        if before.state.ended:
+            assert job.state is before.state
+        elif trusted and mine:
+            assert job.state is JobState.SUCCEEDED
+        elif before.state is JobState.UNCERTAIN and external_id and mine and not any(asked):
+            assert (job.state, job.external_id) == (JobState.WAITING, external_id)
+        else:
+            assert job.state is before.state or (job.state is JobState.WAITING and external_id)
+
+    @precondition(lambda self: self.states)
     @rule(data=st.data(), choice=st.sampled_from(Choice))
     def resolve(self, data: st.DataObject, choice: Choice) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        outcome = Resolve(job_id, NO_FENCE, choice, ERROR)
+        ending = End(job_id, NO_FENCE, JobState.SUCCEEDED) if choice is Choice.AS_WEBHOOK else None
+        outcome = Resolve(job_id, NO_FENCE, choice, ERROR, ending)
         self.written(outcome, allowed=self.states[job_id] is JobState.UNCERTAIN)
 
     @invariant()
@@ -133,6 +167,7 @@ class Life(RuleBasedStateMachine):
             assert self.do(self.indexes(job_id)) == [job.state]
             ends = [entry for entry in self.do(self.reads.timeline(job_id)) if entry.event in ENDS]
             assert len(ends) == (1 if job.state.ended else 0), ends
+            assert job.ledger.webhooks == self.heard[job_id]
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:
         ((code,), _) = self.do(self.lanes.record([outcome]))
