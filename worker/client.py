@@ -23,8 +23,8 @@ from worker.store.inbox import Inbox, Parked
 from worker.store.lanes import Enqueued as Code
 from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
 from worker.store.reads import LaneStatus, Page, Reads
-
 from worker.webhooks import Receiver
+
 
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
@@ -193,7 +193,7 @@ class Client:
 
         Raises:
             JobNotFound: no such job.
-            InvalidRequest: it is not uncertain, or the external id is missing.
+            InvalidRequest: it is not uncertain, the external id is missing, or no webhook says how it ended.
         """
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
@@ -230,14 +230,6 @@ class Client:
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
-    async def disabled_endpoints(self) -> list[DisabledEndpoint]:
-        """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
-        return await self._endpoints.all()
-
-    async def enable(self, endpoint: str) -> bool:
-        """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._endpoints.enable(endpoint)
-
         return await self._reads.counts()
 
     async def lanes(self) -> list[LaneStatus]:

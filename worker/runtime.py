@@ -72,10 +72,10 @@ class Runtime:
         self.tokens = Tokens(self.connection)
         self.streams = Streams(self.connection)
         self.governors = Governors(self.connection)
+        self.addresses = Addresses(self.settings, Webhooks(self.connection))
         self._durations = Durations(self.connection)
         self.endpoints = Endpoints(self.connection)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
-        self.addresses = Addresses(self.settings, Webhooks(self.connection))
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
         self._tally = Tally()
@@ -132,7 +132,6 @@ class Runtime:
         self._thread.join()
         self._loop.close()
 
-    async def _close(self) -> None:
     async def _count(self) -> None:
         """Bring what was counted to the store now and then, and see how things stand."""
         while True:
@@ -145,11 +144,12 @@ class Runtime:
             except Exception:
                 log.exception("counting-broken")
 
+    async def _close(self) -> None:
         with suppress(TimeoutError):  # Redis may be away: what is not written comes again when its lease ends
             await asyncio.wait_for(self.recorder.flushed(), LAST_WRITE)
-        await self._durations.read()
         self._counting.cancel()
         with suppress(TimeoutError, StoreUnavailable, StoreRefused):
             await asyncio.wait_for(self._stats.add(self._tally), LAST_WRITE)
+        await self._durations.read()
         await self.http.close()
         await self.connection.close()

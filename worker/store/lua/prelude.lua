@@ -37,11 +37,6 @@ local function shown(target)
   return (string.gsub(target, '^(.*https?://[^/]+)/.+$', '%1/…', 1))
 end
 
--- A target or a lane as a timeline shows it: of a URL only the host, since paths and queries may be secrets.
-local function shown(target)
-  return (string.gsub(target, '^(.*https?://[^/]+)/.+$', '%1/…', 1))
-end
-
 -- Make an item due in a lane, and have somebody look there in time.
 local function make_due(lane, item, at)
   redis.call('ZADD', DUE .. lane, at, item)
