@@ -1,0 +1,169 @@
+"""What Prometheus and Kubernetes see: /metrics against the sandbox's own ledger, /livez and /readyz."""
+
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.stack import Stack, closed, ended, query, until
+from worker.client import Client
+from worker.embedded import EmbeddedRedis
+from worker.jobs import Job
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(tmp_path_factory.mktemp("own")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder: Path = tmp_path_factory.mktemp("metrics")
+    leases = {"OUTWAIT_POLL__TIME_LIMIT": "2", "OUTWAIT_POLL__LEASE": "3", "OUTWAIT_STORE__TIMEOUT": "1"}
+    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=leases) as running:
+        running.web()
+        yield running
+
+
+@pytest.fixture
+def worker(stack: Stack) -> Iterator[subprocess.Popen[bytes]]:
+    process = stack.worker()
+    yield process
+    process.terminate()
+    process.wait(20)
+
+
+def get(stack: Stack, path: str, accept: str = "*/*") -> tuple[int, str]:
+    request = urllib.request.Request(stack.web_url + path, headers={"accept": accept})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def scrape(stack: Stack) -> Samples:
+    status, text = get(stack, "/metrics")
+    assert status == 200, text
+    families = text_string_to_metric_families(text)
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """The sum of what has these labels."""
+    wanted = labels.items()
+    return sum(number for (found, has), number in samples.items() if found == name and wanted <= has)
+
+
+async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subprocess.Popen[bytes]) -> None:
+    async with stack.client() as client:
+        jobs = [await client.enqueue(query(f"count {n}", targets=["file:counted.jsonl"])) for n in range(12)]
+        await client.enqueue(query("nobody", targets=["nobody"]))
+        for job in jobs:
+            await closed(client, job.job_id)
+        done = await _jobs(client, 13)
+        polls = sum(job.ledger.polls for job in done)
+
+        async def counted() -> Samples | None:
+            found = scrape(stack)
+            return found if value(found, "outwait_requests_total", kind="polls", result="2xx") == polls else None
+
+        found: Samples = await until(counted, what="every poll counted")
+    seen = stack.ledger()["totals"]["unless"]["requests"]
+    assert polls == seen["poll"] > 13
+    assert value(found, "outwait_requests_total", kind="submits") == seen["submit"] == 13
+    assert value(found, "outwait_request_seconds_count", provider="unless", kind="polls") == polls
+    assert value(found, "outwait_jobs", provider="unless", state="succeeded") == 13
+    assert value(found, "outwait_jobs_accepted_total", provider="unless") == 13
+    assert value(found, "outwait_jobs_entered_total", provider="unless", state="succeeded") == 13
+    assert value(found, "outwait_deliveries_total", kind="file", result="delivered") == 12
+    assert value(found, "outwait_deliveries_total", kind="function", result="dead") == 1
+    assert value(found, "outwait_dead_deliveries") == 1
+    assert value(found, "outwait_late_seconds_count", step="poll", provider="unless") == polls
+    assert value(found, "outwait_late_seconds_bucket", step="poll", le="5.0") == polls
+    assert value(found, "outwait_due_jobs") == 0
+
+
+async def _jobs(client: Client, many: int) -> list[Job]:
+    async def look() -> list[Job] | None:
+        page = await client.jobs(limit=100)
+        return page.jobs if sum(job.closed is not None for job in page.jobs) == many else None
+
+    found: list[Job] = await until(look, what="all closed")
+    return found
+
+
+async def test_a_killed_worker_loses_no_end_and_little_else(stack: Stack) -> None:
+    before = scrape(stack)
+    process = stack.worker()
+    async with stack.client() as client:
+        jobs = [await client.enqueue(query(f"killed {n}")) for n in range(6)]
+        for job in jobs:
+            await ended(client, job.job_id)
+    stack.kill(process)
+    after = scrape(stack)
+    ends = {"name": "outwait_jobs_entered_total", "provider": "unless", "state": "succeeded"}
+    assert value(after, **ends) == value(before, **ends) + 6
+    assert value(after, "outwait_requests_total") >= value(before, "outwait_requests_total")
+
+
+async def test_a_worker_that_is_stopped_loses_nothing(stack: Stack) -> None:
+    before = scrape(stack)
+    process = stack.worker()
+    async with stack.client() as client:
+        await ended(client, (await client.enqueue(query("stopped"))).job_id)
+    process.terminate()
+    process.wait(20)
+    submits = {"name": "outwait_requests_total", "provider": "unless", "kind": "submits", "result": "2xx"}
+    assert value(scrape(stack), **submits) == value(before, **submits) + 1
+
+
+async def test_what_waits_is_shown_and_a_pause_asks_for_no_more_workers(stack: Stack) -> None:
+    async with stack.client() as client:
+        await client.enqueue(query("waits"))
+        found = scrape(stack)
+        assert value(found, "outwait_due_jobs", step="submit", provider="unless") == 1
+        assert value(found, "outwait_ready_jobs", step="submit", provider="unless") == 1
+        assert value(found, "outwait_oldest_due_seconds", step="submit", provider="unless") > 0
+        await client.pause("unless")
+        found = scrape(stack)
+        assert value(found, "outwait_suspended", provider="unless") == 1
+        assert value(found, "outwait_due_jobs", step="submit", provider="unless") == 1
+        assert value(found, "outwait_ready_jobs") == 0
+        await client.resume("unless")
+
+
+async def test_openmetrics_is_spoken_too(stack: Stack) -> None:
+    status, text = get(stack, "/metrics", accept="application/openmetrics-text;version=1.0.0")
+    assert status == 200
+    names = {family.name for family in openmetrics(text)}
+    assert {"outwait_jobs", "outwait_requests", "outwait_late_seconds"} <= names
+
+
+async def test_ready_only_while_the_store_answers(stack: Stack, redis: EmbeddedRedis) -> None:
+    assert get(stack, "/readyz") == (200, '{"status":"ready"}')
+    assert redis.pid is not None
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        status, text = get(stack, "/readyz")
+        assert status == 503
+        assert "does not answer" in text or "did not answer" in text
+        assert get(stack, "/livez")[0] == 200
+        assert get(stack, "/metrics")[0] == 503
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+
+    async def recovered() -> bool:
+        return get(stack, "/readyz")[0] == 200 and get(stack, "/metrics")[0] == 200
+
+    await until(recovered, within=10)
