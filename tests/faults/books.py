@@ -29,6 +29,7 @@ class Struck:
     blows: list[tuple[Blow, float, float]] = field(default_factory=list)  # from, to
     accepted: dict[str, float] = field(default_factory=dict)
     messages: dict[str, int] = field(default_factory=lambda: {"dropped": 0, "doubled": 0, "late": 0})
+    old: int = 0  # workers of the previous release
     cuts: list[tuple[float, float, int]] = field(default_factory=list)  # from, to, bytes of the append-only file
 
     def between(self, start: float, end: float) -> bool:
@@ -86,6 +87,7 @@ class Balance:
         figures["workers with wrong clocks"] = sum(
             blow.kind in (Kind.KILL, Kind.STOP) and blow.skew != 0 for blow, _, _ in self.struck.blows
         )
+        figures["workers of the previous release"] = self.struck.old
         for what, number in self.struck.messages.items():
             figures[f"Celery messages {what}"] = number
         figures["faults that the sandbox answered with"] = self._total("faults")

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from tests.faults import previous
 from tests.faults.books import Books, Struck, balance
 from tests.faults.plan import LONG, Blow, Kind, Plan, PlannedJob, Size, plan
 from tests.stack import WORKER, Stack, until
@@ -84,11 +85,12 @@ class Chaos:
         self._others: set[asyncio.Task[None]] = set()
         self._sizes: list[tuple[float, Path, int]] = []
         self._redis = asyncio.Lock()
+        self._previous = previous.checkout(stack.folder / "previous")
         (stack.folder / "sitecustomize.py").write_text(WRONG_CLOCK)
 
     async def run(self, size: Size) -> Books:
         """Load and blows; then the drain, and the books."""
-        self._workers = [self._hire(0) for _ in range(size.workers)]
+        self._workers = [self._hire(0, old=number == 1) for number in range(size.workers)]
         self._began = time.monotonic()
         meddling = [asyncio.create_task(self._meddle()), asyncio.create_task(self._watch_file())]
         await asyncio.gather(self._load(), self._strike())
@@ -113,8 +115,12 @@ class Chaos:
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
-    def _hire(self, skew: float) -> subprocess.Popen[bytes]:
-        return self._stack.start(WORKER, "worker", CHAOS_SKEW=str(skew))
+    def _hire(self, skew: float, *, old: bool) -> subprocess.Popen[bytes]:
+        if not old or self._previous is None:
+            return self._stack.start(WORKER, "worker", CHAOS_SKEW=str(skew))
+        self.struck.old += 1
+        without = previous.without(self._stack.variables)
+        return self._stack.start(previous.WORKER, "old", code=self._previous, CHAOS_SKEW=str(skew), **without)
 
     async def _load(self) -> None:
         """Two producers: one that writes to the store, and one that knows nothing but Celery."""
@@ -162,7 +168,7 @@ class Chaos:
 
     async def _replace(self, blow: Blow, how: signal.Signals) -> None:
         began, worker = time.time(), self._workers[blow.worker]
-        self._workers[blow.worker] = self._hire(blow.skew)
+        self._workers[blow.worker] = self._hire(blow.skew, old=blow.previous)
         worker.send_signal(how)
         if worker.pid in self._frozen:
             worker.send_signal(signal.SIGCONT)

@@ -66,13 +66,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Blow:
-    """One event. `length`: how long a freeze or an outage lasts. `skew`: how wrong the next worker's clock is."""
+    """One event. `length`: how long a freeze or an outage lasts.
+
+    `skew`: how wrong the next worker's clock is. `previous`: whether that one is of the previous release.
+    """
 
     at: float
     kind: Kind
     worker: int
     length: float
     skew: float
+    previous: bool
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def _blows(rng: Random, size: Size) -> Iterator[Blow]:
         for _ in range(number):
             at = rng.uniform(0.2 * size.seconds if size.seconds < 60 else 5, size.seconds)
             skew = rng.choice((0, 0, 0, 3600, -3600, 40, -5))
-            yield Blow(at, kind, rng.randrange(size.workers), rng.uniform(0.2, longest), skew)
+            worker, length, previous = rng.randrange(size.workers), rng.uniform(0.2, longest), rng.random() < 0.3
+            yield Blow(at, kind, worker, length, skew, previous)
 
 
 def _job(rng: Random, number: int, within: float) -> PlannedJob:

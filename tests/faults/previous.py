@@ -1,0 +1,44 @@
+"""The release before this one, as a rolling upgrade has it at work beside this one for a while."""
+
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+from tests import stack
+
+TAG = "v0.1.0"
+
+MISSING = f"the history does not reach back to the previous release: git fetch --tags --unshallow ({TAG})"
+
+WORKER = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START", *stack.WORKER]
+"""Its own lines are not measured: the report could not find them."""
+
+ADDED = (
+    "OUTWAIT_WEB__",
+    "OUTWAIT_WEBHOOKS__",
+    "OUTWAIT_OUTBOUND__",
+    "OUTWAIT_TRACES__",
+    "OUTWAIT_PROVIDERS__RINGCENTRAL__SAFETY_POLL_EVERY",
+)
+"""Settings that it does not know, and would refuse."""
+
+
+def checkout(folder: Path) -> Path | None:
+    """Its code in a folder of its own; None where the history does not reach back to it."""
+    asked = ["git", "-C", str(stack.ROOT), "archive", TAG, "config", "worker", "tasks"]
+    try:
+        found = subprocess.run(asked, capture_output=True, check=False)
+    except OSError:
+        return None
+    if found.returncode:
+        return None
+    with tarfile.open(fileobj=BytesIO(found.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def without(variables: Iterable[str]) -> dict[str, str]:
+    """What takes the settings that it does not know out of these; an empty one counts as none."""
+    return {name: "" for name in variables if name.startswith(ADDED)}

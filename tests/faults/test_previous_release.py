@@ -1,0 +1,81 @@
+"""Workers of the previous release beside ours, as in a rolling upgrade: each goes on with what the other began."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import previous
+from tests.stack import Stack, closed, query, until
+from worker.client import Client
+from worker.jobs import JobState
+
+DURATION = 3.0
+"""Seconds of each job: longer than a worker takes to start, so that the second one polls what the first submitted."""
+
+
+class Both:
+    """A stack and the previous release's code."""
+
+    def __init__(self, stack: Stack, code: Path) -> None:
+        self.stack = stack
+        self.code = code
+
+    def hire(self, *, old: bool) -> subprocess.Popen[bytes]:
+        if old:
+            return self.stack.start(previous.WORKER, "old", code=self.code, **previous.without(self.stack.variables))
+        return self.stack.worker()
+
+
+@pytest.fixture(scope="module")
+def both(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    folder = tmp_path_factory.mktemp("releases")
+    code = previous.checkout(folder / "previous")
+    if code is None:
+        pytest.skip(previous.MISSING)
+    with Stack(redis_url, folder, options={"behaviour": {"duration": DURATION}}) as stack:
+        asked = [sys.executable, "-c", "import worker.store, tasks.submit; print(worker.__file__, tasks.__file__)"]
+        probe = stack.start(asked, "probe", code=code)
+        assert probe.wait(20) == 0
+        assert stack.logs("probe").count(str(code)) == 2, "the previous release's own code runs"
+        yield Both(stack, code)
+
+
+@pytest.mark.parametrize("old_first", [True, False], ids=["upgrade", "step back"])
+async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: bool) -> None:
+    """Protected by worker/jobs.py `Claim`, which only grows at its end, and worker/store/keys.py: fields are added."""
+    kind = "old" if old_first else "new"
+    names = [f"{kind}-{number}" for number in range(20)]
+    beside = [f"{kind}-beside-{number}" for number in range(20)]
+    async with both.stack.client() as client:
+        first = both.hire(old=old_first)
+        await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in names])
+        await until(lambda: waiting(client, 20))
+        second = both.hire(old=not old_first)
+        await until(lambda: ready(both.stack, "worker" if old_first else "old"))
+        await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in beside])
+        await until(lambda: waiting(client, 40))
+        first.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(first.wait, 20) == 0
+        for name in (*names, *beside):
+            job = await closed(client, name)
+            assert (job.state, job.ledger.submits, job.ledger.deliveries) == (JobState.SUCCEEDED, 1, 1), job.error
+            assert "lease-ended" not in [entry.event for entry in await client.timeline(name)]
+        second.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(second.wait, 20) == 0
+    assert both.stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
+    for log in ("old", "worker"):
+        assert "Traceback" not in both.stack.logs(log)
+
+
+async def ready(stack: Stack, name: str) -> bool:
+    return "ready." in stack.logs(name)
+
+
+async def waiting(client: Client, number: int) -> bool:
+    counts = await client.counts()
+    return counts.get("unless", {}).get("waiting", 0) >= number
