@@ -1,12 +1,12 @@
 """The books of a chaos run: what the sandbox saw against what Outwait says, job by job."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.faults import heard
 from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
 from tests.stack import Stack
 from worker.client import Client
@@ -71,8 +71,7 @@ class Balance:
         self.totals: list[dict[str, Any]] = list(ledger["totals"].values())
         self.seen: dict[str, list[dict[str, Any]]] = {}
         for job in ledger["jobs"]:
-            found = re.search(r"c\d{6}", job["text"])
-            self.seen.setdefault(found[0] if found else job["text"], []).append(job)
+            self.seen.setdefault(heard.job_of(job), []).append(job)
         self.lines = dict(_lines(stack))
         self.held = {key: job for key, job in jobs.items() if job.state is JobState.UNCERTAIN}
         self.ended = {key: job for key, job in jobs.items() if job.state.ended}
@@ -139,8 +138,23 @@ class Balance:
         figures["held: the provider has it, and who asked was struck"] = len(paid)
         figures["held: the intent was written, and who would have asked was struck"] = len(lost)
         self.books.check("held without a doubt", sorted(rest - paid - lost))
-        free = sorted(key for key in doubted - self.held.keys() if not self._after_a_cut(key))
-        self.books.check("in doubt and not held", free)
+        told = {key for key in self.ended if await self._adopted(client, key)}
+        figures["adopted: a webhook told the id that the lost answer held"] = len(told)
+        free = sorted(key for key in doubted - self.held.keys() - told if not self._after_a_cut(key))
+        self.books.check("in doubt, and neither held nor adopted", free)
+        named = sorted(key for key in self.held if self._named(key))
+        old = "a worker of the previous release held it" if self.struck.old else ""
+        self.books.check("held although a webhook named its id", named, excused=old)
+
+    def webhooks(self) -> None:
+        """Each that was answered with 200 is in its job's ledger."""
+        figures = self.books.figures
+        figures["webhooks sent"] = self._total("webhooks_sent")
+        figures["webhooks answered with 200"] = self._total("webhooks_acknowledged")
+        figures["webhooks in the jobs' ledgers"] = sum(job.ledger.webhooks for job in self.jobs.values())
+        lost, made_up = heard.differences(self.jobs, self.seen)
+        self.books.check("webhooks lost", lost, excused=self.cut)
+        self.books.check("webhooks in a ledger that nobody sent", made_up)
 
     async def polls(self, client: Client) -> None:
         """Never closer together than the interval; each one is in the ledger unless its worker was struck."""
@@ -184,6 +198,17 @@ class Balance:
         self.books.check("jobs ended and not closed", [key for key, job in self.ended.items() if job.closed is None])
         wrong = [line["job_id"] for found in self.lines.values() for line in found if not _own_result(line)]
         self.books.check("results of another job, or none", wrong)
+
+    async def _adopted(self, client: Client, key: str) -> bool:
+        if not self.jobs[key].ledger.webhooks:
+            return False
+        return any(entry.event == "adopted" for entry in await client.timeline(key))
+
+    def _named(self, key: str) -> bool:
+        """Whether a webhook with the job's id in it was answered with 200."""
+        if '"bare"' in json.dumps(self.plan[key].request.params):
+            return False
+        return 200 in heard.answers_of(self.seen.get(key, []))
 
     def _total(self, name: str) -> int:
         return sum(total[name] for total in self.totals)
@@ -252,6 +277,7 @@ async def balance(stack: Stack, client: Client, plan: Plan, struck: Struck) -> B
     both.accepted()
     both.submits()
     await both.doubts(client, stack.settings.submit.lease)
+    both.webhooks()
     await both.polls(client)
     both.penalties()
     both.deliveries()

@@ -23,10 +23,10 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from tests.faults import previous
+from tests.faults import heard, previous
 from tests.faults.books import Books, Struck, balance
 from tests.faults.plan import LONG, Blow, Kind, Plan, PlannedJob, Size, plan
-from tests.stack import WORKER, Stack, until
+from tests.stack import WEB, WORKER, Stack, until
 from worker.client import Client
 from worker.embedded import EmbeddedRedis
 from worker.errors import StoreUnavailable
@@ -52,6 +52,7 @@ VARIABLES = {
     "OUTWAIT_POLL__LEASE": str(POLL_LEASE),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": str(RATE),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_WINDOW": str(WINDOW),
+    "OUTWAIT_PROVIDERS__RINGCENTRAL__SAFETY_POLL_EVERY": "8",
     "OUTWAIT_INTAKE__LEASE": "2",
     "OUTWAIT_WORKER__GRACE": "2.5",
 }
@@ -90,6 +91,7 @@ class Chaos:
 
     async def run(self, size: Size) -> Books:
         """Load and blows; then the drain, and the books."""
+        self._web = self._stack.web()
         self._workers = [self._hire(0, old=number == 1) for number in range(size.workers)]
         self._began = time.monotonic()
         meddling = [asyncio.create_task(self._meddle()), asyncio.create_task(self._watch_file())]
@@ -162,6 +164,8 @@ class Chaos:
                     self._aside(self._freeze(blow))
                 case Kind.REDIS_KILL | Kind.REDIS_RESTART:
                     self._aside(self._redis_out(blow))
+                case Kind.WEB_KILL:
+                    self._kill_web(blow)
 
     def _done(self, blow: Blow, began: float) -> None:
         self.struck.blows.append((blow, began, time.time()))
@@ -173,6 +177,12 @@ class Chaos:
         if worker.pid in self._frozen:
             worker.send_signal(signal.SIGCONT)
         await asyncio.to_thread(worker.wait, 30)
+        self._done(blow, began)
+
+    def _kill_web(self, blow: Blow) -> None:
+        began = time.time()
+        self._stack.kill(self._web)
+        self._web = self._stack.start(WEB, "web")
         self._done(blow, began)
 
     async def _freeze(self, blow: Blow) -> None:
@@ -267,8 +277,12 @@ class Chaos:
             rest = [lane for lane in lanes if not lane.lane.startswith("held:") and lane.waiting + lane.leased]
             return not rest and (known >= len(self.struck.accepted) or bool(self.struck.cuts))
 
+        async def told() -> bool:
+            return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
+
         with suppress(AssertionError):  # the books tell what is left
             await until(empty, within=90)
+            await until(told, within=60)
 
 
 def _groups(jobs: list[PlannedJob]) -> Iterable[list[PlannedJob]]:
@@ -293,7 +307,9 @@ def main() -> int:
     parser.add_argument("--fsync", choices=["always", "everysec"], default="always")
     asked = parser.parse_args()
     share = asked.minutes * 60 / LONG.seconds
-    scaled = {name: max(1, round(getattr(LONG, name) * share)) for name in ("jobs", "kills", "stops", "freezes")}
+    scaled = {
+        name: max(1, round(getattr(LONG, name) * share)) for name in ("jobs", "kills", "stops", "freezes", "web_kills")
+    }
     size = replace(LONG, seconds=asked.minutes * 60, **scaled)
     folder = Path(tempfile.mkdtemp(prefix="outwait-chaos-"))
     sys.stdout.write(f"seed {asked.seed}, {asked.minutes:g} minutes, appendfsync {asked.fsync}, in {folder}\n")

@@ -17,6 +17,9 @@ LOSSES = (*UNHEARD, "drop_after", "error_after", "html", "broken_json", "empty",
 """Faults of a submit after which nobody but the provider knows whether the job was taken. After the first two it was
 not; the others spoil the answer, which may have been a 429."""
 
+WEBHOOKS = {"on_time": 1, "early": 1, "late": 1, "twice": 2, "never": 0}
+"""When the sandbox sends webhooks, and how many of itself; one that is not answered with 200 comes again."""
+
 MENDED = ("error", "drop", "html", "broken_json", "empty", "content_type", "hang", "rate_limit")
 """Faults of a poll: it is asked again."""
 
@@ -33,17 +36,20 @@ class Size:
     freezes: int
     redis_kills: int
     redis_restarts: int
+    web_kills: int
 
 
-SHORT = Size(seconds=13, jobs=200, workers=2, kills=5, stops=1, freezes=2, redis_kills=1, redis_restarts=0)
-LONG = Size(seconds=600, jobs=6000, workers=3, kills=215, stops=15, freezes=60, redis_kills=6, redis_restarts=2)
+SHORT = Size(seconds=13, jobs=200, workers=2, kills=5, stops=1, freezes=2, redis_kills=1, redis_restarts=0, web_kills=1)
+LONG = Size(
+    seconds=600, jobs=6000, workers=3, kills=215, stops=15, freezes=60, redis_kills=6, redis_restarts=2, web_kills=20
+)
 
 
 @dataclass(frozen=True)
 class PlannedJob:
     """One job: when it is enqueued and how, and how it must end unless it is held.
 
-    `loss`: the fault that takes the answer of its submit, or nothing.
+    `loss`: the fault that takes the answer of its submit, or nothing. `webhooks`: how many its provider sends.
     """
 
     at: float
@@ -52,6 +58,7 @@ class PlannedJob:
     ends: JobState
     by_celery: bool
     loss: str
+    webhooks: int
 
 
 class Kind(Enum):
@@ -62,6 +69,7 @@ class Kind(Enum):
     FREEZE = "worker frozen"
     REDIS_KILL = "Redis killed"
     REDIS_RESTART = "Redis restarted"
+    WEB_KILL = "web process killed"
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def _blows(rng: Random, size: Size) -> Iterator[Blow]:
         Kind.FREEZE: size.freezes,
         Kind.REDIS_KILL: size.redis_kills,
         Kind.REDIS_RESTART: size.redis_restarts,
+        Kind.WEB_KILL: size.web_kills,
     }
     for kind, number in numbers.items():
         longest = 6.0 if kind is Kind.FREEZE else 2.0
@@ -114,11 +123,17 @@ def _blows(rng: Random, size: Size) -> Iterator[Blow]:
 def _job(rng: Random, number: int, within: float) -> PlannedJob:
     job_id = f"c{number:06d}"
     order, ends = _order(rng)
-    provider, operation, params = rng.choice((_question, _question, _question, _audio, _speech))(job_id, order)
+    made = rng.choice((_question, _question, _audio, _speech, _speech))
+    if made is _speech:
+        order["webhook"] = rng.choice([*WEBHOOKS])
+        order["webhook_delay"] = round(rng.uniform(0, 5), 1)
+        order["webhook_shape"] = rng.choice(("envelope", "envelope", "bare"))
+    provider, operation, params = made(job_id, order)
     targets = TARGETS[: rng.choice((1, 1, 1, 2))]
     request = JobRequest(provider=provider, operation=operation, params=params, targets=list(targets))
     loss = next((one["fault"] for one in order["faults"] if one["on"] == "submit" and one["fault"] in LOSSES), "")
-    return PlannedJob(rng.uniform(0, within), job_id, request, ends, rng.random() < 0.4, loss)
+    webhooks = WEBHOOKS[order.get("webhook", "never")]
+    return PlannedJob(rng.uniform(0, within), job_id, request, ends, rng.random() < 0.4, loss, webhooks)
 
 
 def _order(rng: Random) -> tuple[dict[str, Any], JobState]:

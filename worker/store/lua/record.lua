@@ -190,6 +190,7 @@ function verbs.hold(job, fence, reason)
   if not has then return why end
   if has.state ~= 'uncertain' then return 0 end
   if given_up(job, has) then return 1 end
+  if adopted(job, has) then return 1 end  -- a worker of the release before did not see to it
   take_out(has.lane, job)
   local lane = 'held:' .. has.provider
   redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
