@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import decide, demo, doctor, jobs, keys, providers, receivers, serve, submit, up, watch
+from worker.cli import decide, demo, doctor, jobs, keys, providers, receivers, serve, submit, up, watch, webhooks
 from worker.cli.exits import Exit, tell
 from worker.cli.session import DATA, Session, current
 
@@ -57,6 +57,7 @@ for _panel, _commands in {
         decide.cancel,
         jobs.held,
         decide.resolve,
+        webhooks.webhooks,
         jobs.dead,
         decide.replay,
         jobs.parked,
