@@ -40,17 +40,18 @@ def redact_all(value: Any) -> Any:
 
 def shown(params: Mapping[str, Any], most: int) -> str:
     """Parameters as people may see them: `most` characters, redacted, and no values whose names speak of a secret."""
-    return repr(_shown(params))[:most]
+    return repr(presentable(params))[:most]
 
 
-def _shown(value: Any) -> Any:
+def presentable(value: Any) -> Any:
+    """JSON data as people may see it: redacted, no values whose names speak of a secret, long texts and lists cut."""
     if isinstance(value, str):
         return redact(value if len(value) <= _LONG else value[:_LONG].rpartition(" ")[0] + "…")  # no half URL
     if isinstance(value, list):
-        return [_shown(item) for item in value[:_MANY]]
+        return [presentable(item) for item in value[:_MANY]]
     if isinstance(value, Mapping):
         items = islice(value.items(), _MANY)
-        return {key: MASK if is_secret(key) and not isinstance(item, bool) else _shown(item) for key, item in items}
+        return {key: MASK if is_secret(key) and not isinstance(item, bool) else presentable(item) for key, item in items}
     return value
 
 

@@ -52,6 +52,12 @@ class Reads:
             alias = await self._redis.get(self._keys("ALIAS", job_id))
         return alias.decode() if alias else job_id
 
+    async def of_key(self, key: str) -> str | None:
+        """The id of the job with this idempotency key."""
+        async with self._connection.translated():
+            job_id = await self._redis.get(self._keys("IDEMPOTENCY", key))
+        return job_id.decode() if job_id else None
+
     async def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         found = await self.many([await self.resolve(job_id)])
