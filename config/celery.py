@@ -1,12 +1,12 @@
 """Celery's configuration, made from the settings; each choice with its reason."""
 
 import math
-import ssl
 from typing import Any
 
 from kombu.entity import Exchange, Queue
 
 from config.settings import Settings
+from config.urls import tls
 
 SUBMIT_TASK = "tasks.submit"
 """The task that producers send, by its wire name."""
@@ -88,7 +88,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         return common
     return common | {
         "broker_transport": "worker.transport:Transport",  # Celery 5.7's own lets a restart of Redis end the worker
-        "broker_use_ssl": _tls(settings.broker),
+        "broker_use_ssl": tls(settings.broker),
         "broker_transport_options": _redis_transport(settings),
     }
 
@@ -120,14 +120,9 @@ def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_backend": url,  # always Redis: producers wait there for AsyncResult(job_id).get()
         "result_expires": settings.events.results_expire,
-        "redis_backend_use_ssl": _tls(url),
+        "redis_backend_use_ssl": tls(url),
         "redis_socket_timeout": settings.store.timeout,
         "redis_socket_connect_timeout": 5.0,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 10,
     }
-
-
-def _tls(url: str) -> dict[str, Any] | None:
-    """Certificates are checked unless the URL says otherwise; kombu alone would check none."""
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss://") else None

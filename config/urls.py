@@ -1,13 +1,18 @@
 """The addresses of Redis and of the broker, checked before anything connects to them."""
 
 import re
-from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+import ssl
+from typing import Annotated, Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
 REDIS = ("redis", "rediss")
 RABBITMQ = ("amqp", "amqps")
+
+TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+CHECKS = {"required": ssl.CERT_REQUIRED, "none": ssl.CERT_NONE}
+"""What `ssl_cert_reqs` may be. Redis is known by its certificate unless the URL says `none`."""
 
 
 def place(url: str) -> tuple[str | None, int, str]:
@@ -16,12 +21,26 @@ def place(url: str) -> tuple[str | None, int, str]:
     return parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
 
 
+def tls(url: str) -> dict[str, Any] | None:
+    """How a Redis URL wants its connections encrypted, for Celery and for Flower, which do not read all of it."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return None
+    options = dict(parse_qsl(parts.query))
+    return {**options, "ssl_cert_reqs": CHECKS[options.get("ssl_cert_reqs", "required")]}
+
+
 def _redis(value: SecretStr) -> SecretStr:
     parts = _parts(value, REDIS)
     if not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError("must end with the number of a database, as in redis://host:6379/0")
-    if any(not option.startswith("ssl_") for option in parts.query.split("&") if option):
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not options.keys() <= {*TLS_FILES, "ssl_cert_reqs"}:
         raise ValueError("may have no options but ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_cert_reqs")
+    if options and parts.scheme != "rediss":
+        raise ValueError("must begin with rediss:// to have options of TLS")
+    if options.get("ssl_cert_reqs", "required") not in CHECKS:
+        raise ValueError(f"may have {' or '.join(CHECKS)} as ssl_cert_reqs")
     return value
 
 

@@ -78,13 +78,29 @@ def test_what_is_redelivered_has_outlived_every_lease() -> None:
     assert app.conf.broker_transport_options["visibility_timeout"] == 201
 
 
-@pytest.mark.parametrize("options", ["", "?ssl_cert_reqs=required", "?ssl_ca_certs=/ca.pem"])
-def test_tls_checks_certificates_for_the_broker_and_for_results(options: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
+        ("?ssl_cert_reqs=required", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
+        ("?ssl_cert_reqs=none", {"ssl_cert_reqs": ssl.CERT_NONE}),
+        (
+            "?ssl_ca_certs=/ca%20s.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key",
+            {
+                "ssl_cert_reqs": ssl.CERT_REQUIRED,
+                "ssl_ca_certs": "/ca s.pem",
+                "ssl_certfile": "/c.pem",
+                "ssl_keyfile": "/c.key",
+            },
+        ),
+    ],
+)
+def test_tls_is_as_the_url_says_for_the_broker_for_results_and_for_flower(options: str, wanted: dict[str, Any]) -> None:
     app = celery(redis_url=f"rediss://:pw@host:6380/0{options}")
-    broker = app.connection_for_read().ssl
-    assert broker
-    assert broker.get("ssl_cert_reqs", ssl.CERT_REQUIRED) == ssl.CERT_REQUIRED
-    assert app.backend.connparams["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+    broker = {"ssl_cert_reqs": ssl.CERT_REQUIRED} | app.connection_for_read().ssl  # redis-py's own default
+    results, flower = app.backend.connparams, app.conf.broker_use_ssl
+    for found in (broker, results, flower):
+        assert {name: value for name, value in found.items() if name.startswith("ssl_")} == wanted
 
 
 def test_only_json_is_read_and_written() -> None:

@@ -187,6 +187,9 @@ def test_what_an_orchestrator_sets_for_a_service_of_our_name_is_left_alone(monke
         ("redis://host:99999", "must have a number as port"),
         ("redis://host/jobs", "must end with the number of a database"),
         ("redis://host/0?db=3", "may have no options but ssl_ca_certs"),
+        ("rediss://host/0?ssl_check_hostname=no", "may have no options but ssl_ca_certs"),
+        ("redis://host/0?ssl_ca_certs=/ca.pem", "must begin with rediss:// to have options of TLS"),
+        ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "may have required or none as ssl_cert_reqs"),
     ],
 )
 def test_a_wrong_redis_url_is_told_why(monkeypatch: pytest.MonkeyPatch, url: str, told: str) -> None:
