@@ -258,6 +258,21 @@ class TestElevateAI(ProviderContract):
         assert str(status) in ended.message
         assert "secret" not in f"{ended}"
 
+    async def test_a_source_inside_our_network_is_never_asked(self, start: Start, serve: Serve) -> None:
+        asked = []
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            asked.append(request)
+            return web.Response(body=CLIP)
+
+        world = await self.with_file(start, (await serve(answer)).replace("127.0.0.1", "127.0.0.2"))
+        ended = await world.finish(await world.submit())
+        assert isinstance(ended, Failed)
+        assert ended.code == "file_unreadable"
+        assert "127.0.0.2 has no public address" in ended.message
+        assert "OUTWAIT_OUTBOUND__ALLOW" in ended.message
+        assert not asked
+
     async def test_a_source_that_breaks_off_is_tried_again(self, start: Start, serve: Serve) -> None:
         asked = []
 

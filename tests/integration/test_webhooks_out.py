@@ -3,22 +3,25 @@
 import asyncio
 import email.utils
 import json
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import standardwebhooks
 import svix.webhooks
-from aiohttp import web
+from aiohttp import ClientConnectorError, ClientSession, web
 from aiohttp.test_utils import TestServer, unused_port
 
-from config.groups import WebhookSettings
-from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope
+from config.errors import ConfigError
+from config.groups import HandlerSettings, Route, WebhookSettings
+from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers
 from tasks.handlers.webhooks import Webhooks
-from tests.stack import Stack, closed, query, until
+from tests.stack import ROOT, Stack, closed, query, until
 from worker import signatures
 from worker.addresses import Guard
 from worker.errors import InvalidRequest
@@ -240,6 +243,56 @@ async def test_plain_http_is_for_hosts_that_the_operator_allows(receiver: Receiv
     assert len(receiver.got) == 1
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, chain = folder / "key.pem", folder / "chain.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    named = ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made, *named, "-keyout", key, "-out", chain], check=True, capture_output=True)
+    return chain, key
+
+
+async def test_over_https_the_receiver_s_certificate_is_checked(
+    connection: Connection, certificate: tuple[Path, Path]
+) -> None:
+    receiver, chain = Receiver(), certificate[0]
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+    await receiver.server.start_server(ssl=served, shutdown_timeout=0.1)
+    trusting, doubting = (
+        Http(body_max=1000, guard=LOOPBACK, verify=context)
+        for context in (ssl.create_default_context(cafile=str(chain)), None)
+    )
+    target, settings = WebhookTarget(receiver.url()), WebhookSettings(secrets=[NEW])
+    try:
+        assert target.encrypted
+        told = await Webhooks(settings, Guard(), trusting, Endpoints(connection)).deliver(target, envelope())
+        assert told.endswith("s: thanks")
+        receiver.verified(NEW)
+        with pytest.raises(DeliveryFailed, match="certificate verify failed"):
+            await Webhooks(settings, Guard(), doubting, Endpoints(connection)).deliver(target, envelope())
+    finally:
+        for http in (trusting, doubting):
+            await http.close()
+        await receiver.server.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "secrets", "told"),
+    [
+        ("https://shop.example/hook", [], "OUTWAIT_WEBHOOKS__SECRETS"),
+        ("http://shop.example/hook", [NEW], "OUTWAIT_OUTBOUND__ALLOW"),
+    ],
+)
+def test_a_route_that_nothing_could_be_sent_along_ends_the_worker_at_start(
+    target: str, secrets: list[str], told: str
+) -> None:
+    webhooks = Webhooks(WebhookSettings(secrets=secrets), Guard(), None, None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"OUTWAIT_HANDLERS__ROUTES: .*{told}"):
+        Handlers(HandlerSettings(routes=[Route(targets=[target])]), None, None, webhooks)  # type: ignore[arg-type]
+
+
 async def test_without_a_secret_nothing_is_sent(receiver: Receiver, send: Send) -> None:
     with pytest.raises(DeliveryRefused, match="OUTWAIT_WEBHOOKS__SECRETS"):
         await send(receiver.url(), secrets=[])
@@ -330,6 +383,28 @@ async def test_a_target_that_nothing_could_be_sent_to_is_refused_when_it_is_name
     assert delivery.state is DeliveryState.DEAD
     assert delivery.error is not None
     assert "no public address" in delivery.error.message
+
+
+async def test_the_example_receives(stack: Stack) -> None:
+    url = f"http://127.0.0.1:{unused_port()}/hook"
+    secret = outwait(stack, "webhook-secret", url)
+    command = [sys.executable, str(ROOT / "examples" / "receiver.py"), url.split(":")[2].partition("/")[0]]
+    stack.start(command, "receiver", WEBHOOK_SECRET=secret)
+
+    async def refused() -> bool:
+        try:
+            async with ClientSession() as session, session.post(url, data=b"{}") as answer:
+                return answer.status == 401
+        except ClientConnectorError:
+            return False
+
+    await until(refused)
+    async with stack.client() as client:
+        job_id = (await client.enqueue(query(targets=[url]))).job_id
+        await closed(client, job_id)
+        (delivery,) = await client.deliveries(job_id)
+    assert delivery.state is DeliveryState.DELIVERED
+    assert f"{job_id} succeeded" in stack.logs("receiver")
 
 
 def test_a_receiver_s_secrets_are_printed(stack: Stack) -> None:

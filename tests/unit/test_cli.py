@@ -76,7 +76,8 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     for command in app.registered_commands:
         assert command.callback is not None
-        assert re.search(rf"`outwait {command.callback.__name__}\b", page), command.callback
+        name = command.callback.__name__.replace("_", "-")
+        assert re.search(rf"`outwait {name}\b", page), command.callback
     for group in app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:

@@ -80,7 +80,8 @@ def _store(session: Session) -> list[Finding]:
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         strays = _misdirected(await client.misdirected(), session.settings().intake.queue)
-        people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked))
+        gone = bool(await client.disabled_endpoints())
+        people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
         return [*found, *strays, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
 
     try:
@@ -116,7 +117,7 @@ def _held_back(groups: list[GroupStatus]) -> list[Finding]:
     return found
 
 
-def _waiting_for_people(*, held: bool, dead: bool, parked: bool) -> list[Finding]:
+def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> list[Finding]:
     found = []
     if held:
         advice = "`outwait held` lists them; `outwait resolve JOB` decides."
@@ -127,6 +128,9 @@ def _waiting_for_people(*, held: bool, dead: bool, parked: bool) -> list[Finding
     if dead:
         advice = "`outwait dead` lists them; `outwait replay` repeats them."
         found.append(Finding("warning", "deliveries", "some were given up", advice))
+    if gone:
+        advice = "`outwait endpoints` lists them and why; with --enable it lets one be sent to again."
+        found.append(Finding("warning", "receivers of webhooks", "some are disabled", advice))
     return found
 
 
