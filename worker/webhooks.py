@@ -4,6 +4,7 @@ A webhook's content proves nothing, since no provider here signs it: it is a hin
 provider's settings trust it. That it came to a URL which only the provider was told is what lets it in at all.
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -51,11 +52,14 @@ class Addresses:
         self._namespace = settings.namespace
         self._webhooks = webhooks
         self._secret = b""
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Have the secret. Raises StoreUnavailable."""
-        if not self._secret:
-            self._secret = await self._webhooks.secret()
+        if self._secret:
+            return
+        async with self._opening:  # a burst asks for it once
+            self._secret = self._secret or await self._webhooks.secret()
 
     async def url(self, provider: str, job_id: str) -> str | None:
         """Where the provider posts this job's webhook; None: nowhere. Raises StoreUnavailable before the first one."""
