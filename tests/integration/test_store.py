@@ -73,6 +73,12 @@ async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
     assert await write(lanes, Submitted(item, fence, "x-1", "memo", countdown)) is Recorded.WRITTEN
 
 
+async def test_many_at_once_wait_for_a_connection(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    found = await asyncio.gather(*(reads.specs(["j1"]) for _ in range(300)))
+    assert all(found)
+
+
 async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
@@ -512,3 +518,13 @@ async def test_a_request_takes_its_place_in_the_rate_until_it_is_over_however_lo
     (claim,) = await lanes.claim(SUBMIT, limited)
     await lanes.record([Release(claim.item, claim.fence)])
     assert len(await lanes.claim(SUBMIT, limited)) == 1, "what was given back has left nothing"
+
+
+async def test_a_timeline_is_read_though_a_letter_was_cut_in_two(
+    lanes: Lanes, connection: Connection, reads: Reads
+) -> None:
+    await lanes.enqueue([job("j")])
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    await lanes.record([Retry("j", claim.fence, 0, "x" + "\N{EURO SIGN}" * 200)])
+    *_, entry = await reads.timeline("j")
+    assert entry.detail.startswith("x\N{EURO SIGN}")

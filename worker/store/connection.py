@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -18,6 +18,9 @@ from worker.store.scripts import Scripts
 HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
 
+CONNECTIONS = 64
+"""To Redis at once, of one event loop; who comes then waits for one. redis-py's own pool refuses the 101st."""
+
 
 class Connection:
     """Redis, the key names and the scripts, for one event loop."""
@@ -27,8 +30,10 @@ class Connection:
         self.settings = settings
         self.keys = Keys(settings.namespace)
         # redis-py's types know neither bytes-only replies nor its own pipelines.
-        self.redis: Any = Redis.from_url(
+        pool: Any = BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=settings.store.timeout,
             socket_timeout=settings.store.timeout,
             socket_connect_timeout=min(5.0, settings.store.timeout),
             socket_keepalive=True,
@@ -37,6 +42,7 @@ class Connection:
             # Every script may come twice: what was written the first time is refused or the same the second.
             retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         )
+        self.redis: Any = Redis.from_pool(pool)
         self.scripts = Scripts(self.redis, self.keys)
         self._where = urlsplit(url).hostname
 
