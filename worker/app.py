@@ -26,6 +26,7 @@ from worker.intake import Intake
 from worker.jobs import Step
 from worker.policies import Policies, parts
 from worker.providers.registry import Registry, build
+from worker.redact import redact
 from worker.results import Results
 from worker.runtime import Runtime
 from worker.store.connection import Connection
@@ -88,7 +89,7 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         found = parts(lane)
         if found is not None:
             # argsrepr: Celery would otherwise build a printable copy of every claim.
-            self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=lane, kwargsrepr="{}")
+            self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=redact(lane), kwargsrepr="{}")
 
     def results(self, connection: Connection) -> Results | None:
         """Where producers' results are kept; None if they are not wanted."""

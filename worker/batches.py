@@ -14,6 +14,7 @@ from worker.jobs import Claim
 from worker.outcomes import Outcome, Release, ReleaseDelivery
 from worker.policies import Policies
 from worker.recorder import Recorder
+from worker.redact import redact
 from worker.stats import Tally
 from worker.store.lanes import LanePolicy, Lanes
 
@@ -90,7 +91,7 @@ class Batches:
                 await self._run(lane, policy, claims, step)
             except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
-                log.warning("batch-not-begun", extra={"lane": lane, "claims": len(claims), "error": str(error)})
+                log.warning("batch-not-begun", extra={"lane": redact(lane), "claims": len(claims), "error": str(error)})
         await self._recorder.flushed()
 
     async def _run(self, lane: str, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
@@ -107,7 +108,7 @@ class Batches:
         ]
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
-            log.info("stale-claims", extra={"lane": lane, "dropped": len(claims) - len(begun)})
+            log.info("stale-claims", extra={"lane": redact(lane), "dropped": len(claims) - len(begun)})
         tasks = {asyncio.create_task(self._one(step, claim, now, until, policy)): claim for claim in begun}
         self._running |= tasks.keys()
         renewing = asyncio.create_task(self._renew(lane, policy, tasks))

@@ -16,6 +16,7 @@ from config.groups import StepSettings
 from worker import pacing
 from worker.providers.contract import Operation, Params
 
+SCHEDULE = st.lists(st.floats(1, 1e5), min_size=1, max_size=12)
 SECONDS = st.floats(0, 1e7, allow_nan=False)
 DURATIONS = st.lists(SECONDS, max_size=200).map(sorted)
 HOUR = list(range(3000, 4200, 6))  # two hundred jobs of 50 to 70 minutes
@@ -143,3 +144,13 @@ def test_what_was_learnt_is_unlearnt_when_jobs_become_faster_or_slower() -> None
     assert polls < 20
     assert late < 10
     assert first > 150
+
+
+@given(schedule=SCHEDULE, asked=st.none() | SECONDS, data=st.data())
+def test_webhooks_follow_their_schedule_unless_a_receiver_asks_for_longer(
+    schedule: list[float], asked: float | None, data: st.DataObject
+) -> None:
+    attempts = data.draw(st.integers(0, len(schedule) - 1))
+    countdown = pacing.scheduled(schedule, attempts, asked)
+    least = max(schedule[attempts], min(asked or 0, max(*schedule, pacing.LONGEST)))
+    assert least <= countdown <= least * (1 + pacing.JITTER) * (1 + 1e-9)

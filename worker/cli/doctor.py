@@ -27,6 +27,7 @@ from worker.jobs import JobState
 from worker.providers.contract import Provider, Waiting
 from worker.providers.exchange import Exchange
 from worker.providers.registry import Registry, build
+from worker.redact import redact
 from worker.store.governors import GroupStatus
 from worker.store.health import Finding
 from worker.store.reads import LaneStatus
@@ -96,7 +97,7 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
         return [Finding("ok", "lanes", "nothing is late")]
     advice = "Start more workers, or look at the provider's limits (docs/operations.md)."
     return [
-        Finding("warning", f"lane {lane.lane}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice)
+        Finding("warning", f"lane {redact(lane.lane)}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice)
         for lane in late
     ]
 
