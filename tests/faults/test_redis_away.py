@@ -169,3 +169,40 @@ async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(t
 
         await until(goes_on, within=SETTLE + 2)
         await connection.close()
+
+
+async def test_a_worker_that_holds_unacknowledged_messages_outlives_its_redis(tmp_path: Path) -> None:
+    """Protected by worker/transport.py `QoS.restore_unacked`: Celery 5.7's own ends the worker with an AttributeError.
+
+    Both threads wait for slow answers, so that the next message is taken and not yet acknowledged, and there is room to
+    ask for one more: the outage meets that question.
+    """
+    variables = SHORT | {
+        "OUTWAIT_WORKER__CONCURRENCY": "2",
+        "OUTWAIT_WORKER__HANDOFF": "30",
+        "OUTWAIT_POLL__TIME_LIMIT": "6",
+        "OUTWAIT_POLL__LEASE": "12",
+    }
+    hang = json.dumps({"faults": [{"fault": "hang", "on": "poll", "seconds": 4}]})
+    with EmbeddedRedis(tmp_path / "redis", fsync="always") as redis:
+        options = {"behaviour": {"duration": 0}}
+        with Stack(redis.url, tmp_path, options=options, variables=variables) as stack:
+            worker = stack.worker()
+            connection = Connection(stack.settings)
+            async with stack.client() as client:
+                for number, name in enumerate(("slow", "slower"), 1):
+                    await client.enqueue(query(f"{name} sandbox:{hang}"), job_id=name)
+                    await until(partial(polls, stack, number))
+                await client.enqueue(query("next"), job_id="next")
+                await until(lambda: connection.redis.hlen(f"{stack.settings.namespace}.unacked"))
+                await connection.close()
+                stopped(redis)()
+                for name in ("slow", "slower", "next"):
+                    job = await closed(client, name)
+                    assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
+            assert worker.poll() is None
+
+
+async def polls(stack: Stack, number: int) -> bool:
+    totals = stack.ledger()["totals"].get("unless")
+    return bool(totals) and totals["requests"]["poll"] >= number
