@@ -8,13 +8,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Error, expect
 
+from tests.browser import chromium
 from tests.stack import Stack, ended, query, until
 from worker.embedded import free_port
-from worker.jobs import Job, JobRequest
+from worker.jobs import Job, JobRequest, JobState
 
 LOGIN = "ada:lovelace"
 
@@ -31,6 +34,7 @@ class Flower:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
         self._process = self._start()
 
     def restart(self) -> None:
@@ -61,7 +65,7 @@ class Flower:
         return self._stack.start([sys.executable, "-m", "worker.cli", "flower"], "flower", **variables)
 
     def _get(self, path: str) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}")
+        request = urllib.request.Request(self.url + path)
         request.add_header("Authorization", "Basic " + base64.b64encode(LOGIN.encode()).decode())
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
@@ -175,6 +179,35 @@ async def test_batches_make_no_rows_and_there_are_no_ghosts(stack: Stack, flower
     workers = await flower.get("/api/workers?refresh=1")
     assert len(workers) == 1
     assert {row["worker"] for row in rows if row["state"] != "PENDING"} == set(workers)
+
+
+async def test_in_a_browser_a_person_logs_in_finds_a_job_and_revokes_it(
+    stack: Stack, flower: Flower, tmp_path: Path
+) -> None:
+    job_id = await enqueued(stack, query('which one? sandbox:{"outcome":"never"}', deadline=60))
+    await row_in(flower, job_id, "POLLING")
+    user, _, password = LOGIN.partition(":")
+    async with chromium() as browser:
+        stranger = await browser.new_page(base_url=flower.url)
+        with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
+            await stranger.goto("/tasks")
+        page = await browser.new_page(base_url=flower.url, http_credentials={"username": user, "password": password})
+        await page.goto("/tasks?state=POLLING")
+        row = page.locator("#tasks-table tbody tr", has_text=job_id)
+        await expect(row).to_contain_text("outwait.unless.query")
+        await expect(row).to_contain_text("POLLING")
+        await page.screenshot(path=tmp_path / "flower-tasks.png")
+        await row.get_by_role("link", name=job_id).click()
+        await expect(page.locator("#task-page")).to_contain_text("which one?")
+        await page.screenshot(path=tmp_path / "flower-job.png")
+        await page.get_by_role("button", name="Revoke").click()
+        job = await over(stack, job_id)
+        assert job.state is JobState.CANCELLED
+        await row_in(flower, job_id, "CANCELLED")
+        await page.reload()
+        await expect(page.locator("#task-page")).to_contain_text("CANCELLED")
+        await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+        await page.screenshot(path=tmp_path / "flower-cancelled.png")
 
 
 async def test_a_worker_that_ended_is_not_shown_online_by_its_last_events(stack: Stack, flower: Flower) -> None:

@@ -18,6 +18,9 @@ from worker.cli.session import Json, current
 
 log = logging.getLogger(__name__)
 
+REVOCABLE = 'task.state == "RECEIVED"'
+"""In Flower's page of a task: when there is a Revoke button."""
+
 
 def worker(context: typer.Context) -> None:
     """Run one worker until it is told to stop. Handlers' modules are found in this folder too."""
@@ -62,7 +65,7 @@ def _run_flower(app: Any, wanted: FlowerSettings) -> None:
     options.address, options.port = wanted.address, wanted.port
     options.max_tasks = wanted.max_tasks
     options.basic_auth = [wanted.basic_auth.get_secret_value()] if wanted.basic_auth else []
-    server = Flower(capp=app, options=options, **web)
+    server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
     signal.signal(signal.SIGTERM, _leave)
     port = server.start_http_server()
     log.info("flower-listening", extra={"url": f"http://{wanted.address}:{port}"})
@@ -70,6 +73,20 @@ def _run_flower(app: Any, wanted: FlowerSettings) -> None:
         server.start()
     except (KeyboardInterrupt, SystemExit):
         server.stop()
+
+
+def _templates(folder: str) -> Any:
+    """Flower's own templates, with the Revoke button for jobs that wait too: their states are not Celery's."""
+    from tornado.template import Loader, Template
+
+    class Templates(Loader):
+        def _create_template(self, name: str) -> Template:
+            text = (Path(self.root) / name).read_text(encoding="utf-8")
+            return Template(
+                text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")'), name=name, loader=self
+            )
+
+    return Templates(folder)
 
 
 def _leave(*_: object) -> NoReturn:
