@@ -28,6 +28,10 @@ ANSWER_SHOWN = 100
 """Characters of an answer that are kept."""
 
 
+PLACES = 256
+"""Webhooks that one worker process sends at once: each needs a file descriptor, and polls need theirs."""
+
+
 class Sender(Protocol):
     """What sends where a producer says: the process's guarded connections."""
 
@@ -64,6 +68,7 @@ class Webhooks:
         self._guard = guard
         self._sender = sender
         self._endpoints = endpoints
+        self._places = asyncio.Semaphore(PLACES)
 
     def refusal(self, target: WebhookTarget) -> str:
         """Why nothing is sent to a receiver, or ""."""
@@ -83,7 +88,8 @@ class Webhooks:
             raise DeliveryRefused(why)
         if disabled := await self._endpoints.find(target.endpoint):
             raise DeliveryRefused(_switched_off(target, disabled.why))
-        answer = await self._post(target, envelope)
+        async with self._places:
+            answer = await self._post(target, envelope)
         if 200 <= answer.status < 300:
             return answer.told
         if answer.status == 410:

@@ -219,6 +219,28 @@ async def test_a_receiver_that_does_not_answer_in_time(receiver: Receiver, send:
         await send(receiver.url(), time_limit=0.3)
 
 
+async def test_few_are_sent_at_once(
+    receiver: Receiver, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.handlers.webhooks.PLACES", 3)
+    most = now = 0
+
+    async def counts(_request: web.Request) -> web.Response:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return web.Response()
+
+    receiver.answers = [counts] * 12
+    http = Http(body_max=1000, guard=LOOPBACK)
+    webhooks = Webhooks(WebhookSettings(secrets=[NEW]), LOOPBACK, http, Endpoints(connection))
+    await asyncio.gather(*(webhooks.deliver(WebhookTarget(receiver.url()), envelope()) for _ in range(12)))
+    await http.close()
+    assert most == 3
+
+
 async def test_nobody_listens(send: Send) -> None:
     with pytest.raises(DeliveryFailed, match=r"^127\.0\.0\.1 gave no answer: Cannot connect") as failed:
         await send(f"http://127.0.0.1:{unused_port()}/path-secret?token=abc")
