@@ -25,6 +25,7 @@ VARIABLES = {
     "OUTWAIT_STORE__RESULT_MAX": str(RESULT_MAX),
     "OUTWAIT_STORE__PARAMS_MAX": str(PARAMS_MAX),
     "OUTWAIT_SUBMIT__ATTEMPTS": "3",
+    "OUTWAIT_SUBMIT__TIME_LIMIT": "2",
     "OUTWAIT_POLL__ATTEMPTS": "3",
     "OUTWAIT_PROVIDERS__UNLESS__BREAKER_AFTER": "1000",  # each case for itself
     "OUTWAIT_PROVIDERS__ELEVATEAI__API_TOKEN": "00000000-5a4d-4b0e-8000-00000000dead",
@@ -80,7 +81,7 @@ async def test_what_a_provider_does_wrong_is_told_on_the_job(subject: Subject, w
         await subject.is_well(client)
 
 
-@pytest.mark.parametrize("fault", ["html", "broken_json", "empty", "drop_after", "error_after"])
+@pytest.mark.parametrize("fault", ["html", "broken_json", "empty", "drop_after", "error_after", "hang_after"])
 async def test_an_answer_to_a_submit_that_cannot_be_read_is_held_with_its_reason(subject: Subject, fault: str) -> None:
     """Protected by tasks/submit.py `decide`: what was perhaps taken is never sent again by itself."""
     async with subject.stack.client() as client:

@@ -4,17 +4,26 @@ The long run has RingCentral's default of 10 requests a window and 500 jobs, wit
 1.5 s: `OUTWAIT_LONG=1 pytest -s tests/faults/test_governor.py` (docs/reliability.md has its figures).
 """
 
+import json
 import os
 import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
+from tests.faults.books import HEARD
 from tests.stack import Stack, closed, ended, query, until
 from worker.client import Client
+from worker.errors import RateLimited
+from worker.governor import LONGEST_PAUSE, UNTOLD_PAUSE, slow_down
 from worker.jobs import JobRequest, JobState
+from worker.providers.exchange import Exchange
+
+NOBODY: Any = None
+"""Who is sent nothing."""
 
 LONG = os.environ.get("OUTWAIT_LONG") == "1"
 LIMIT, WINDOW, JOBS, ALONE = (10, 1.5, 500, 40) if LONG else (10, 0.5, 40, 4)
@@ -113,3 +122,35 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
         assert sorted(told) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4
         assert stack.ledger()["totals"]["elevateai"]["rate_limited"] == 0
+
+
+@pytest.mark.parametrize(("asked", "silence"), [(5.0, 5.0), (None, UNTOLD_PAUSE), (1e9, LONGEST_PAUSE)])
+def test_a_429_is_obeyed_within_reason(asked: float | None, silence: float) -> None:
+    """Protected by worker/governor.py `slow_down`. How Retry-After is read: tests/unit/test_exchange.py."""
+    exchange = Exchange(NOBODY, NOBODY, 1)
+    slow_down(exchange, RateLimited("slow down", retry_after=asked))
+    assert exchange.pause == silence
+    slow_down(exchange, RateLimited("slow down", retry_after=1))
+    assert exchange.pause == silence, "a shorter wish ends no longer silence"
+
+
+async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str, tmp_path: Path) -> None:
+    """Protected by worker/governor.py `aftermath` (the pause), which claim.lua `gate` and begin.lua `silent` obey."""
+    with Stack(redis_url, tmp_path, options={"behaviour": {"outcome": "never"}}) as stack:
+        stack.worker()
+        stack.worker()
+        async with stack.client() as client:
+            await client.enqueue_many([(query(f"waits {n}"), None) for n in range(30)])
+
+            async def all_polled() -> bool:
+                jobs = stack.seen("waits")
+                return len(jobs) == 30 and all(job["polls"]["count"] > 2 for job in jobs)
+
+            await until(all_polled)
+            fault = {"fault": "rate_limit", "on": "submit", "seconds": 2}
+            told = query(f"told sandbox:{json.dumps({'outcome': 'success', 'faults': [fault]})}")
+            job = await closed(client, (await client.enqueue(told)).job_id)
+        assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 2)
+        totals = stack.ledger()["totals"]["unless"]
+        assert totals["rate_limited"] >= 1
+        assert [after for _, after in totals["trespasses"] if after > HEARD] == []
