@@ -1,4 +1,5 @@
-# One image for every process: `outwait worker` (the default), `outwait flower`, and the rest of the command line.
+# One image for every process: `outwait worker` (the default), `outwait web`, `outwait flower`, and the rest of the
+# command line. It writes to /data and /tmp alone, so its root can be read-only.
 
 FROM python:3.13-slim AS build
 WORKDIR /app
@@ -17,6 +18,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONPATH=/handlers \
     OUTWAIT_LOG__FORMAT=json OUTWAIT_WORKER__ALIVE=/tmp/outwait-alive
 USER outwait
 WORKDIR /data
+EXPOSE 8080 5555
 # The worker touches this file whenever it has looked in Redis for what is due.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD test -n "$(find /tmp/outwait-alive -mmin -1 2>/dev/null)"

@@ -58,10 +58,34 @@ def test_every_service_has_a_health_check_restarts_and_can_be_scaled(name: str) 
     assert "container_name" not in service
 
 
-def test_only_flower_has_a_port_and_only_on_this_machine() -> None:
+def test_only_web_and_flower_have_a_port_and_only_on_this_machine() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "flower": ["127.0.0.1:5555:5555"]
+        "flower": ["127.0.0.1:5555:5555"],
+        "web": ["127.0.0.1:8080:8080"],
     }
+
+
+def test_redis_asks_for_a_password_that_stands_on_no_command_line() -> None:
+    redis = SERVICES["redis"]
+    assert COMPOSE["configs"]["redis"]["content"].split() == ["requirepass", "${REDIS_PASSWORD}"]
+    (mounted,) = redis["configs"]
+    assert redis["command"][1] == mounted["target"]
+    assert "PASSWORD" not in " ".join(redis["command"] + redis["healthcheck"]["test"])
+    assert redis["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")  # it must be set
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_gains_privileges_or_writes_to_its_image(name: str) -> None:
+    service = SERVICES[name]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - inside the container
+    assert name == "redis" or service["cap_drop"] == ["ALL"]  # its image begins as root, and becomes redis
+
+
+def test_workers_and_web_know_where_providers_reach_them() -> None:
+    asked = {name: SERVICES[name]["environment"]["OUTWAIT_WEB__PUBLIC_URL"] for name in ("worker", "web")}
+    assert set(asked.values()) == {"${OUTWAIT_WEB__PUBLIC_URL:-}"}
 
 
 def test_the_compose_file_holds_no_secret_and_asks_for_flowers_login() -> None:
@@ -71,12 +95,12 @@ def test_the_compose_file_holds_no_secret_and_asks_for_flowers_login() -> None:
         for name, value in service.get("environment", {}).items():
             hidden = re.search("auth|secret|token|key|password", name, re.IGNORECASE)
             assert not hidden or str(value).startswith("${")
-            assert "@" not in str(value)
+            assert re.fullmatch(r"[^@]*|redis://:\$\{REDIS_PASSWORD\}@redis:6379/0", str(value))
 
 
 def test_redis_keeps_what_it_holds() -> None:
     command = SERVICES["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = dict(zip(command[2::2], command[3::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
     volume, _, folder = SERVICES["redis"]["volumes"][0].partition(":")
@@ -84,14 +108,20 @@ def test_redis_keeps_what_it_holds() -> None:
     assert folder == "/data"
 
 
-@pytest.mark.parametrize("name", ["worker", "flower"])
+@pytest.mark.parametrize("name", ["worker", "web", "flower"])
 def test_our_services_wait_for_redis_with_settings_that_are_good(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     service = SERVICES[name]
     assert service["depends_on"]["redis"]["condition"] == "service_healthy"
     assert service["command"] == [name]
-    variables = {key: value for key, value in service["environment"].items() if "${" not in str(value)}
+    given = {key: str(value).replace("${REDIS_PASSWORD}", "0aF9") for key, value in service["environment"].items()}
+    variables = {key: value for key, value in given.items() if "${" not in value}
     settings = settings_from(monkeypatch, {"OUTWAIT_FLOWER__BASIC_AUTH": "me:pass", **variables})
-    assert settings.broker == "redis://redis:6379/0"
+    assert settings.broker == "redis://:0aF9@redis:6379/0"
+    if "ports" in service:
+        own = getattr(settings, name)
+        assert own.address == "0.0.0.0"
+        assert [f"127.0.0.1:{own.port}:{own.port}"] == service["ports"]
+        assert f":{own.port}/" in service["healthcheck"]["test"][-1]
 
 
 def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
@@ -100,8 +130,8 @@ def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
 
 def test_named_volumes_are_declared_and_every_key_is_composes_own() -> None:
     start = {"build", "image", "command", "env_file", "environment", "depends_on", "volumes", "ports", "init"}
-    life = {"healthcheck", "restart", "stop_grace_period", "cap_drop", "security_opt"}
-    assert COMPOSE.keys() == {"services", "volumes"}
+    life = {"healthcheck", "restart", "stop_grace_period", "cap_drop", "security_opt", "configs", "read_only", "tmpfs"}
+    assert COMPOSE.keys() == {"services", "volumes", "configs"}
     for service in SERVICES.values():
         assert service.keys() <= start | life
         assert service["healthcheck"].keys() <= {"test", "interval", "timeout", "retries", "start_period"}
