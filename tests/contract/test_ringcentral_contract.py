@@ -149,7 +149,7 @@ class TestRingCentral(ProviderContract):
         assert submitted.first_poll == 300
         answer = await world.poll(submitted)
         assert isinstance(answer, Pending)
-        assert answer.poll_in == 300, "polling is the safety net only"
+        assert answer.safety == 300, "polling is the safety net only"
 
     async def test_a_503_is_a_refusal(self, start: Start) -> None:
         world = await start()
