@@ -270,6 +270,15 @@ async def test_a_webhook_adopts_an_uncertain_job(hands: Hands, held: bool) -> No
     await adopted(hands)
 
 
+async def test_what_a_worker_of_the_release_before_left_is_adopted_instead_of_held(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    await hands.connection.redis.hset(hands.connection.keys("JOB", "j"), "wx", EXTERNAL)
+    claim = await hands.doubted()
+    await hands.record(Hold("j", claim.fence, "a person decides"))
+    await adopted(hands)
+
+
 async def test_a_cancel_asked_for_meanwhile_wins_over_adoption_and_the_provider_can_be_told(hands: Hands) -> None:
     claim = await hands.on_its_way()
     assert await hands.record(Cancel("j", NO_FENCE, JobError("cancelled", "by a person").text())) is Recorded.ASKED
