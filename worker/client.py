@@ -1,28 +1,28 @@
 """What producers and people do with jobs: enqueue, look, decide. The command line and the web edge use it."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, Unpack
 from uuid import uuid4
 
 from config.settings import Settings
-from worker import targets
 from worker.accept import Acceptance
-from worker.errors import Conflict, InvalidRequest, JobNotFound, NotReplayable, RequestError
-from worker.jobs import Delivery, DeliveryState, Job, JobError, JobRequest, JobState, Step, TimelineEntry
-from worker.outcomes import NO_FENCE, Cancel, Choice, Replay, Resolve, Resume, Suspend
+from worker.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
+from worker.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
+from worker.outcomes import NO_FENCE, Cancel, Choice, Resolve, Resume, Suspend
 from worker.policies import CALLBACK_LANE, Policies, lane_of
 from worker.providers.registry import Registry, build
+from worker.replays import Replays, Wanted
 from worker.store.connection import Connection
-from worker.store.dead import DeadDelivery, DeadLetters
+from worker.store.dead import DeadDelivery
 from worker.store.endpoints import DisabledEndpoint, Endpoints
 from worker.store.governors import Governors, GroupStatus
 from worker.store.health import Finding, findings
 from worker.store.inbox import Inbox, Parked
 from worker.store.lanes import Enqueued as Code
 from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
-from worker.store.reads import LaneStatus, Page, Reads
+from worker.store.listing import Filter, Listing, Page
+from worker.store.reads import LaneStatus, Reads
 from worker.webhooks import Receiver
 
 
@@ -46,12 +46,13 @@ class Client:
         self._connection = Connection(settings)
         self._lanes = Lanes(self._connection)
         self._reads = Reads(self._connection)
+        self._listing = Listing(self._connection)
         self._inbox = Inbox(self._connection)
-        self._dead = DeadLetters(self._connection)
         self._governors = Governors(self._connection)
         self._endpoints = Endpoints(self._connection)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
+        self._replays = Replays(self._connection, self._registry)
         self.webhooks = Receiver(settings, self._registry, self._connection)
         self._acceptance = Acceptance(self._registry, settings)
 
@@ -83,20 +84,9 @@ class Client:
         """The job as it stands. Raises JobNotFound."""
         return await self._reads.job(job_id)
 
-    async def jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        provider: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Jobs, newest first, created between `since` and `until` (seconds since 1970)."""
-        return await self._reads.jobs(
-            state=state, provider=provider, since=since, until=until, limit=limit, cursor=cursor
-        )
+    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+        """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
+        return await self._listing.page(limit, cursor, **wanted)
 
     async def params(self, job_id: str) -> dict[str, Any]:
         """What the producer asked for. Raises JobNotFound."""
@@ -106,13 +96,13 @@ class Client:
         return spec.params
 
     async def result(self, job_id: str) -> Any:
-        """The result as JSON data. Raises JobNotFound, or InvalidRequest while there is none."""
+        """The result as JSON data. Raises JobNotFound, or WrongState where there is none."""
         job = await self.job(job_id)
         if not job.state.ended:
-            raise InvalidRequest(f"job {job_id} has not ended: it is {job.state}")
+            raise WrongState(f"job {job_id} has not ended: it is {job.state}")
         if job.state is not JobState.SUCCEEDED:
             why = f"{job.error.code}: {job.error.message}" if job.error else "no reason recorded"
-            raise InvalidRequest(f"job {job_id} has no result: it {job.state} ({why})")
+            raise WrongState(f"job {job_id} has no result: it {job.state} ({why})")
         return await self._reads.result(job.id)
 
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
@@ -123,22 +113,9 @@ class Client:
         """The job's deliveries. Raises JobNotFound."""
         return await self._reads.deliveries((await self.job(job_id)).id)
 
-    async def dead(
-        self,
-        limit: int = 50,
-        *,
-        target: str | None = None,
-        provider: str | None = None,
-        since: float | None = None,
-    ) -> list[DeadDelivery]:
-        """Deliveries that were given up since then (seconds since 1970), newest first. Raises InvalidRequest."""
-        found: list[DeadDelivery] = []
-        async with aclosing(self._dead_pages(target, provider, since)) as pages:
-            async for page in pages:
-                found += page
-                if len(found) >= limit:
-                    break
-        return found[:limit]
+    async def dead(self, limit: int = 50, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
+        """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is none."""
+        return await self._replays.dead(limit, **wanted)
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
@@ -151,17 +128,10 @@ class Client:
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
-        target = target and targets.canonical(targets.parse(target))
-        deliveries = await self.deliveries(job_id)
-        wanted = [one for one in deliveries if _replayable(one, target)]
-        if not wanted:
-            raise NotReplayable(_why_not(job_id, deliveries, target))
-        return await self._repeat(wanted)
+        return await self._replays.one((await self.job(job_id)).id, target)
 
-    async def replay_all(
-        self, *, target: str | None = None, provider: str | None = None, since: float | None = None
-    ) -> int:
-        """Repeat everything that is dead now, or what of it is to `target`, of `provider` or died since then.
+    async def replay_all(self, **wanted: Unpack[Wanted]) -> int:
+        """Repeat everything that is dead now, or what of it is wanted.
 
         Returns:
             How many deliveries were made pending again.
@@ -169,7 +139,7 @@ class Client:
         Raises:
             InvalidRequest: `target` or `provider` is none.
         """
-        return sum([await self._repeat(page) async for page in self._dead_pages(target, provider, since)])
+        return await self._replays.all(**wanted)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is told, where it can be.
@@ -179,13 +149,13 @@ class Client:
 
         Raises:
             JobNotFound: no such job.
-            InvalidRequest: it has ended already.
+            WrongState: it has ended already.
         """
         job = await self.job(job_id)
         error = JobError("cancelled", reason).text()
         ((code,), _) = await self._lanes.record([Cancel(job.id, NO_FENCE, error)])
         if code <= 0:
-            raise InvalidRequest(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
+            raise WrongState(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
         return code is Recorded.WRITTEN
 
     async def resolve(self, job_id: str, choice: Choice, external_id: str = "") -> None:
@@ -193,7 +163,8 @@ class Client:
 
         Raises:
             JobNotFound: no such job.
-            InvalidRequest: it is not uncertain, the external id is missing, or no webhook says how it ended.
+            WrongState: it is not uncertain.
+            InvalidRequest: the external id is missing, or no webhook says how it ended.
         """
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
@@ -204,7 +175,7 @@ class Client:
         ((code,), _) = await self._lanes.record([outcome])
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
-            raise InvalidRequest(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
+            raise WrongState(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
 
     async def providers(self) -> list[GroupStatus]:
         """What the governor lets through, provider by provider, and why not more."""
@@ -252,19 +223,6 @@ class Client:
     def _group(self, provider: str) -> LanePolicy:
         return self._policies.of(lane_of(Step.SUBMIT, provider))
 
-    async def _dead_pages(
-        self, target: str | None, provider: str | None, since: float | None
-    ) -> AsyncGenerator[list[DeadDelivery], None]:
-        target = target and targets.canonical(targets.parse(target))
-        if provider is not None:
-            self._group(provider)  # a misspelt one is told, not taken for one without dead deliveries
-        async for page in self._dead.pages(since):
-            yield [one for one in page if target in (None, one.target) and provider in (None, one.provider)]
-
-    async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
-        codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in deliveries])
-        return sum(code > 0 for code in codes)
-
     def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:
         try:
             return self._acceptance.job(job_id, request, trace=trace)
@@ -281,20 +239,3 @@ class Client:
             case Code.CONFLICT:
                 given = f"job id {job.id!r}" if job_id == job.id else f"idempotency key {job.key!r}"
                 return Conflict(f"{given} belongs to job {job_id}, which asks for something else; use a new one")
-
-
-def _replayable(delivery: Delivery, target: str | None) -> bool:
-    if target is None:
-        return delivery.state is DeliveryState.DEAD
-    return delivery.target == target and delivery.state is not DeliveryState.PENDING
-
-
-def _why_not(job_id: str, deliveries: Sequence[Delivery], target: str | None) -> str:
-    if not deliveries:
-        return f"job {job_id} has no deliveries: it has not ended yet, or it names no target and no route matches it"
-    states = ", ".join(f"{one.target} is {one.state}" for one in deliveries)
-    return (
-        f"job {job_id}: nothing to replay for {target}; {states}"
-        if target
-        else (f"job {job_id} has no dead delivery ({states}); name a target to repeat a delivered one")
-    )

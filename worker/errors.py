@@ -3,6 +3,7 @@
 OutwaitError
 ├── RequestError                the producer changes the request
 │   ├── InvalidRequest          malformed, unknown provider or operation, wrong parameter, too large
+│   │   └── WrongState          the job is not in a state in which this can be done
 │   ├── Conflict                the same job id or idempotency key was used for another request
 │   ├── JobNotFound             no job has this id (any more)
 │   ├── NotReplayable           nothing of this job can be delivered again
@@ -53,6 +54,12 @@ class InvalidRequest(RequestError):
     """The job cannot be accepted as it is."""
 
     code = "invalid_request"
+
+
+class WrongState(InvalidRequest):
+    """The job is not in a state in which this can be done."""
+
+    code = "wrong_state"
 
 
 class Conflict(RequestError):

@@ -195,12 +195,12 @@ async def test_what_dies_again_during_a_replay_is_not_repeated_for_ever(
 ) -> None:
     monkeypatch.setattr(deadletters, "PAGE", 2)
     await hands.dead("crm", *(f"j-{n}" for n in range(9)))
-    repeat = client._repeat
+    repeat = client._replays._repeat
 
     async def and_die(page: list[deadletters.DeadDelivery]) -> int:
         count = await repeat(page)
         await hands.die("crm")
         return count
 
-    monkeypatch.setattr(client, "_repeat", and_die)
+    monkeypatch.setattr(client._replays, "_repeat", and_die)
     assert await asyncio.wait_for(client.replay_all(), 20) == 9

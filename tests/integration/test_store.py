@@ -32,6 +32,7 @@ from worker.store import codec
 from worker.store.connection import Connection
 from worker.store.dead import DeadLetters
 from worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
+from worker.store.listing import Listing
 from worker.store.reads import Reads
 
 SUBMIT, POLL = "submit:unless", "poll:unless"
@@ -341,7 +342,7 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     kept = settings.model_copy(update={"store": settings.store.model_copy(update={"retention": 0.001})})
     connection = Connection(kept)
     lanes = Lanes(connection)
-    await lanes.enqueue([job("j1", key="k"), job("j2", key="k")])
+    await lanes.enqueue([job("j1", key="k", tenant="t"), job("j2", key="k", tenant="t")])
     await lanes.record([End("j1", NO_FENCE, JobState.CANCELLED)])
     item, fence = await begun(lanes, "callback")
     await write(lanes, Fanout(item, fence, ("crm",)))
@@ -356,20 +357,23 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     await connection.close()
 
 
-async def test_listing_pages_through_states_and_providers_newest_first(lanes: Lanes, reads: Reads) -> None:
+async def test_listing_pages_through_states_and_providers_newest_first(
+    lanes: Lanes, reads: Reads, connection: Connection
+) -> None:
     for n in range(7):
         await lanes.enqueue([job(f"j{n}")])
     await lanes.record([End("j3", NO_FENCE, JobState.CANCELLED)])
+    listing = Listing(connection)
     seen, cursor = [], None
     while True:
-        page = await reads.jobs(limit=3, cursor=cursor)
+        page = await listing.page(3, cursor)
         seen += [found.id for found in page.jobs]
         cursor = page.cursor
         if cursor is None:
             break
     assert sorted(seen) == [f"j{n}" for n in range(7)]
-    assert [found.id for found in (await reads.jobs(state=JobState.CANCELLED)).jobs] == ["j3"]
-    assert (await reads.jobs(provider="elevateai")).jobs == []
+    assert [found.id for found in (await listing.page(state=JobState.CANCELLED)).jobs] == ["j3"]
+    assert (await listing.page(provider="elevateai")).jobs == []
     assert (await reads.counts())["unless"]["cancelled"] == 1
 
 
@@ -528,3 +532,42 @@ async def test_a_timeline_is_read_though_a_letter_was_cut_in_two(
     await lanes.record([Retry("j", claim.fence, 0, "x" + "\N{EURO SIGN}" * 200)])
     *_, entry = await reads.timeline("j")
     assert entry.detail.startswith("x\N{EURO SIGN}")
+
+
+async def test_jobs_of_one_millisecond_are_listed_once_each_over_short_cursors(
+    lanes: Lanes, connection: Connection
+) -> None:
+    await lanes.enqueue([job(f"j{n:03}") for n in range(150)])
+    listing, seen, cursor = Listing(connection), [], None
+    while True:
+        page = await listing.page(20, cursor)
+        seen += [found.id for found in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+        assert len(cursor) < 150
+    assert seen == sorted((f"j{n:03}" for n in range(150)), reverse=True)
+
+
+async def test_a_tenants_jobs_are_listed_by_themselves(lanes: Lanes, connection: Connection) -> None:
+    await lanes.enqueue([job(f"a{n}", tenant="acme") for n in range(30)] + [job(f"b{n}", tenant="b") for n in range(5)])
+    await lanes.record([End(f"a{n}", NO_FENCE, JobState.CANCELLED) for n in (3, 4)])
+    listing = Listing(connection)
+    assert len((await listing.page(100, tenant="acme")).jobs) == 30
+    assert {found.tenant for found in (await listing.page(100, tenant="b")).jobs} == {"b"}
+    few = await listing.page(2, tenant="acme", state=JobState.CANCELLED)
+    assert {found.id for found in few.jobs} == {"a3", "a4"}
+    assert (await listing.page(100, tenant="nobody")).jobs == []
+
+
+async def test_each_tenant_has_idempotency_keys_of_its_own(lanes: Lanes, reads: Reads) -> None:
+    jobs = [job("a", key="k", tenant="acme"), job("b", key="k", tenant="b"), job("c", key="k"), job("d", key="k")]
+    assert [answer for answer, _ in await lanes.enqueue(jobs)] == [Enqueued.CREATED] * 3 + [Enqueued.SAME]
+    assert [await reads.of_key("k", tenant) for tenant in ("acme", "b", None)] == ["a", "b", "c"]
+
+
+async def test_a_tenants_key_of_the_release_before_still_leads_to_its_job(lanes: Lanes, connection: Connection) -> None:
+    await lanes.enqueue([job("a", tenant="acme")])
+    await connection.redis.set(connection.keys("IDEMPOTENCY", "k"), "a")
+    assert await lanes.enqueue([job("again", key="k", tenant="acme")]) == [(Enqueued.SAME, "a")]
+    assert await lanes.enqueue([job("b", key="k", tenant="b")]) == [(Enqueued.CREATED, "b")]

@@ -13,7 +13,8 @@ from worker.cli.session import JobIdArgument, Json, current
 from worker.cli.since import Moment, moment
 from worker.client import Client
 from worker.jobs import Delivery, Job, JobState
-from worker.store.reads import LaneStatus, Page
+from worker.store.listing import Page
+from worker.store.reads import LaneStatus
 
 Target = Annotated[str | None, typer.Option(help="Only deliveries to this target.")]
 Provider = Annotated[str | None, typer.Option(help="Only deliveries of this provider's jobs.")]

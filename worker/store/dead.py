@@ -13,10 +13,11 @@ PAGE = 200
 
 
 class DeadDelivery(Delivery, frozen=True):
-    """A delivery that was given up: its job's provider, and when (seconds since 1970)."""
+    """A delivery that was given up: its job's provider and tenant, and when (seconds since 1970)."""
 
     provider: str = ""
     died: float = 0
+    tenant: str | None = None
 
 
 class DeadLetters:
@@ -47,10 +48,15 @@ class DeadLetters:
         async with self._redis.pipeline(transaction=False) as pipe:
             for item, _ in found:
                 pipe.hgetall(self._keys("DELIVERY", item.decode()))
-                pipe.hget(self._keys("JOB", item.decode().rpartition("#")[0]), "p")
+                pipe.hmget(self._keys("JOB", item.decode().rpartition("#")[0]), "p", "tn")
             rows = await pipe.execute()
         return [
-            DeadDelivery(**asdict(delivery(item.decode(), row)), provider=provider.decode(), died=died / 1000)
-            for (item, died), row, provider in zip(found, rows[::2], rows[1::2], strict=True)
+            DeadDelivery(
+                **asdict(delivery(item.decode(), row)),
+                provider=provider.decode(),
+                died=died / 1000,
+                tenant=tenant.decode() if tenant else None,
+            )
+            for (item, died), row, (provider, tenant) in zip(found, rows[::2], rows[1::2], strict=True)
             if row and provider
         ]

@@ -12,12 +12,13 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | d:JOB#N       | hash   | delivery N: f fence, st state, tg target, a attempts, e error                | purge    |
 | al:JOB        | string | the job that this id means: an idempotency key was used again                | retention|
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
-| k:KEY         | string | job id of an idempotency key                                                 | purge    |
+| k:KEY         | string | job id of an idempotency key; of a tenant's job it is tk:TENANT/KEY          | purge    |
 | due:LANE      | zset   | job or delivery id -> when it is due; in submit lanes also turns, below 1e12 |          |
 | fair:LANE     | hash   | turns of a submit lane: BAND -> reached, BAND:TENANT -> the tenant's last    | empty    |
 | leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
+| tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
 | providers     | set    | providers that have jobs                                                     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
@@ -37,13 +38,15 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
+| noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
 Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
 request, f fence, ln lane, x external id, m memo, su submitted, lp last poll that found it unfinished, en ended,
 cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
 tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it
-ended, wx the external id that one named while the submit's answer was not known, wn nonce of the last webhook, nb before
-when no webhook makes a poll come; the ledger: ns submits, np polls, nf fetches, nw webhooks, nd delivery attempts.
+ended, wx the external id that one named while the submit's answer was not known, wn nonce of the last webhook, nb
+before when no webhook makes a poll come; the ledger: ns submits, np polls, nf fetches, nw webhooks, nd delivery
+attempts.
 
 Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
 bo open until, bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to
@@ -60,6 +63,8 @@ _PREFIXES = {
     "ALIAS": "al:",
     "ALIASES": "as:",
     "IDEMPOTENCY": "k:",
+    "TENANT_KEY": "tk:",
+    "TENANT": "tn:",
     "DUE": "due:",
     "LEASED": "leased:",
     "FAIR": "fair:",
@@ -86,6 +91,7 @@ _PREFIXES = {
     "IN_MESSAGES": "in:messages",
     "IN_REFUSED": "in:refused",
     "IN_SEQ": "in:seq",
+    "NOTED": "noted:",
 }
 
 

@@ -1,23 +1,15 @@
 """Shows jobs: one, many, their requests, results, timelines and deliveries. Reads only."""
 
 from collections.abc import Iterable, Sequence
-from heapq import merge
 from typing import Any, NamedTuple
 
-from worker.errors import InvalidRequest, JobNotFound
+from worker.errors import JobNotFound
 from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry
 from worker.store import codec
 from worker.store.connection import Connection
 
 TURNS = 1e12
 """Scores below are turns in a submit lane, not times (prelude.lua)."""
-
-
-class Page(NamedTuple):
-    """Jobs, newest first, and the cursor of the next page (None: no more)."""
-
-    jobs: list[Job]
-    cursor: str | None
 
 
 class LaneStatus(NamedTuple):
@@ -52,10 +44,11 @@ class Reads:
             alias = await self._redis.get(self._keys("ALIAS", job_id))
         return alias.decode() if alias else job_id
 
-    async def of_key(self, key: str) -> str | None:
-        """The id of the job with this idempotency key."""
+    async def of_key(self, key: str, tenant: str | None = None) -> str | None:
+        """The id of the job with this idempotency key; each tenant has keys of its own."""
+        name = self._keys("TENANT_KEY", f"{tenant}/{key}") if tenant else self._keys("IDEMPOTENCY", key)
         async with self._connection.translated():
-            job_id = await self._redis.get(self._keys("IDEMPOTENCY", key))
+            job_id = await self._redis.get(name)
         return job_id.decode() if job_id else None
 
     async def job(self, job_id: str) -> Job:
@@ -102,44 +95,9 @@ class Reads:
             made = int(await self._redis.hget(self._keys("JOB", job_id), "dn") or 0)
         return await self._deliveries([f"{job_id}#{n}" for n in range(1, made + 1)])
 
-    async def jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        provider: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Jobs, newest first, created between `since` and `until` (seconds since 1970)."""
-        states = [state] if state else list(JobState)
-        providers = [provider] if provider else await self._providers()
-        top, after = _cursor(cursor, until)
-        low = "-inf" if since is None else since * 1000
-        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
-            for name in providers:
-                for one in states:
-                    # One past the page, and as many more as may share the cursor's millisecond, come from each index.
-                    pipe.zrevrangebyscore(
-                        self._keys("INDEX", name, one),
-                        top,
-                        low,
-                        start=0,
-                        num=limit + 1 + len(after.seen),
-                        withscores=True,
-                    )
-            runs = await pipe.execute() if providers else []
-        newest = merge(*runs, key=lambda pair: -pair[1])
-        ids = [(int(score), member.decode()) for member, score in newest]
-        page = [pair for pair in ids if pair not in after.seen][: limit + 1]
-        more = len(page) > limit
-        page = page[:limit]
-        return Page(await self.many([job_id for _, job_id in page]), _next_cursor(page, after) if more else None)
-
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
-        providers = await self._providers()
+        providers = await self.providers()
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for name in providers:
                 for state in JobState:
@@ -172,7 +130,8 @@ class Reads:
         async with self._connection.translated():
             return [lane.decode() for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
 
-    async def _providers(self) -> list[str]:
+    async def providers(self) -> list[str]:
+        """Providers that have jobs."""
         async with self._connection.translated():
             return sorted(name.decode() for name in await self._redis.smembers(self._keys("PROVIDERS")))
 
@@ -204,27 +163,6 @@ class Reads:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id))
             rows = await pipe.execute()
         return [delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
-
-
-class _After(NamedTuple):
-    """Where the last page ended: the jobs of its last millisecond that were shown already."""
-
-    seen: frozenset[tuple[int, str]]
-
-
-def _cursor(cursor: str | None, until: float | None) -> tuple[str | float, _After]:
-    if cursor is None:
-        return "+inf" if until is None else until * 1000, _After(frozenset())
-    created, _, ids = cursor.partition("/")
-    if not created.isdigit() or not ids:
-        raise InvalidRequest(f"{cursor!r} is no cursor: use the one that the last page gave")
-    return int(created), _After(frozenset((int(created), job_id) for job_id in ids.split(",")))
-
-
-def _next_cursor(page: Sequence[tuple[int, str]], after: _After) -> str:
-    last = page[-1][0]
-    ids = [job_id for created, job_id in (*after.seen, *page) if created == last]
-    return f"{last}/{','.join(ids)}"
 
 
 def _spec(blob: bytes) -> Spec:

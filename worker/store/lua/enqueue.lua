@@ -9,14 +9,18 @@
 local answers = {}
 
 -- The job that stands for this id already, its digest, and whether it is the id that led to it.
-local function existing(id, key)
+local function existing(id, key, tenant)
   local alias = redis.call('GET', ALIAS .. id)
   local job = alias or id
   local digest = redis.call('HGET', JOB .. job, 'dg')
   if digest then return job, digest, true end
   if alias then redis.call('DEL', ALIAS .. id) end
   if key == '' then return nil end
-  job = redis.call('GET', IDEMPOTENCY .. key)
+  job = redis.call('GET', key_of(tenant, key))
+  if not job and tenant ~= '' then  -- release 0.1.0 kept all keys together
+    job = redis.call('GET', IDEMPOTENCY .. key)
+    if job and redis.call('HGET', JOB .. job, 'tn') ~= tenant then return nil end
+  end
   if not job then return nil end
   return job, redis.call('HGET', JOB .. job, 'dg')
 end
@@ -39,7 +43,7 @@ local function create(id, provider, operation, digest, spec, key, deadline, erro
   redis.call('SET', SPEC .. id, spec)
   if key ~= '' then
     redis.call('HSET', JOB .. id, 'ik', key)
-    redis.call('SET', IDEMPOTENCY .. key, id)
+    redis.call('SET', key_of(tenant, key), id)
   end
   redis.call('ZADD', INDEX .. provider .. ':' .. state, now, id)
   redis.call('SADD', PROVIDERS, provider)
@@ -51,7 +55,10 @@ local function create(id, provider, operation, digest, spec, key, deadline, erro
     note(id, 'enqueued')
     tally('accepted:' .. provider, 'accepted')
   end
-  if tenant ~= '' then redis.call('HSET', JOB .. id, 'tn', tenant) end
+  if tenant ~= '' then
+    redis.call('HSET', JOB .. id, 'tn', tenant)
+    redis.call('ZADD', TENANT .. tenant, now, id)
+  end
   if trace and trace ~= '' then redis.call('HSET', JOB .. id, 'tp', trace) end
   if error ~= '' or countdown > 0 then
     make_due(lane, id, now + countdown)
@@ -63,7 +70,7 @@ end
 for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
   local id, provider, operation, digest, spec, key, deadline, error, message, countdown, tenant, priority, trace =
     unpack(entry)
-  local job, known, by_id = existing(id, key)
+  local job, known, by_id = existing(id, key, tenant)
   if not known then
     create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority, trace)
     answers[i] = {1, id}

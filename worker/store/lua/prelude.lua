@@ -22,7 +22,7 @@ local function write_tallies()
   redis.call('EXPIRE', minute, MINUTE_KEPT)
 end
 
--- Append to a job's timeline; the newest entries are kept.
+-- Append to a job's timeline; the newest entries are kept. Whoever waits for the job hears of it (store/watch.py).
 local function note(job, event, detail)
   tally('event:' .. event)
   local line = string.format('%.0f %s', now, event)
@@ -30,6 +30,13 @@ local function note(job, event, detail)
   if redis.call('RPUSH', TIMELINE .. job, line) > TIMELINE_MAX then
     redis.call('LTRIM', TIMELINE .. job, -TIMELINE_MAX, -1)
   end
+  redis.call('PUBLISH', NOTED .. job, event)
+end
+
+-- Where an idempotency key leads to its job: each tenant has keys of its own. No tenant's name has a slash.
+local function key_of(tenant, key)
+  if not tenant or tenant == '' then return IDEMPOTENCY .. key end
+  return TENANT_KEY .. tenant .. '/' .. key
 end
 
 -- A target or a lane as a timeline shows it: of a URL only the host, since paths and queries may be secrets.

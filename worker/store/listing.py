@@ -1,0 +1,105 @@
+"""Lists jobs, the newest first, page by page. Reads only."""
+
+import re
+from collections.abc import Sequence
+from heapq import merge
+from itertools import product
+from typing import NamedTuple, TypedDict, Unpack
+
+from worker.errors import InvalidRequest
+from worker.jobs import JOB_ID_PATTERN, Job, JobState
+from worker.store.connection import Connection
+from worker.store.reads import Reads
+
+ROUNDS = 20
+"""Times that so many jobs as a page has are read for one page, where few of a tenant's jobs are wanted."""
+
+
+class Filter(TypedDict, total=False):
+    """Which jobs are wanted. Times are seconds since 1970 of when they were created."""
+
+    state: JobState | None
+    provider: str | None
+    tenant: str | None
+    since: float | None
+    until: float | None
+
+
+class Page(NamedTuple):
+    """Jobs, newest first, and the cursor of the next page (None: no more). It may be short though more follow."""
+
+    jobs: list[Job]
+    cursor: str | None
+
+
+class _Place(NamedTuple):
+    """Where a job stands in the listing."""
+
+    created: int
+    job_id: str
+
+
+class Listing:
+    """The jobs of one namespace, for one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
+        self._keys = connection.keys
+        self._reads = Reads(connection)
+
+    async def page(self, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+        """The jobs that are wanted; none comes twice, and none is left out. Raises InvalidRequest for no cursor."""
+        indexes = await self._indexes(wanted)
+        jobs: list[Job] = []
+        end, more = _place(cursor), False
+        for _ in range(ROUNDS):
+            places = await self._after(indexes, end, wanted, limit + 1)
+            known = {job.id: job for job in await self._reads.many([place.job_id for place in places[:limit]])}
+            for place in places[:limit]:
+                end = place
+                job = known.get(place.job_id)
+                if job and _fits(job, wanted):
+                    jobs.append(job)
+                if len(jobs) == limit:
+                    break
+            more = bool(places) and end != places[-1]
+            if len(jobs) == limit or not more:
+                break
+        return Page(jobs, f"{end.created}/{end.job_id}" if more and end else None)
+
+    async def _indexes(self, wanted: Filter) -> list[str]:
+        tenant, state, provider = wanted.get("tenant"), wanted.get("state"), wanted.get("provider")
+        if tenant:
+            return [self._keys("TENANT", tenant)]
+        providers = [provider] if provider else await self._reads.providers()
+        return [self._keys("INDEX", *pair) for pair in product(providers, [state] if state else list(JobState))]
+
+    async def _after(self, indexes: Sequence[str], end: _Place | None, wanted: Filter, many: int) -> list[_Place]:
+        """The next places after this one."""
+        until, since = wanted.get("until"), wanted.get("since")
+        top = end.created if end else "+inf" if until is None else until * 1000
+        low = "-inf" if since is None else since * 1000
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for index in indexes if end else ():
+                pipe.zcount(index, top, top)  # jobs of the same millisecond: a batch has up to a thousand
+            same = await pipe.execute() if indexes and end else [0] * len(indexes)
+            for index, passed in zip(indexes, same, strict=True):
+                pipe.zrevrangebyscore(index, top, low, start=0, num=many + passed, withscores=True)
+            runs = await pipe.execute() if indexes else []
+        placed = ([_Place(int(score), member.decode()) for member, score in run] for run in runs)
+        return [place for place in merge(*placed, reverse=True) if end is None or place < end][:many]
+
+
+def _fits(job: Job, wanted: Filter) -> bool:
+    state, provider = wanted.get("state"), wanted.get("provider")
+    return state in {None, job.state} and provider in {None, job.provider}
+
+
+def _place(cursor: str | None) -> _Place | None:
+    if cursor is None:
+        return None
+    created, _, job_id = cursor.partition("/")
+    if not (created.isascii() and created.isdigit() and len(created) < 16 and re.fullmatch(JOB_ID_PATTERN, job_id)):
+        raise InvalidRequest(f"{cursor[:200]!r} is no cursor: use the one that the last page gave")
+    return _Place(int(created), job_id)

@@ -1,0 +1,121 @@
+"""Tells who waits for a job that something was written into its timeline. One connection, however many wait."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from config.settings import Settings
+from worker.store.keys import Keys
+
+log = logging.getLogger(__name__)
+
+AGAIN = 0.5
+"""Seconds between two tries to reach Redis."""
+
+LOOK = 5.0
+"""Seconds without a word after which the connection is tried: a half-open one is noticed within thrice that."""
+
+_LOST = (exceptions.RedisError, OSError)
+
+
+class Watch:
+    """The jobs of one namespace, for one event loop; it listens inside its `async with`.
+
+    Whoever waits reads the job, waits for its event, and reads again. The event is also set when the channel was
+    opened and when Redis came back, so that nothing that happened before is missed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = Keys(settings.namespace)
+        # Without retries of its own: only `_listen` knows all channels that a new connection must have.
+        self._redis: Any = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=settings.store.timeout,
+            socket_connect_timeout=min(5.0, settings.store.timeout),
+            socket_keepalive=True,
+            health_check_interval=LOOK,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._pubsub: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self.over = False
+        """Whether this process ends: nobody is to wait any longer."""
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._redis.aclose()
+
+    def end(self) -> None:
+        """Let everybody who waits go."""
+        self.over = True
+        self._wake_all()
+
+    @asynccontextmanager
+    async def on(self, job_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever something may have happened to the job; whoever waits clears it."""
+        channel, event = self._keys("NOTED", job_id), asyncio.Event()
+        others = self._waiting.setdefault(channel, set())
+        others.add(event)
+        try:
+            if len(others) == 1:
+                await self._tell("subscribe", channel)
+            yield event
+        finally:
+            others.discard(event)
+            if not others and self._waiting.get(channel) is others:
+                del self._waiting[channel]
+                await self._tell("unsubscribe", channel)
+
+    async def _tell(self, command: str, channel: str) -> None:
+        if self._pubsub is not None:
+            with suppress(*_LOST):  # `_listen` notices too, and opens every channel again
+                await getattr(self._pubsub, command)(channel)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except _LOST as error:
+                log.info("watch-lost", extra={"error": str(error)})
+            await asyncio.sleep(AGAIN)
+
+    async def _listen(self) -> None:
+        async with self._redis.pubsub() as pubsub:
+            # The first channel is nobody's: a connection without any would be none that listens.
+            await pubsub.subscribe(self._keys("NOTED"), *self._waiting)
+            self._pubsub = pubsub
+            try:
+                self._wake_all()
+                while True:
+                    message = await pubsub.get_message(timeout=LOOK)
+                    if message and message["type"] in {"message", "subscribe"}:
+                        self._wake(message["channel"].decode())
+            finally:
+                self._pubsub = None
+
+    def _wake(self, channel: str) -> None:
+        for event in self._waiting.get(channel, ()):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for channel in self._waiting:
+            self._wake(channel)
