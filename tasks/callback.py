@@ -13,6 +13,7 @@ from worker.outcomes import Fanout, Outcome, Release, Retry
 from worker.policies import lane_of
 from worker.providers.contract import Waiting
 from worker.recorder import Recorder
+from worker.redact import redact
 from worker.results import TOGETHER
 from worker.runtime import Runtime
 from worker.store.reads import Spec
@@ -60,7 +61,7 @@ class Callback:
         except Exception as error:
             log.exception("callback-broken", extra={"job": claim.item})
             countdown = pacing.backoff(self._settings.callback, claim.attempts)
-            return (Retry(claim.item, claim.fence, int(countdown * 1000), f"{type(error).__name__}: {error}"),)
+            return (Retry(claim.item, claim.fence, int(countdown * 1000), redact(f"{type(error).__name__}: {error}")),)
 
     async def _fan_out(self, claim: Claim, now: int) -> Sequence[Outcome]:
         job = self._jobs[claim.item]

@@ -86,7 +86,7 @@ class Deliver:
 
     def decide(self, claim: Claim, error: HandlerError) -> Outcome:
         """Another attempt, or the dead letter."""
-        told = JobError(error.code, str(error)).text()
+        told = JobError(error.code, redact(str(error))).text()
         if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._attempts:
             return Dead(claim.item, claim.fence, told)
         return Redeliver(claim.item, claim.fence, int(self._countdown(claim.attempts, error) * 1000), told)

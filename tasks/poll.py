@@ -28,6 +28,7 @@ from worker.outcomes import Counts, Outcome, Release, Retry, Wait, expired, fail
 from worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
+from worker.redact import redact
 from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Poll:
             outcome = self.decide(claim, now, exchange, error)
         except Exception as error:
             log.exception("poll-broken", extra={"job": claim.item, "provider": self._name})
-            outcome = self._again(claim, now, exchange, AnswerLost(f"{type(error).__name__}: {error}"))
+            outcome = self._again(claim, now, exchange, AnswerLost(redact(f"{type(error).__name__}: {error}")))
         if isinstance(outcome, Wait) and self._runtime.events.polls_shown():
             await self._show(claim)
         return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))

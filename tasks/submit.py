@@ -31,6 +31,7 @@ from worker.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Un
 from worker.providers.contract import Provider, Submission
 from worker.providers.exchange import Count, Exchange
 from worker.recorder import Recorder
+from worker.redact import redact
 from worker.runtime import Runtime
 from worker.store.inbox import Taken
 from worker.store.reads import Spec
@@ -125,7 +126,7 @@ class Submit:
             outcome = self.decide(claim, exchange, error)
         except Exception as error:
             log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
-            outcome = self._lost(claim, exchange, f"{type(error).__name__}: {error}")
+            outcome = self._lost(claim, exchange, redact(f"{type(error).__name__}: {error}"))
         return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))
 
     def decide(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from config.masking import MASK, is_secret
+from config.masking import MASK, is_secret, scrubbed
 
 # Queries carry access tokens and signatures, paths our own webhook tokens, and "user:password@" passwords: of a URL
 # only scheme and host are kept. Slashes may be escaped as JSON or as a query does.
@@ -23,8 +23,8 @@ _MANY = 50
 
 
 def redact(text: str) -> str:
-    """The text with every URL cut down to its scheme and host."""
-    return _URL.sub(_cut, text) if ":" in text or "%3" in text else text
+    """The text without credentials, and with every URL cut down to its scheme and host."""
+    return scrubbed(_URL.sub(_cut, text) if ":" in text or "%3" in text else text)
 
 
 def redact_all(value: Any) -> Any:
@@ -51,7 +51,9 @@ def presentable(value: Any) -> Any:
         return [presentable(item) for item in value[:_MANY]]
     if isinstance(value, Mapping):
         items = islice(value.items(), _MANY)
-        return {key: MASK if is_secret(key) and not isinstance(item, bool) else presentable(item) for key, item in items}
+        return {
+            key: MASK if is_secret(key) and not isinstance(item, bool) else presentable(item) for key, item in items
+        }
     return value
 
 

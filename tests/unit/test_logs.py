@@ -64,6 +64,12 @@ def test_a_traceback_is_kept() -> None:
         "Connected to redis://:hunter2@host:6379/0",
         "assertion=hunter2&grant_type=x",
         "api_key='hunter2'",
+        "GET https://host/a?token=hunter2&b=1",
+        "GET https://host/a?sv=1&sig=hunter2",
+        "GET https://host/a?X-Amz-Signature=hunter2",
+        "the key ow_0a1b2c3d_hunter2hunter2",
+        "the secret whsec_hunter2hunter2",
+        "POST /webhooks/ringcentral/hunter2.hunter2/hunter2 answered 500",
     ],
 )
 def test_no_line_shows_a_credential(formatter: logging.Formatter, text: str) -> None:

@@ -19,11 +19,14 @@ SECRET = "5ecret"
         (f"sftp://user:{SECRET}@files.example/x", "sftp://files.example/…"),
         (f"webhook=https%3A%2F%2Fa.example%2F{SECRET}", "webhook=https://a.example/…"),
         ("see https://a.example", "see https://a.example"),
+        (f"Authorization: Bearer {SECRET}{SECRET}", "Authorization: Bearer **"),
+        (f'{{"access_token": "{SECRET}"}}', '{"access_token": "**"}'),
+        (f"ow_0a1b2c3d_{SECRET}{SECRET}", "ow_0a1b2c3d_**"),
         (f"<a href='http://a.example?x={SECRET}'>", "<a href='http://a.example/…'>"),
         (f"https://u:{SECRET}@a.example and http://b.example/{SECRET}", "https://a.example and http://b.example/…"),
     ],
 )
-def test_of_a_url_only_the_host_is_told(text: str, told: str) -> None:
+def test_of_a_url_only_the_host_is_told_and_of_credentials_nothing(text: str, told: str) -> None:
     assert redact(text) == told
 
 
