@@ -49,10 +49,11 @@ format: $(DEV) ## mend what can be mended by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(DEV) ## what a poll costs, beside the usual ways to do it; the intake; what grows with waiting jobs (8 minutes)
+bench: $(DEV) ## what a poll costs, beside the usual ways to do it; the intake; what grows with waiting jobs; overload (11 minutes)
 	$(BIN)/python benchmarks/poll_cost.py --rounds 2
 	$(BIN)/python benchmarks/intake.py --rounds 1
 	$(BIN)/python benchmarks/scale.py --rounds 1 --waiting 1000 100000
+	$(BIN)/python benchmarks/overload.py --seconds 60 --calm 20
 
 lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` takes newer ones
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock

@@ -37,7 +37,7 @@ class Load:
         self._stage = stage
         self._namespace = f"o{number}"
         self.number = number
-        asyncio.run(seed(settings(self.variables(INTERVAL)), number, over=INTERVAL))
+        asyncio.run(seed(settings(self.variables(INTERVAL)), number))
 
     def variables(self, every: float) -> dict[str, str]:
         """Settings of a worker for these jobs."""
@@ -109,7 +109,7 @@ def main() -> None:
         best = Load(stage, int(0.95 * capacity * INTERVAL))
         with best.worker(INTERVAL) as worker:
             _settle(stage, worker)
-            calm = best.windows(worker, options.calm)
+            calm, calm_late = best.windows(worker, options.calm), best.late()
         over = Load(stage, int(3 * capacity * INTERVAL))
         with over.worker(INTERVAL) as worker:
             _settle(stage, worker)
@@ -119,7 +119,7 @@ def main() -> None:
         ended, drained = over.leases_ended(), _drain(stage, over, capacity)
     top = max(median(calm), capacity)
     rows = {
-        "sustainable load": {"polls a second": figure(calm), "lateness, s": figure([0.0])},
+        "sustainable load": {"polls a second": figure(calm), "lateness, s": figure([calm_late])},
         "three times that": {"polls a second": figure(rates), "lateness, s": figure([late])},
     }
     bars = [

@@ -21,6 +21,7 @@ from worker.errors import RateLimited
 from worker.governor import LONGEST_PAUSE, UNTOLD_PAUSE, slow_down
 from worker.jobs import JobRequest, JobState
 from worker.providers.exchange import Exchange
+from worker.store.governors import Breaker
 
 NOBODY: Any = None
 """Who is sent nothing."""
@@ -33,6 +34,9 @@ RATE = {
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": str(LIMIT),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_WINDOW": str(WINDOW),
 }
+
+OUTAGE, BREAKER_WAIT = 2.0, 0.2
+"""Seconds of an outage, and those between two probes at first (tests/stack.py)."""
 
 
 def recording(number: int) -> JobRequest:
@@ -154,3 +158,30 @@ async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str,
         totals = stack.ledger()["totals"]["unless"]
         assert totals["rate_limited"] >= 1
         assert [after for _, after in totals["trespasses"] if after > HEARD] == []
+
+
+async def test_an_outage_is_probed_by_one_request_after_the_other(redis_url: str, tmp_path: Path) -> None:
+    """Protected by worker/governor.py `aftermath` (the outage), record.lua `outage` and claim.lua `gate`."""
+    with Stack(redis_url, tmp_path, variables=RATE | {"OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "1000"}) as stack:
+        stack.order(provider="ringcentral", faults=[{"fault": "error", "on": "submit", "status": 503, "times": None}])
+        stack.worker()
+        async with stack.client() as client:
+            names = [f"r-{number}" for number in range(20)]
+            await client.enqueue_many([(recording(number), name) for number, name in enumerate(names)])
+
+            async def opened() -> bool:
+                return any(one.breaker is not Breaker.CLOSED for one in await client.providers())
+
+            await until(opened)
+            end = time.monotonic() + OUTAGE
+
+            async def over() -> bool:
+                return time.monotonic() > end
+
+            await until(over)
+            asked = stack.ledger()["totals"]["ringcentral"]["requests"]["submit"]
+            assert asked < len(names) + OUTAGE / BREAKER_WAIT + 2, "each once perhaps, then one at a time"
+            stack.order(provider="ringcentral", duration=0)
+            jobs = [await closed(client, name) for name in names]
+        assert {job.state for job in jobs} == {JobState.SUCCEEDED}
+        assert stack.ledger()["totals"]["ringcentral"]["repeated_submits"] == 0
