@@ -7,7 +7,10 @@ A message is a stable key (`job-submitted`), what it is about goes into `extra`:
 import json
 import logging
 import logging.config
+from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from config.groups import LogSettings
@@ -24,6 +27,9 @@ QUIET = {
     "celery.utils.functional": "INFO",  # prints the source code of every task
 }
 """Least levels of loggers that say too much."""
+
+ABOUT: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))
+"""What every line of an asyncio task, and of a handler's call in it, is about: fields that the line need not name."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _CELERY_DATA = "data"  # Celery's own extra: the whole arguments of a task
@@ -74,7 +80,7 @@ class JsonLines(logging.Formatter):
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and key != _CELERY_DATA}
-    return {key: _shown(key, value) for key, value in extra.items()}
+    return {key: _shown(key, value) for key, value in {**ABOUT.get(), **extra}.items()}
 
 
 def _shown(key: str, value: Any) -> Any:

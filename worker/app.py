@@ -124,8 +124,8 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         """Build the engine and start its threads."""
         app.hostname = parent.hostname
         app.events_of_jobs.start()
-        runtime = app.runtime
         try:
+            runtime = app.runtime
             for task in app.tasks.values():
                 if isinstance(task, StepTask):
                     task.prepare()

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
+from config.logs import ABOUT
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.jobs import Claim
 from worker.outcomes import Outcome, Release, ReleaseDelivery
@@ -17,6 +18,7 @@ from worker.recorder import Recorder
 from worker.redact import redact
 from worker.stats import Tally
 from worker.store.lanes import LanePolicy, Lanes
+from worker.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,14 @@ class StepRun(Protocol):
 class Batches:
     """The batches of one process."""
 
-    def __init__(self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally) -> None:
+    def __init__(
+        self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally, tracer: Tracer | None = None
+    ) -> None:
         self._lanes = lanes
         self._policies = policies
         self._recorder = recorder
         self._tally = tally
+        self._tracer = tracer
         self._batches: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -109,7 +114,7 @@ class Batches:
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(lane), "dropped": len(claims) - len(begun)})
-        tasks = {asyncio.create_task(self._one(step, claim, now, until, policy)): claim for claim in begun}
+        tasks = {asyncio.create_task(self._one(lane, step, claim, now, until)): claim for claim in begun}
         self._running |= tasks.keys()
         renewing = asyncio.create_task(self._renew(lane, policy, tasks))
         try:
@@ -129,9 +134,17 @@ class Batches:
                 self._recorder.add(*(Release(item, fence + 1, intent) for item, fence in items))
             raise
 
-    async def _one(self, step: StepRun, claim: Claim, now: int, until: float, policy: LanePolicy) -> None:
-        late = time.monotonic() > until
-        self._recorder.add(*([give_back(claim, policy)] if late else await step.run(claim, now)))
+    async def _one(self, lane: str, step: StepRun, claim: Claim, now: int, until: float) -> None:
+        ABOUT.set(about(lane, claim))
+        if time.monotonic() > until:
+            self._recorder.add(give_back(claim, self._policies.of(lane)))
+        elif self._tracer is None:
+            self._recorder.add(*await step.run(claim, now))
+        else:
+            began = time.time_ns()
+            outcomes = await step.run(claim, now)
+            self._tracer.step(lane, claim, began, now, outcomes[0])
+            self._recorder.add(*outcomes)
 
     async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
         while True:
@@ -148,3 +161,12 @@ def give_back(claim: Claim, policy: LanePolicy) -> Outcome:
     if policy.kind == "delivery":
         return ReleaseDelivery(claim.item, claim.fence)
     return Release(claim.item, claim.fence)
+
+
+def about(lane: str, claim: Claim) -> dict[str, str]:
+    """What a step's log lines say of themselves."""
+    step = lane.partition(":")[0]
+    if step != "deliver":
+        return {"job": claim.item, "provider": claim.provider, "step": step}
+    job = claim.item.rpartition("#")[0]
+    return {"job": job, "provider": claim.provider, "step": step, "delivery": claim.item}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.outcomes import Outcome
@@ -43,7 +44,8 @@ class Recorder:
         """Take outcomes; they are written within milliseconds."""
         self._pending.extend(outcomes)
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_task(self._write_all())
+            # In a context of its own: its log lines are not about the job whose outcome came first.
+            self._writer = asyncio.get_running_loop().create_task(self._write_all(), context=Context())
 
     async def flushed(self) -> None:
         """Wait until everything taken so far is written."""

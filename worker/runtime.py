@@ -35,6 +35,7 @@ from worker.store.stats import Stats
 from worker.store.streams import Streams
 from worker.store.tokens import Tokens
 from worker.store.webhooks import Webhooks
+from worker.traces import tracer
 from worker.webhooks import Addresses
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Runtime:
         self.events = events
         self.policies = Policies(settings, registry)
         self.guard = Guard(settings.outbound.allow)
+        self._tracer = tracer(settings)
         self.on_due: Callable[[list[str]], None] = lambda _lanes: None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="outwait-steps", daemon=True)
@@ -81,7 +83,7 @@ class Runtime:
         self._tally = Tally()
         self._stats = Stats(self.connection)
         self._counting = asyncio.create_task(self._count())
-        self.batches = Batches(lanes, self.policies, self.recorder, self._tally)
+        self.batches = Batches(lanes, self.policies, self.recorder, self._tally, self._tracer)
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
@@ -131,6 +133,8 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     async def _count(self) -> None:
         """Bring what was counted to the store now and then, and see how things stand."""

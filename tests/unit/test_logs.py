@@ -3,13 +3,16 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from config.groups import LogSettings
-from config.logs import JsonLines, TextLines, configure
+from config.logs import ABOUT, JsonLines, TextLines, configure
 from config.masking import masked, masked_url, scrubbed
+from worker.outcomes import Outcome, Release
+from worker.recorder import Recorder
+from worker.store.lanes import Recorded
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +122,33 @@ def test_a_higher_level_holds_for_the_quiet_ones_too() -> None:
 
 def test_celerys_whole_arguments_are_left_out() -> None:
     assert TextLines().format(record(data={"args": "everything"})).endswith("job-polled")
+
+
+def test_lines_within_a_step_are_about_its_job() -> None:
+    token = ABOUT.set({"job": "a", "provider": "unless", "step": "poll"})
+    try:
+        inside = json.loads(JsonLines().format(record(job="b", attempts=3)))
+    finally:
+        ABOUT.reset(token)
+    assert {name: inside[name] for name in ("job", "provider", "step", "attempts")} == {
+        "job": "b",  # what the line says itself holds
+        "provider": "unless",
+        "step": "poll",
+        "attempts": 3,
+    }
+    assert "step" not in json.loads(JsonLines().format(record()))
+
+
+async def test_what_writes_outcomes_of_many_jobs_is_about_none() -> None:
+    seen: list[object] = []
+
+    class Store:
+        async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
+            seen.append(dict(ABOUT.get()))
+            return [Recorded.WRITTEN] * len(outcomes), []
+
+    ABOUT.set({"job": "a"})
+    recorder = Recorder(Store(), lambda _lanes: None)  # type: ignore[arg-type]
+    recorder.add(Release("a", 1))
+    await recorder.flushed()
+    assert seen == [{}]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextvars import Context
 
 from worker.errors import StoreRefused, StoreUnavailable
 from worker.store.connection import Connection
@@ -26,7 +27,7 @@ class Durations:
         which, now = (provider, operation), asyncio.get_running_loop().time()
         if now >= self._stale_at.get(which, now):
             self._stale_at[which] = now + REFRESH
-            reading = asyncio.create_task(self._read(which))
+            reading = asyncio.create_task(self._read(which), context=Context())  # it is about no one job
             self._reading.add(reading)
             reading.add_done_callback(self._reading.discard)
         return self._known.get(which, ())
