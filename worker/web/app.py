@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from worker.web import health, jobs, metrics, problems, webhooks
+from worker.web import health, jobs, metrics, pages, problems, webhooks
 from worker.web.services import opened
 
 
@@ -34,4 +34,5 @@ def create(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(jobs.router)
     app.include_router(webhooks.router)
+    pages.install(app)
     return app

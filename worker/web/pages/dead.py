@@ -1,0 +1,80 @@
+"""`/dead`: deliveries that were given up, and receivers that said that they are gone."""
+
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from worker.store.stats import Stats
+from worker.web.pages.job import replay_dead
+from worker.web.pages.jobs import AGES, since
+from worker.web.pages.rendering import HEADERS, page
+from worker.web.pages.session import Operating, Viewing
+from worker.web.pages.sight import DEAD, Sight
+from worker.web.services import Shared
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/dead", include_in_schema=False)
+
+
+@router.get("")
+async def dead(
+    request: Request, shared: Shared, seen: Viewing, target: str = "", provider: str = "", within: str = ""
+) -> Response:
+    """The list."""
+    sight = Sight(shared, seen)
+    found = await sight.dead(target.strip() or None, provider or None, since(within))
+    return await page(
+        request,
+        "dead.html",
+        seen,
+        dead=found,
+        whole=sight.whole,
+        total=await Stats(shared.connection).dead() if sight.whole else len(found),
+        most=DEAD,
+        endpoints=await shared.client.disabled_endpoints() if sight.whole else [],
+        providers=shared.registry.names,
+        ages=AGES,
+        wanted={"target": target.strip(), "provider": provider, "within": within},
+        filtered=bool(target.strip() or provider or within),
+    )
+
+
+@router.post("/replay")
+async def replay(
+    shared: Shared,
+    seen: Operating,
+    delivery: Annotated[list[str], Form(max_length=DEAD)] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Repeat the chosen ones."""
+    many = sum([await replay_dead(shared, seen, one) for one in delivery])
+    return _back(seen.key.name, "replayed", many)
+
+
+@router.post("/replay-all")
+async def replay_all(
+    shared: Shared,
+    seen: Operating,
+    target: Annotated[str, Form()] = "",
+    provider: Annotated[str, Form()] = "",
+    within: Annotated[str, Form()] = "",
+) -> Response:
+    """Repeat all that the filters leave."""
+    Sight(shared, seen).need_whole()
+    many = await shared.client.replay_all(target=target or None, provider=provider or None, since=since(within))
+    return _back(seen.key.name, "replayed", many)
+
+
+@router.post("/enable")
+async def enable(shared: Shared, seen: Operating, endpoint: Annotated[str, Form()]) -> Response:
+    """Let a receiver that said that it is gone be sent to again."""
+    Sight(shared, seen).need_whole()
+    await shared.client.enable(endpoint)
+    return _back(seen.key.name, "enabled", 1)
+
+
+def _back(key: str, done: str, many: int) -> Response:
+    log.info("pressed", extra={"what": done, "many": many, "key": key})
+    return RedirectResponse(f"/dead?done={done}&n={many}", 303, HEADERS)
