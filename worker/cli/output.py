@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from config.masking import scrubbed
 from worker.jobs import Job, JobState
 
 
@@ -37,8 +38,8 @@ def clean(text: str, *, keep: str = "") -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table: drawn on a terminal, else plain columns that no width cuts."""
-    cells = [[clean(cell) for cell in row] for row in rows]
+    """A table, without credentials: drawn on a terminal, else plain columns that no width cuts."""
+    cells = [[clean(scrubbed(cell)) for cell in row] for row in rows]
     if not cells:
         say(empty)
     elif sys.stdout.isatty():

@@ -31,6 +31,11 @@ GROUP, GROUP_BYTES = 128, 1_048_576
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
+def known(provider: str) -> str:
+    """The provider in a webhook's path, for the log: what else is put there may be a secret."""
+    return provider if provider in PROVIDERS else "unknown"
+
+
 class Mailbox:
     """Takes webhooks in; one a web process.
 
@@ -54,7 +59,7 @@ class Mailbox:
         job_id = self._addresses.job_of(provider, token) if provider in PROVIDERS else None
         if job_id is None:
             self.refused += 1
-            log.info("webhook-refused", extra={"provider": provider[:40], "refused": self.refused})
+            log.info("webhook-refused", extra={"provider": known(provider), "refused": self.refused})
         return job_id
 
     async def take(self, provider: str, job_id: str, encoding: str, chunks: AsyncIterator[bytes]) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.errors import StoreRefused, StoreUnavailable
+from worker.web.mailbox import known
 from worker.web.problems import of, problem
 from worker.web.services import services
 
@@ -33,12 +34,12 @@ async def receive(request: Request) -> Response:
         async with asyncio.timeout(TIME_LIMIT):
             await mailbox.take(provider, job_id, encoding, request.stream())
     except (StoreUnavailable, StoreRefused) as error:
-        log.warning("webhook-not-kept", extra={"provider": provider[:40], "error": str(error)})
+        log.warning("webhook-not-kept", extra={"provider": known(provider), "error": str(error)})
         return of(StoreUnavailable("the webhook could not be kept; send it again"))
     except (ClientDisconnect, TimeoutError):
         return problem(408, "request_timeout", "The webhook did not come in whole, or could not be kept in time")
     except Exception:
-        log.exception("webhook-broken", extra={"provider": provider[:40]})
+        log.exception("webhook-broken", extra={"provider": known(provider)})
         return problem(500, "bug", "A bug of Outwait's own", "The log of the web process has the details.")
     return Response()
 
