@@ -22,6 +22,7 @@ QUIET = {
     "aiohttp.access": "WARNING",  # a line a request
     "tornado.access": "WARNING",  # a line a click in Flower
     "asyncio": "WARNING",
+    "opentelemetry": "ERROR",  # a line a try while its collector is away
     "kombu": "INFO",
     "amqp": "INFO",
     "celery.utils.functional": "INFO",  # prints the source code of every task

@@ -5,6 +5,7 @@ meet must agree on its id, so that is made from the job's, as is the trace's whe
 """
 
 from hashlib import sha256
+from threading import Timer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,6 +29,9 @@ from opentelemetry.trace import (
 from worker.jobs import Claim, JobState
 from worker.outcomes import Dead, End, Fanout, Hold, Outcome, Redeliver, Retry, Uncertain
 
+LAST_EXPORT = 3.0
+"""Seconds in which the last spans of a worker that ends are sent."""
+
 SHOWN = 300
 """Characters of a reason that a span carries."""
 
@@ -50,7 +54,8 @@ class Spans:
         self._namespace = namespace
         self._ids = _Ids()
         self._provider = TracerProvider(resource=_resource(), id_generator=self._ids)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._exporter = OTLPSpanExporter()
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("outwait")
 
     def step(self, lane: str, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
@@ -71,8 +76,12 @@ class Spans:
             self._job(place, claim, now)
 
     def close(self) -> None:
-        """See `worker.traces.Tracer`."""
+        """See `worker.traces.Tracer`. A collector that is away delays a worker's end by `LAST_EXPORT` at most."""
+        giving_up = Timer(LAST_EXPORT, self._exporter.shutdown)
+        giving_up.daemon = True
+        giving_up.start()
         self._provider.shutdown()
+        giving_up.cancel()
 
     def _job(self, place: _Place, claim: Claim, now: int) -> None:
         """The job's own span, from its enqueue to its end: since then its callback has been due."""

@@ -1,5 +1,6 @@
 """What Prometheus and Kubernetes see: /metrics against the sandbox's own ledger, /livez and /readyz."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.stack import Stack, closed, ended, query, until
 from worker.client import Client
 from worker.embedded import EmbeddedRedis
-from worker.jobs import Job
+from worker.jobs import Job, JobState
+from worker.store.connection import Connection
+from worker.store.stats import Stats
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -92,6 +95,22 @@ async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subproce
     assert value(found, "outwait_late_seconds_count", step="poll", provider="unless") == polls
     assert value(found, "outwait_late_seconds_bucket", step="poll", le="5.0") == polls
     assert value(found, "outwait_due_jobs") == 0
+    await _history(stack, polls)
+
+
+async def _history(stack: Stack, polls: int) -> None:
+    """The same by minutes, as the charts show it. An empty minute is there too."""
+    connection = Connection(stack.settings)
+    minutes = await Stats(connection).history(5)
+    await connection.close()
+    assert [later.at - sooner.at for sooner, later in itertools.pairwise(minutes)] == [60] * 4
+    assert sum(minute.accepted for minute in minutes) == sum(minute.submitted for minute in minutes) == 13
+    assert sum(minute.ended[JobState.SUCCEEDED] for minute in minutes) == 13
+    assert sum(minute.polls for minute in minutes) == polls
+    assert minutes[0].late is None
+    assert minutes[0].waiting is None
+    assert 0 < max(minute.late or 0 for minute in minutes) < 5
+    assert [minute.dead for minute in minutes if minute.dead is not None][-1] <= 1
 
 
 async def _jobs(client: Client, many: int) -> list[Job]:
