@@ -6,15 +6,19 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from worker.replays import Wanted
 from worker.store.stats import Stats
+from worker.web.auth import need_whole
 from worker.web.pages.job import replay_dead
 from worker.web.pages.jobs import AGES, since
 from worker.web.pages.rendering import HEADERS, page
-from worker.web.pages.session import Operating, Viewing
-from worker.web.pages.sight import DEAD, Sight
+from worker.web.pages.session import Operating, Viewer, Viewing
 from worker.web.services import Shared
 
 log = logging.getLogger(__name__)
+
+DEAD = 100
+"""Dead deliveries on the page, at most."""
 
 router = APIRouter(prefix="/dead", include_in_schema=False)
 
@@ -24,17 +28,14 @@ async def dead(
     request: Request, shared: Shared, seen: Viewing, target: str = "", provider: str = "", within: str = ""
 ) -> Response:
     """The list."""
-    sight = Sight(shared, seen)
-    found = await sight.dead(target.strip() or None, provider or None, since(within))
+    found = await shared.client.dead(DEAD, **_wanted(seen, target, provider, within))
     return await page(
         request,
         "dead.html",
         seen,
         dead=found,
-        whole=sight.whole,
-        total=await Stats(shared.connection).dead() if sight.whole else len(found),
-        most=DEAD,
-        endpoints=await shared.client.disabled_endpoints() if sight.whole else [],
+        total=await Stats(shared.connection).dead() if seen.whole else len(found),
+        endpoints=await shared.client.disabled_endpoints() if seen.whole else [],
         providers=shared.registry.names,
         ages=AGES,
         wanted={"target": target.strip(), "provider": provider, "within": within},
@@ -62,17 +63,25 @@ async def replay_all(
     within: Annotated[str, Form()] = "",
 ) -> Response:
     """Repeat all that the filters leave."""
-    Sight(shared, seen).need_whole()
-    many = await shared.client.replay_all(target=target or None, provider=provider or None, since=since(within))
+    many = await shared.client.replay_all(**_wanted(seen, target, provider, within))
     return _back(seen.key.name, "replayed", many)
 
 
 @router.post("/enable")
 async def enable(shared: Shared, seen: Operating, endpoint: Annotated[str, Form()]) -> Response:
     """Let a receiver that said that it is gone be sent to again."""
-    Sight(shared, seen).need_whole()
+    need_whole(seen.key)
     await shared.client.enable(endpoint)
     return _back(seen.key.name, "enabled", 1)
+
+
+def _wanted(seen: Viewer, target: str, provider: str, within: str) -> Wanted:
+    return {
+        "target": target.strip() or None,
+        "provider": provider or None,
+        "since": since(within),
+        "tenant": seen.key.tenant,
+    }
 
 
 def _back(key: str, done: str, many: int) -> Response:

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from worker.jobs import JobState
+from worker.web.pages.jobs import JOBS
 from worker.web.pages.rendering import page
 from worker.web.pages.session import Viewing
-from worker.web.pages.sight import Filter, Sight
 from worker.web.services import Shared
 
 router = APIRouter(include_in_schema=False)
@@ -14,5 +14,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/held")
 async def held(request: Request, shared: Shared, seen: Viewing, cursor: str = "") -> Response:
     """The list. Its buttons lead to the jobs' own pages."""
-    found = await Sight(shared, seen).jobs(Filter(state=JobState.UNCERTAIN), cursor or None)
+    found = await shared.client.jobs(
+        limit=JOBS, cursor=cursor or None, state=JobState.UNCERTAIN, tenant=seen.key.tenant
+    )
     return await page(request, "held.html", seen, jobs=found.jobs, cursor=found.cursor)

@@ -11,16 +11,17 @@ import msgspec
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from config.masking import masked_url
 from worker.errors import InvalidRequest, JobNotFound, NotReplayable
 from worker.jobs import DeliveryState, Job, JobState
 from worker.outcomes import Choice
 from worker.redact import presentable, redact
 from worker.store.reads import Reads
 from worker.store.webhooks import Webhook
+from worker.web.auth import visible
 from worker.web.pages import timeline
 from worker.web.pages.rendering import HEADERS, page, pretty
 from worker.web.pages.session import Operating, Viewer, Viewing
-from worker.web.pages.sight import Sight
 from worker.web.services import Services, Shared
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Text(NamedTuple):
 @router.get("")
 async def job(request: Request, shared: Shared, seen: Viewing, job_id: str) -> Response:
     """The page."""
-    found = await Sight(shared, seen).job(job_id)
+    found = await visible(shared, seen.key, job_id)
     entries, deliveries, webhooks, params, result = await asyncio.gather(
         shared.client.timeline(found.id),
         shared.client.deliveries(found.id),
@@ -77,7 +78,7 @@ async def job(request: Request, shared: Shared, seen: Viewing, job_id: str) -> R
 @router.get("/result")
 async def result(shared: Shared, seen: Viewing, job_id: str) -> Response:
     """The whole result as JSON."""
-    found = await Sight(shared, seen).job(job_id)
+    found = await visible(shared, seen.key, job_id)
     if found.state is not JobState.SUCCEEDED:
         raise InvalidRequest(f"job {job_id} has no result: it is {found.state}")
     (text,) = await Reads(shared.connection).result_texts([found.id])
@@ -89,7 +90,7 @@ async def cancel(
     shared: Shared, seen: Operating, job_id: str, reason: Annotated[str, Form(max_length=300)] = ""
 ) -> Response:
     """Give the job up."""
-    found = await Sight(shared, seen).job(job_id)
+    found = await visible(shared, seen.key, job_id)
     now = await shared.client.cancel(found.id, f"{reason.strip() or 'cancelled'} (by {seen.key.name})")
     return pressed(seen, "cancel", found.id, "cancelled" if now else "cancel-asked")
 
@@ -103,7 +104,7 @@ async def resolve(
     external_id: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Decide about an uncertain submit."""
-    found = await Sight(shared, seen).job(job_id)
+    found = await visible(shared, seen.key, job_id)
     external = external_id.strip() if choice is Choice.SUBMITTED_AS else ""
     await shared.client.resolve(found.id, choice, external)
     return pressed(seen, "resolve", found.id, choice)
@@ -112,7 +113,7 @@ async def resolve(
 @router.post("/replay")
 async def replay(shared: Shared, seen: Operating, job_id: str, delivery: Annotated[str, Form()] = "") -> Response:
     """Repeat one delivery, or all dead ones. The provider is not asked again."""
-    found = await Sight(shared, seen).job(job_id)
+    found = await visible(shared, seen.key, job_id)
     target = await _target(shared, found.id, delivery) if delivery else None
     many = await shared.client.replay(found.id, target)
     return pressed(seen, "replay", found.id, "replayed", many)
@@ -122,7 +123,7 @@ async def replay_dead(shared: Services, seen: Viewer, delivery_id: str) -> int:
     """Repeat a delivery if it is still dead; how many were repeated. Raises InvalidRequest if the id is none."""
     job_id, _, number = delivery_id.rpartition("#")
     try:
-        found = await Sight(shared, seen).job(job_id)
+        found = await visible(shared, seen.key, job_id)
         deliveries = await shared.client.deliveries(found.id)
         (wanted,) = [one for one in deliveries if one.id == f"{found.id}#{number}"]
         return await shared.client.replay(found.id, wanted.target) if wanted.state is DeliveryState.DEAD else 0
@@ -156,9 +157,9 @@ async def _result(shared: Services, found: Job) -> Text | None:
         return None
     (text,) = await Reads(shared.connection).result_texts([found.id])
     if len(text) > PRETTY:
-        return Text(text[:SHOWN].decode(errors="replace"), len(text), cut=True)
+        return Text(masked_url(text[:SHOWN].decode(errors="replace")), len(text), cut=True)
     spread = msgspec.json.format(text, indent=2).decode(errors="replace")
-    return Text(spread[:SHOWN], len(text), cut=len(spread) > SHOWN)
+    return Text(masked_url(spread[:SHOWN]), len(text), cut=len(spread) > SHOWN)
 
 
 def _body(webhook: Webhook) -> str:

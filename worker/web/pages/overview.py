@@ -15,7 +15,6 @@ from worker.web.pages.charts import WINDOWS, charts
 from worker.web.pages.jobs import Asked, listing
 from worker.web.pages.rendering import page
 from worker.web.pages.session import Viewing
-from worker.web.pages.sight import Sight
 from worker.web.services import Services, Shared
 
 router = APIRouter(include_in_schema=False)
@@ -42,9 +41,9 @@ class Needs(NamedTuple):
 @router.get("/")
 async def overview(request: Request, shared: Shared, seen: Viewing, window: str = "60") -> Response:
     """The front page."""
-    if not Sight(shared, seen).whole:
+    if not seen.whole:
         return await listing(request, seen, Asked())
-    minutes = int(window) if window.isdecimal() and int(window) in WINDOWS else 60
+    minutes = next((one for one in WINDOWS if str(one) == window), 60)
     stats = Stats(shared.connection)
     counts, lanes, history, needs = await asyncio.gather(
         shared.client.counts(), shared.client.lanes(), stats.history(minutes), _needs(shared, stats)

@@ -12,9 +12,9 @@ from fastapi.responses import RedirectResponse
 from worker.jobs import JobState
 from worker.store.governors import GroupStatus
 from worker.store.reads import LaneStatus
+from worker.web.auth import need_whole
 from worker.web.pages.rendering import HEADERS, page, span
 from worker.web.pages.session import Operating, Viewing
-from worker.web.pages.sight import Sight
 from worker.web.services import Shared
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Card(NamedTuple):
 @router.get("")
 async def providers(request: Request, shared: Shared, seen: Viewing) -> Response:
     """All of them."""
-    Sight(shared, seen).need_whole()
+    need_whole(seen.key)
     groups, counts, lanes = await asyncio.gather(
         shared.client.providers(), shared.client.counts(), shared.client.lanes()
     )
@@ -64,7 +64,7 @@ async def pause(
     shared: Shared, seen: Operating, provider: str, reason: Annotated[str, Form(max_length=200)] = ""
 ) -> Response:
     """Send nothing more there until a person resumes it."""
-    Sight(shared, seen).need_whole()
+    need_whole(seen.key)
     await shared.client.pause(provider, f"{reason.strip()} (by {seen.key.name})".strip())
     return _back(seen.key.name, provider, "paused")
 
@@ -72,7 +72,7 @@ async def pause(
 @router.post("/{provider}/resume")
 async def resume(shared: Shared, seen: Operating, provider: str) -> Response:
     """Let it go on."""
-    Sight(shared, seen).need_whole()
+    need_whole(seen.key)
     await shared.client.resume(provider)
     return _back(seen.key.name, provider, "resumed")
 

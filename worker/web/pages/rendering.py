@@ -70,7 +70,7 @@ async def page(
     """A page as an answer. Raises StoreUnavailable where the viewer's navigation needs the store."""
     shared = services(request)
     waiting = None
-    if viewer is not None and viewer.key.tenant is None:
+    if viewer is not None and viewer.whole:
         stats = Stats(shared.connection)
         waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
     return drawn(request, template, status=status, viewer=viewer, waiting=waiting, **context)

@@ -1,5 +1,6 @@
 """Adds the pages to an application, and makes errors there pages too; the API's errors stay problem details."""
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from worker.errors import OutwaitError, Unauthenticated
+from worker.errors import OperatorError, OutwaitError, Unauthenticated
 from worker.web.pages import dead, held, job, jobs, login, overview, providers
 from worker.web.pages.rendering import HEADERS, assets, drawn
+from worker.web.pages.session import Viewer, viewer
+from worker.web.services import services
 
 OTHERS = ("/v1/", "/webhooks/", "/metrics", "/livez", "/readyz")
 """Paths that are no pages: programs ask there."""
@@ -51,7 +54,7 @@ def _as_page(fallback: Fallback) -> Callable[[Request, Any], Awaitable[Response]
             return problem
         if isinstance(error, Unauthenticated):
             return _to_login(request)
-        return _page(request, await fallback(request, error))
+        return _page(request, await fallback(request, error), await _seen(request, error))
 
     return handler
 
@@ -66,10 +69,17 @@ def _to_login(request: Request) -> Response:
     return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted)}", 303, HEADERS)
 
 
-def _page(request: Request, problem: Response) -> Response:
-    told = json.loads(bytes(problem.body))
+async def _seen(request: Request, error: Exception) -> Viewer | None:
+    """Who is to see the error, for the way back; nobody knows while the store is away."""
+    with contextlib.suppress(OutwaitError):
+        return None if isinstance(error, OperatorError) else await viewer(request, services(request))
+    return None
+
+
+def _page(request: Request, problem: Response, seen: Viewer | None) -> Response:
+    told, status = json.loads(bytes(problem.body)), problem.status_code
     answer = drawn(
-        request, "error.html", status=problem.status_code, title=told["title"], detail=told.get("detail", "")
+        request, "error.html", status=status, viewer=seen, title=told["title"], detail=told.get("detail", "")
     )
     for name in ("retry-after", "allow"):
         if name in problem.headers:

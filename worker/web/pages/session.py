@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Form, Request, Response
 
 from worker.errors import Forbidden, RequestError, Unauthenticated
-from worker.jobs import Job
 from worker.store.access import ApiKey, Scope
 from worker.web.services import Services, Shared
 
@@ -43,13 +42,14 @@ class Viewer(NamedTuple):
         return Scope.OPERATE in self.key.scopes
 
     @property
+    def whole(self) -> bool:
+        """Whether they see what all tenants share: counts, charts, providers."""
+        return self.key.tenant is None
+
+    @property
     def csrf(self) -> str:
         """What every form of theirs carries: nobody can make it who does not know the cookie."""
         return hmac.digest(self.token.encode(), b"form", hashlib.sha256).hex()
-
-    def sees(self, job: Job) -> bool:
-        """Whether a job is theirs to look at."""
-        return self.key.tenant in (None, job.tenant)
 
 
 async def viewer(request: Request, shared: Shared) -> Viewer:
@@ -58,6 +58,7 @@ async def viewer(request: Request, shared: Shared) -> Viewer:
     key = await shared.access.session(token) if token else None
     if key is None or Scope.READ not in key.scopes:
         raise Unauthenticated("log in to see this page")
+    request.state.key = key  # the log of requests names it
     return Viewer(key, token)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from worker.jobs import Job, JobError, TimelineEntry
+from worker.jobs import Job, JobError, JobState, TimelineEntry
 from worker.redact import redact
 from worker.web.pages import tones
 
@@ -14,22 +14,22 @@ WAIT = 1.0
 """Seconds above which the time between two entries is shown as a wait of its own."""
 
 _WORDS = {
-    "enqueued": "enqueued by its producer",
-    "refused": "refused as it is",
-    "submitted": "submitted to the provider",
-    "status": "the provider's status",
-    "retry": "tried again later",
+    "enqueued": "by its producer",
+    "refused": "as it is",
+    "submitted": "to the provider",
+    "status": "at the provider",
+    "retry": "later",
     "uncertain": "submitted, perhaps",
-    "held": "held for a person",
-    "resolved": "a person decided",
-    "adopted": "adopted: the provider has it",
-    "cancel-asked": "cancel asked for",
-    "callback": "handed to its handlers",
-    "delivery-retry": "delivery tried again later",
-    "replay": "delivery repeated by a person",
-    "provider-told": "the provider was told",
-    "too-late": "came too late, changed nothing",
-    "dead": "delivery given up",
+    "held": "for a person",
+    "resolved": "by a person",
+    "adopted": "the provider has it",
+    "cancel-asked": "by a person or its producer",
+    "callback": "to its handlers",
+    "delivery-retry": "later",
+    "replay": "by a person",
+    "provider-told": "of the cancel",
+    "too-late": "changed nothing",
+    "dead": "the delivery is given up",
 }
 
 
@@ -93,7 +93,8 @@ def phases(job: Job, now: float) -> list[Phase]:
     submitted = min(job.submitted or ended, ended)
     moments = [job.created, submitted, max(ended, submitted), max(over, ended)]
     whole = max(moments[-1] - moments[0], 0.001)
-    named = (("queued", tones.INFO), ("at the provider", tones.WARN), ("with its handlers", tones.GOOD))
+    first = ("submitted, perhaps", tones.ODD) if job.state is JobState.UNCERTAIN else ("queued", tones.INFO)
+    named = (first, ("at the provider", tones.WARN), ("with its handlers", tones.GOOD))
     return [
         Phase(name, tone, end - begin, (begin - job.created) / whole * 100, (end - begin) / whole * 100)
         for (name, tone), (begin, end) in zip(named, pairwise(moments), strict=True)

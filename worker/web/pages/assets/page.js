@@ -5,7 +5,9 @@ const LONGEST = 60; // seconds between two tries while the server does not answe
 
 const main = document.getElementById("main");
 const live = document.getElementById("live");
+const fresh = document.getElementById("fresh");
 let failures = 0;
+let stopped = false;
 
 function enhance() {
   for (const button of main.querySelectorAll("[data-copy]")) {
@@ -28,17 +30,17 @@ function enhance() {
 // Nobody's work is taken from under their hands.
 function busy() {
   return document.hidden
-    || live.getAttribute("aria-pressed") !== "true"
+    || stopped
     || (document.activeElement !== main && main.contains(document.activeElement))
     || main.querySelector("details.ask[open], input:checked") !== null
     || !getSelection().isCollapsed;
 }
 
-function replace(fresh) {
+function replace(found) {
   const open = new Set([...main.querySelectorAll("details[open][data-keep]")].map((one) => one.dataset.keep));
-  main.replaceChildren(...fresh.childNodes);
+  main.replaceChildren(...found.childNodes);
   for (const one of main.querySelectorAll("details[data-keep]")) one.open = open.has(one.dataset.keep);
-  if ("refresh" in fresh.dataset) main.dataset.refresh = fresh.dataset.refresh;
+  if ("refresh" in found.dataset) main.dataset.refresh = found.dataset.refresh;
   else delete main.dataset.refresh;
   enhance();
 }
@@ -47,12 +49,13 @@ async function look() {
   const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(15000) });
   if (answer.redirected) return location.reload(); // logged out
   if (!answer.ok) throw new Error(answer.status);
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
-  if (!busy()) replace(fresh);
+  const found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+  if (!busy()) replace(found);
 }
 
-function say(text) {
-  if (live.textContent !== text) live.textContent = text;
+function say() {
+  fresh.textContent = stopped ? "This page stands still." : failures ? "No answer: trying again." : "This page keeps itself fresh.";
+  live.textContent = stopped ? "Go on" : "Stop";
 }
 
 async function refresh() {
@@ -60,11 +63,10 @@ async function refresh() {
     try {
       await look();
       failures = 0;
-      say("Keeps itself fresh");
     } catch {
       failures += 1;
-      say("No answer: tries again");
     }
+    say();
   }
   schedule();
 }
@@ -76,9 +78,8 @@ function schedule() {
 }
 
 live.addEventListener("click", () => {
-  const on = live.getAttribute("aria-pressed") !== "true";
-  live.setAttribute("aria-pressed", String(on));
-  say(on ? "Keeps itself fresh" : "Stands still");
+  stopped = !stopped;
+  say();
 });
 
 const address = new URL(location.href);
@@ -89,4 +90,5 @@ if (address.searchParams.has("done")) {
   history.replaceState(null, "", address);
 }
 enhance();
+say();
 schedule();
