@@ -217,7 +217,7 @@ class Stack:
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url + "/v1/openapi.json", timeout=5).close()
+        urllib.request.urlopen(url + "/livez", timeout=5).close()
     except OSError:
         return False
     return True
