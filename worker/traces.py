@@ -34,4 +34,7 @@ def tracer(settings: Settings) -> Tracer | None:
             f"OUTWAIT_TRACES__ENABLED is on and a package is missing ({error}): install the extra `outwait[traces]`, "
             "or switch it off"
         ) from error
-    return Spans(settings.namespace)
+    try:
+        return Spans(settings.namespace)
+    except ValueError as error:
+        raise ConfigError(f"OpenTelemetry refuses one of its OTEL_* variables: {error}") from error

@@ -13,9 +13,13 @@ from celery import Celery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from config.errors import ConfigError
+from config.groups import TraceSettings
+from config.settings import Settings
 from tests.stack import ROOT, WORKER, Stack, closed, query, until
 from worker.cli.exits import Exit
 from worker.embedded import free_port
+from worker.traces import tracer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -160,3 +164,11 @@ def test_traces_without_their_package_end_the_worker_with_advice(stack: Stack) -
     assert done.returncode == Exit.CONFIG
     assert "OUTWAIT_TRACES__ENABLED is on" in done.stderr
     assert "outwait[traces]" in done.stderr
+
+
+def test_a_wrong_variable_of_opentelemetry_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    traced = settings.model_copy(update={"traces": TraceSettings(enabled=True)})
+    with pytest.raises(ConfigError, match=r"OTEL_\*"):
+        tracer(traced)
+    assert tracer(settings) is None
