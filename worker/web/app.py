@@ -2,12 +2,26 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from config.settings import Settings
-from worker.web import health, jobs, metrics, pages, problems, webhooks
+from worker.web import (
+    decisions,
+    enqueue,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    pages,
+    problems,
+    providers,
+    stream,
+    webhooks,
+)
+from worker.web.front import Front
+from worker.web.limits import BodyLimit
 from worker.web.services import opened
 
 
@@ -23,16 +37,32 @@ def create(settings: Settings) -> FastAPI:
     # No interactive pages of FastAPI's: they load their scripts from the Internet.
     app = FastAPI(
         title="Outwait",
-        version=version("outwait"),
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
+    openapi.install(app)
+    _guard(app, settings)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(jobs.router)
+    for part in (enqueue, stream, jobs, decisions, providers):
+        app.include_router(part.router)
     app.include_router(webhooks.router)
     pages.install(app)
     return app
+
+
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """What stands around every route; the last one added is the outermost."""
+    app.add_middleware(BodyLimit, most=settings.web.body_max)
+    if settings.web.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.web.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=["Location", "Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Front)

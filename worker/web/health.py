@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from worker.errors import OutwaitError, StoreUnavailable
 from worker.store.health import require_fit
@@ -26,7 +26,7 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def ready(shared: Shared) -> JSONResponse:
+async def ready(shared: Shared) -> Response:
     """Whether requests can be served now."""
     try:
         async with asyncio.timeout(WITHIN):
@@ -38,6 +38,6 @@ async def ready(shared: Shared) -> JSONResponse:
     return JSONResponse({"status": "ready"})
 
 
-def _not_ready(error: OutwaitError) -> JSONResponse:
+def _not_ready(error: OutwaitError) -> Response:
     log.warning("not-ready", extra={"error": str(error)})
     return problem(503, error.code, "Not ready", str(error), {"Retry-After": "5"})

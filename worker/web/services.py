@@ -12,6 +12,7 @@ from worker.client import Client
 from worker.providers.registry import Registry, build
 from worker.store.access import Access
 from worker.store.connection import Connection
+from worker.store.watch import Watch
 from worker.web.mailbox import Mailbox
 
 
@@ -25,6 +26,7 @@ class Services:
     connection: Connection
     access: Access
     mailbox: Mailbox
+    watch: Watch
 
 
 @asynccontextmanager
@@ -33,9 +35,9 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     registry = build(settings.providers)
     connection = Connection(settings)
     try:
-        async with Client(settings, registry) as client:
+        async with Client(settings, registry) as client, Watch(settings) as watch:
             mailbox = Mailbox(settings, registry, connection)
-            yield Services(settings, registry, client, connection, Access(connection), mailbox)
+            yield Services(settings, registry, client, connection, Access(connection), mailbox, watch)
     finally:
         await connection.close()
 

@@ -1,0 +1,101 @@
+"""What every request passes first: its id, the headers of its answer, HEAD, and its line in the log."""
+
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer that has none of its own."""
+
+QUIET = ("/livez", "/readyz", "/metrics", "/assets/", "/webhooks/")
+"""Paths whose requests are logged as DEBUG: they are many, and tell of themselves elsewhere."""
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+
+
+class Front:
+    """ASGI middleware: the outermost."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {})
+        scope, head = {**scope}, scope["method"] == "HEAD"  # the server under us reads its own
+        request = _Passing(scope, send)
+        try:
+            if head:
+                scope["method"] = "GET"  # the same answer, of which no body is sent
+                await self._app(scope, request.gone(receive), request.send_head)
+            else:
+                await self._app(scope, receive, request.send)
+        finally:
+            request.log()
+
+
+class _Passing:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        self._scope = scope
+        self._send = send
+        self._method = scope["method"]
+        self._began = time.perf_counter()
+        self._status = 500
+        self._headed = False
+        scope["state"]["request_id"] = self.id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(raw=message.setdefault("headers", []))
+            headers["X-Request-Id"] = self.id
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def send_head(self, message: Message) -> None:
+        """The head alone, so that a stream is not waited for."""
+        if message["type"] == "http.response.start":
+            await self.send(message)
+            await self._send({"type": "http.response.body", "body": b""})
+            self._headed = True
+
+    def gone(self, receive: Receive) -> Receive:
+        """Whoever streams learns that nobody listens once the head is sent."""
+
+        async def received() -> Message:
+            return {"type": "http.disconnect"} if self._headed else await receive()
+
+        return received
+
+    def log(self) -> None:
+        """The line. Paths may hold secrets, so that it names the route instead."""
+        route: Any = self._scope.get("route")
+        key = self._scope["state"].get("key")
+        fields = {
+            "request": self.id,
+            "method": self._method,
+            "route": getattr(route, "path", "") or "none",
+            "status": self._status,
+            "ms": round((time.perf_counter() - self._began) * 1000, 1),
+            "caller": key.name if key else "",
+        }
+        log.log(logging.DEBUG if self._scope["path"].startswith(QUIET) else logging.INFO, "request", extra=fields)
