@@ -307,6 +307,34 @@ async def test_a_body_without_an_id_leaves_the_job_held_until_a_person_accepts_i
         await hands.client.resolve("j", Choice.AS_WEBHOOK)
 
 
+@pytest.mark.parametrize("policy", ["resubmit", "fail", "not taken"])
+async def test_what_a_webhook_proves_is_neither_paid_again_nor_given_up(hands: Hands, policy: str) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear(BARE)
+    if policy == "not taken":  # so the answer seemed to say
+        await hands.record(Retry("j", claim.fence, 0, "unavailable: 503", submits=1))
+    else:
+        await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))
+    assert (await hands.job()).state is JobState.UNCERTAIN
+    claim = await hands.doubted()
+    if policy == "fail":
+        await hands.record(End("j", claim.fence, JobState.FAILED, JobError("uncertain", "the policy").text()))
+    else:
+        await hands.record(Retry("j", claim.fence, 0, "uncertain: the policy"))
+    job = await hands.job()
+    assert (job.state, job.due, job.ledger.submits) == (JobState.UNCERTAIN, None, 1)
+    assert (await hands.story())[-1] == "held the provider has it; a webhook said that it ended"
+    await hands.client.resolve("j", Choice.AS_WEBHOOK)
+    assert (await hands.job()).state is JobState.SUCCEEDED
+
+
+async def test_a_rejected_submit_whose_webhook_comes_first_is_adopted(hands: Hands) -> None:
+    claim = await hands.on_its_way()
+    await hands.hear()
+    await hands.record(End("j", claim.fence, JobState.FAILED, JobError("rejected", "400").text(), submits=1))
+    await adopted(hands)
+
+
 async def test_a_person_cannot_accept_what_no_webhook_said_nor_end_a_job_that_is_not_in_doubt(hands: Hands) -> None:
     claim = await hands.on_its_way()
     await hands.record(Uncertain("j", claim.fence, "answer_lost: broken"))

@@ -71,6 +71,16 @@ end
 
 local verbs = {}
 
+-- A webhook proves that the provider has a job of which we know no more: it is neither submitted again nor given up,
+-- whatever an answer or the policy says. Adopted if the webhook named it, else it is left to a person. Nil: no such proof.
+local function proven(job, fence, state, reason)
+  if fence < 0 or state == 'waiting' then return nil end
+  local heard = redis.call('HMGET', JOB .. job, 'wh', 'wx')
+  if not (heard[1] or heard[2]) then return nil end
+  if state == 'queued' then return verbs.uncertain(job, fence, reason, 0) end
+  return verbs.hold(job, fence, 'the provider has it')
+end
+
 function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
   local has, why = own(job, fence)
   if not has then return why end
@@ -146,17 +156,14 @@ function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fet
   if not has then return why end
   count(job, submits, polls, fetches)
   if given_up(job, has) then return 1 end
-  note(job, 'retry', reason)
-  if adopted(job, has) then return 1 end
+  local known = proven(job, fence, has.state, reason)
+  if known then return known end
   if attempt > 0 then redis.call('HINCRBY', JOB .. job, 'a', attempt) end
   redis.call('HDEL', JOB .. job, 'i')
-  if has.state == 'uncertain' then
-    set_state(job, has.provider, has.state, 'queued', has.created)
-    redis.call('HDEL', JOB .. job, 'wh')  -- said of the submit before
-  elseif has.state == 'waiting' then
-    redis.call('HSET', JOB .. job, 'nb', now + countdown)
-  end
+  if has.state == 'uncertain' then set_state(job, has.provider, has.state, 'queued', has.created) end
+  if has.state == 'waiting' then redis.call('HSET', JOB .. job, 'nb', now + countdown) end
   move(job, has, has.lane, now + countdown)
+  note(job, 'retry', reason)
   return 1
 end
 
@@ -223,7 +230,8 @@ verbs['end'] = function(job, fence, state, error, result, status, submits, polls
     return 0
   end
   count(job, submits, polls, fetches)
-  if fence >= 0 and state == 'failed' and adopted(job, has) then return 1 end
+  local known = state == 'failed' and proven(job, fence, has.state, error)
+  if known then return known end
   seen(job, status)
   if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
   if result ~= '' then redis.call('SET', RESULT .. job, result) end
