@@ -150,9 +150,23 @@ async def test_the_web_process_works_as_its_user(secured: Secured) -> None:
     process = await asyncio.to_thread(stack.web, OUTWAIT_REDIS_URL=secured.url("web"))
     headers = {"Authorization": f"Bearer {made.text}"}
     async with httpx.AsyncClient(base_url=stack.web_url, headers=headers) as web:
-        async with stack.client() as client:
-            job_id = (await client.enqueue(query("over http?"))).job_id
-        for path in (f"/v1/jobs/{job_id}", "/metrics", "/livez", "/readyz"):
+        sent = await web.post("/v1/jobs", json=query("over http?").model_dump())
+        assert sent.status_code == 201, sent.text
+        job_id = sent.json()["id"]
+        done = await web.get(f"/v1/jobs/{job_id}?wait=30", timeout=40)
+        assert done.json()["state"] == "succeeded"
+        assert (await web.post("/login", data={"key": made.text})).status_code == 303
+        job = f"/v1/jobs/{job_id}"
+        for path in (
+            f"{job}/result",
+            f"{job}/events",
+            "/v1/counts",
+            "/v1/providers",
+            "/metrics",
+            "/readyz",
+            "/",
+            f"/jobs/{job_id}",
+        ):
             answer = await web.get(path)
             assert answer.status_code == 200, (path, answer.text, secured.denied)
     process.terminate()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,10 +16,12 @@ from typer.testing import CliRunner
 from tests.stack import ROOT, Stack, closed, query, until
 from worker.cli.root import app
 from worker.embedded import EmbeddedRedis, free_port
+from worker.errors import OperatorError, StoreRefused, StoreUnavailable, StoreUnfit
 from worker.jobs import JobRequest
 from worker.sandbox import credentials
 from worker.store.access import Access, Scope
 from worker.store.connection import Connection
+from worker.web.problems import of
 
 CANARY = "c4naryC4NARYc4nary"
 TARGET = "t4rgetT4RGETt4rget"
@@ -39,10 +42,20 @@ def leaky(envelope: Envelope) -> None:
 MEDIA = f"https://u:{CANARY}@media.example/{CANARY}/1.wav?access_token={CANARY}&sig={CANARY}"
 COMMANDS = "status|jobs|dead|held|parked|providers|endpoints|config|keys list"
 OF_A_JOB = "status|timeline|webhooks"
+OF_JOBS = (
+    ("/v1/jobs", ""),
+    ("/v1/jobs", "/timeline"),
+    ("/v1/jobs", "/events"),
+    ("/v1/jobs", "/deliveries"),
+    ("/jobs", ""),
+)
+OVERALL = ("/v1/jobs", "/v1/dead", "/v1/providers", "/metrics", "/readyz", "/", "/jobs", "/dead", "/held", "/providers")
+RESULT = re.compile(r"<h2[^>]*>Result .*?</pre>", re.DOTALL)
+"""On the page of a job; the sandbox says in it what it was asked."""
 DATA = (":s:", ":r:", ":w:", ":token:", ":w-secret", ":in:messages")
 """Keys that are there to hold what is secret: requests, results, webhooks as they came, tokens."""
 
-KNOW_TARGETS = ("redis", "web /v1/jobs")
+KNOW_TARGETS = ("redis", "web /v1/jobs", "web /v1/dead")
 """A target is told, as metadata are, to those who may read its job; without it nothing could be delivered there."""
 
 
@@ -90,6 +103,7 @@ async def test_no_secret_is_shown_anywhere(stack: Stack, connection: Connection)
         for job_id in jobs:
             await closed(client, job_id)
         answers = await visited(web, jobs)
+        session = web.cookies["outwait"]
         await until(lambda: _rows(tasks, jobs), what="rows in Flower")
         pages = {path: (await tasks.get(path)).text for path in await flower_pages(tasks, jobs)}
         shown = {
@@ -107,6 +121,7 @@ async def test_no_secret_is_shown_anywhere(stack: Stack, connection: Connection)
         "flower login": LOGIN,
         "signing": SIGNING,
         "api key": made.text.split("_", 2)[2],
+        "session": session,
         "redis password": _password(stack),
         "client secret": credentials.CLIENT_SECRET,
         "jwt": credentials.JWT,
@@ -139,15 +154,21 @@ def requests() -> list[JobRequest]:
 
 
 async def visited(web: httpx.AsyncClient, jobs: list[str]) -> dict[str, str]:
-    """Requests with good and with bad keys; the answers of those that show jobs, and of errors."""
+    """Requests with good and with bad keys, of the API and of the pages; what is answered."""
     for path in (f"/webhooks/ringcentral/{CANARY}", f"/webhooks/{CANARY}/{CANARY}", f"/webhooks/unless/x/{CANARY}"):
         await web.post(path, json={"jobId": CANARY, "token": CANARY})
+    await web.get(f"/{CANARY}?token={CANARY}")
     strange = {"Authorization": f"Bearer ow_0a1b2c3d_{CANARY}"}
     found = {"refused": (await web.get("/v1/jobs", headers=strange)).text}
     found["wrong body"] = (await web.post("/v1/jobs", content=f'{{"password": "{CANARY}"')).text
-    paths = [f"/v1/jobs/{job_id}{part}" for job_id in jobs for part in ("", "/timeline")]
-    for path in ("/v1/jobs", "/v1/providers", "/metrics", "/readyz", *paths):
-        found[path] = (await web.get(path)).text
+    found["wrong login"] = (await web.post("/login", data={"key": f"ow_0a1b2c3d_{CANARY}"})).text
+    key = web.headers["Authorization"].removeprefix("Bearer ")
+    assert (await web.post("/login", data={"key": key})).status_code == 303
+    paths = [f"{root}/{job_id}{part}" for job_id in jobs for root, part in OF_JOBS]
+    for path in (*OVERALL, *paths):
+        answer = await web.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        found[path] = RESULT.sub("", answer.text)
     return found
 
 
@@ -217,3 +238,11 @@ async def _rows(tasks: httpx.AsyncClient, jobs: list[str]) -> bool:
 def _around(text: str, secret: str) -> str:
     at = text.index(secret)
     return text[max(0, at - 150) : at + 50]
+
+
+@pytest.mark.parametrize("kind", [StoreUnavailable, StoreRefused, StoreUnfit])
+def test_callers_are_not_told_where_the_store_is(kind: type[OperatorError]) -> None:
+    told = of(kind("Redis at 10.0.0.7 refuses: user outwait-web has no permission")).body
+    assert b"10.0.0.7" not in told
+    assert b"outwait-web" not in told
+    assert b"The log of the web process says more" in told

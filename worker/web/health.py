@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from worker.errors import OutwaitError, StoreUnavailable
 from worker.store.health import require_fit
-from worker.web.problems import problem
+from worker.web.problems import detail, problem
 from worker.web.services import Shared
 
 log = logging.getLogger(__name__)
@@ -40,4 +40,4 @@ async def ready(shared: Shared) -> Response:
 
 def _not_ready(error: OutwaitError) -> Response:
     log.warning("not-ready", extra={"error": str(error)})
-    return problem(503, error.code, "Not ready", str(error), {"Retry-After": "5"})
+    return problem(503, error.code, "Not ready", detail(error), {"Retry-After": "5"})

@@ -18,9 +18,12 @@ from worker.errors import (
     InvalidRequest,
     JobNotFound,
     NotReplayable,
+    OperatorError,
     OutwaitError,
     ProviderNotConfigured,
+    StoreRefused,
     StoreUnavailable,
+    StoreUnfit,
     Unauthenticated,
     WrongState,
 )
@@ -64,6 +67,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: tuple[FieldError, ...] = ()
 
 
+_PHRASES = {413: "Content Too Large"}
+"""Where Python's words differ from version to version: codes are made of them."""
+
+
 def problem(
     status: int,
     code: str,
@@ -79,7 +86,18 @@ def problem(
 def told(error: OutwaitError) -> Problem:
     """What an error of ours means: the nearest entry of its family."""
     status, title = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
-    return Problem(_type(error.code), title, status, error.code, str(error))
+    return Problem(_type(error.code), title, status, error.code, detail(error))
+
+
+def detail(error: OutwaitError) -> str:
+    """What a caller is told of an error. Of the store's nothing: they name hosts and settings, for the log alone."""
+    match error:
+        case StoreUnavailable():
+            return "The store does not answer now: try again. The log of the web process says more."
+        case StoreRefused() | StoreUnfit():
+            return "The store has to be looked at by who runs it. The log of the web process says more."
+        case _:
+            return str(error)
 
 
 def of(error: OutwaitError) -> Response:
@@ -92,7 +110,10 @@ def install(app: FastAPI) -> None:
     """Make every error of an app such an answer."""
 
     @app.exception_handler(OutwaitError)
-    async def _ours(_request: Request, error: OutwaitError) -> Response:
+    async def _ours(request: Request, error: OutwaitError) -> Response:
+        if isinstance(error, OperatorError):
+            named = getattr(request.state, "request_id", "")
+            log.warning("request-failed", extra={"request": named, "code": error.code, "error": str(error)})
         return of(error)
 
     @app.exception_handler(RequestValidationError)
@@ -101,7 +122,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        title = HTTPStatus(error.status_code).phrase
+        title = _PHRASES.get(error.status_code) or HTTPStatus(error.status_code).phrase
         detail = "" if error.detail == title else str(error.detail)
         headers = dict(error.headers or {})
         if error.status_code == 405:
