@@ -40,7 +40,7 @@ INTERVAL = 2.0
 
 LEASE = 3.0
 POLL_LEASE = 1.5
-RATE, WINDOW = 120, 10
+RATE, WINDOW = 200, 10
 """RingCentral's requests in a window of seconds, at the sandbox as in the settings."""
 
 VARIABLES = {
@@ -281,7 +281,7 @@ class Chaos:
             return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
-            await until(empty, within=90)
+            await until(empty, within=150)
             await until(told, within=60)
 
 
