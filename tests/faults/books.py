@@ -183,7 +183,9 @@ class Balance:
         figures["requests in a penalty whose 429 went to a worker that was struck"] = len(unheard)
         ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
         self.books.figures["429s for a rate that was exceeded"] = max(0, figures["penalties ordered"] - ordered)
-        rest = [f"{after:.2f} s after its 429" for at, after in late if (at, after) not in unheard]
+        rest = [
+            f"{after:.2f} s after its 429" for at, after in sorted(late, key=_longest) if (at, after) not in unheard
+        ]
         self.books.check("requests in a penalty", rest)
 
     def deliveries(self) -> None:
@@ -244,6 +246,10 @@ class Balance:
             if blow.kind in (Kind.REDIS_KILL, Kind.REDIS_RESTART) and at - 3 * lease < ended < at
         )
         return self.struck.between(at - lease - TICKS - outages, at)
+
+
+def _longest(trespass: tuple[float, float]) -> float:
+    return -trespass[1]
 
 
 def _lines(stack: Stack) -> Iterator[tuple[str, list[dict[str, Any]]]]:
