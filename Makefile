@@ -59,9 +59,10 @@ lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` t
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
 	$(LOCK) $(UPGRADE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: $(DEV) ## write the table of settings, .env.example and the schema of requests again
+docs: $(DEV) ## write the table of settings, .env.example, the schema of requests and the document of the HTTP API again
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/submit_schema.py
+	$(BIN)/python docs/openapi.py
 
 clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
 	rm -rf $(VENV) .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

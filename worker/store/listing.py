@@ -15,6 +15,10 @@ ROUNDS = 20
 """Times that so many jobs as a page has are read for one page, where few of a tenant's jobs are wanted."""
 
 
+CURSOR_PATTERN = "^[0-9]{1,15}/" + JOB_ID_PATTERN.removeprefix("^")
+"""What the cursor of a page looks like."""
+
+
 class Filter(TypedDict, total=False):
     """Which jobs are wanted. Times are seconds since 1970 of when they were created."""
 
@@ -99,7 +103,7 @@ def _fits(job: Job, wanted: Filter) -> bool:
 def _place(cursor: str | None) -> _Place | None:
     if cursor is None:
         return None
-    created, _, job_id = cursor.partition("/")
-    if not (created.isascii() and created.isdigit() and len(created) < 16 and re.fullmatch(JOB_ID_PATTERN, job_id)):
+    if not re.fullmatch(CURSOR_PATTERN, cursor):
         raise InvalidRequest(f"{cursor[:200]!r} is no cursor: use the one that the last page gave")
+    created, _, job_id = cursor.partition("/")
     return _Place(int(created), job_id)

@@ -11,13 +11,14 @@ from worker.jobs import TENANT_PATTERN, Job, JobState
 from worker.outcomes import Choice
 from worker.web.answers import REF, DeadDeliveries, Replayed, answer, documented, shown_delivery, shown_job
 from worker.web.auth import Operator, Reader, only_own, visible
-from worker.web.routing import ApiRoute, JobId
+from worker.web.routing import ApiRoute, JobId, ProviderName
 from worker.web.services import Shared
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute)
 
-TargetName = Annotated[str, Field(min_length=1, max_length=500, description="Only deliveries to this target.")]
-ProviderName = Annotated[str, Field(min_length=1, max_length=40, description="Only of this provider's jobs.")]
+TargetName = Annotated[
+    str, Field(min_length=1, max_length=500, description="Only deliveries to this target.", examples=["crm"])
+]
 TenantName = Annotated[str, Field(pattern=TENANT_PATTERN, description="Only of this tenant's jobs.")]
 Since = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, description="Given up since (seconds, 1970).")]
 
@@ -36,7 +37,7 @@ class ReplayDead(_Body):
     """Which dead deliveries are repeated: all of them, or what of them is to this target, of this provider …"""
 
     target: TargetName | None = None
-    provider: ProviderName | None = None
+    provider: ProviderName | None = Field(default=None, description="Only of this provider's jobs.")
     tenant: TenantName | None = None
     since: Since | None = None
 

@@ -67,10 +67,8 @@ IdempotencyKey = Annotated[
 ]
 
 _ID = "1f0c9f0e-6a52-4f5e-9d57-0c2f3a5d8b11"
-_LINKS = {
-    name: {"operationId": operation, "parameters": {"job_id": "$response.body#/id"}}
-    for name, operation in (("job", "getJob"), ("result", "getJobResult"), ("timeline", "getJobTimeline"))
-}
+_THEN = ("getJob", "getJobResult", "getJobTimeline", "getJobDeliveries", "followJob", "cancelJob", "replayJob")
+_LINKS = {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in _THEN}
 _LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
 _CREATED: dict[str, Any] = {"links": _LINKS, "headers": _LOCATION}
 _RESPONSES = documented(

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from worker.errors import WrongState
 from worker.jobs import TENANT_PATTERN, Job, JobState
+from worker.store.listing import CURSOR_PATTERN
 from worker.store.reads import Reads
 from worker.web import problems
 from worker.web.answers import (
@@ -65,7 +66,7 @@ class Listing(BaseModel):
     since: Second | None = Field(default=None, description="Created since then (seconds since 1970).")
     until: Second | None = Field(default=None, description="Created until then (seconds since 1970).")
     limit: int = Field(default=50, ge=1, le=500, description="Jobs on one page, at most.")
-    cursor: str | None = Field(default=None, max_length=200, description="The `cursor` of the page before.")
+    cursor: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="The `cursor` of the page before.")
 
 
 @router.get("", operation_id="listJobs", responses=documented(JobPage))

@@ -6,10 +6,22 @@ from typing import Annotated, Any
 
 from fastapi import HTTPException, Path, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import from_json
 
 from worker.jobs import JOB_ID_PATTERN
+from worker.providers.registry import PROVIDERS
 from worker.web.auth import authenticate
+
+
+def _provider(name: str) -> str:
+    if name not in PROVIDERS:
+        raise ValueError(f"there is no such provider; there are {', '.join(PROVIDERS)}")
+    return name
+
+
+ProviderName = Annotated[str, AfterValidator(_provider), WithJsonSchema({"type": "string", "enum": list(PROVIDERS)})]
+"""A provider that there is."""
 
 JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id.")]
 

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from worker.errors import JobNotFound, StoreUnavailable
 from worker.jobs import Job
 from worker.store.reads import Reads
-from worker.web.answers import Event, documented, numbered, shown_job
+from worker.web.answers import REF, Event, documented, numbered, shown_job
 from worker.web.auth import Reader, visible
 from worker.web.routing import ApiRoute, JobId
 from worker.web.services import Services, Shared
@@ -27,10 +27,20 @@ RETRY = 1000
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=ApiRoute)
 
+_SAID = {"oneOf": [{"$ref": REF.format(name=name)} for name in ("Event", "Job")]}
+_ITEM = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "What Last-Event-ID takes."},
+        "event": {"enum": ["message", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _SAID},
+    },
+    "required": ["event", "data"],
+}
 _STREAM: dict[str, Any] = {
-    "description": "A stream of events: `id` and, as `data`, an Event in JSON. The last one is named `end`, and its "
-    "data is the Job.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "description": "A stream of events: each has an `id` and an Event as its `data`; the last one is named `end` and "
+    "has the Job. The schema is that of one event.",
+    "content": {"text/event-stream": {"schema": _ITEM}},
 }
 _GONE = {"description": "Nothing followed the event that Last-Event-ID names: the job is closed."}
 
