@@ -189,7 +189,7 @@ def _cell(value: Value) -> str:
 
 
 def _grouped(history: Sequence[Minute], step: int) -> list[Sequence[Minute]]:
-    """Groups that end with the newest minute."""
+    """Whole groups, the last of which ends with the newest minute."""
     first = len(history) % step
     starts = range(first, len(history), step)
     return [history[start : start + step] for start in starts]

@@ -1,0 +1,56 @@
+"""The pages of an application in this process: behind https, and while the store is away."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from config.groups import WebSettings
+from config.settings import Settings
+from worker.embedded import free_port
+from worker.store.access import Access, Scope
+from worker.store.connection import Connection
+from worker.web.app import create
+
+
+@asynccontextmanager
+async def visitor(settings: Settings, url: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url=url,
+            headers={"accept": "text/html,*/*;q=0.8"},
+        ) as client,
+    ):
+        yield client
+
+
+async def test_behind_https_the_cookie_is_for_this_host_and_https_alone(
+    settings: Settings, connection: Connection
+) -> None:
+    public = settings.model_copy(update={"web": WebSettings(public_url="https://jobs.example")})
+    key = (await Access(connection).create("ada", {Scope.READ})).text
+    # As a proxy passes it on that ended the TLS: plain HTTP, under a name of the inside.
+    async with visitor(public, "http://web.internal:8080") as client:
+        elsewhere = await client.post("/login", data={"key": key}, headers={"origin": "https://evil.example"})
+        assert elsewhere.status_code == 403
+        answer = await client.post("/login", data={"key": key}, headers={"origin": "https://jobs.example"})
+        assert answer.status_code == 303
+        name, *attributes = answer.headers["set-cookie"].split("; ")
+        assert name.startswith("__Host-outwait=")
+        assert {"Secure", "HttpOnly", "Path=/"} <= set(attributes)
+        assert not any(attribute.lower().startswith("domain") for attribute in attributes)
+
+
+async def test_while_the_store_is_away_a_page_says_so() -> None:
+    away = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", _env_file=None)
+    async with visitor(away, "http://127.0.0.1:8080") as client:
+        page = await client.get("/jobs", headers={"cookie": "outwait=something"})
+        assert page.status_code == 503
+        assert page.headers["content-type"].startswith("text/html")
+        assert page.headers["retry-after"] == "5"
+        assert "The store does not answer" in page.text
+        assert (await client.get("/login")).status_code == 200
+        assert (await client.post("/login", data={"key": "ow_00000000_" + "x" * 43})).status_code == 503
