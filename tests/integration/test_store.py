@@ -247,6 +247,9 @@ async def test_a_waiting_job_is_cancelled_and_its_poll_in_flight_changes_nothing
     item, fence = await begun(lanes, POLL)
     assert await write(lanes, CANCEL) is Recorded.WRITTEN
     assert await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED
+    assert await write(lanes, End("j1", NO_FENCE, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED, (
+        "nor without a lease"
+    )
     assert (await reads.job("j1")).state is JobState.CANCELLED
 
 
