@@ -1,11 +1,14 @@
 """A job whose every secret-like place carries a canary goes through all processes; nothing that they show has one."""
 
 import asyncio
+import base64
 import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +62,37 @@ KNOW_TARGETS = ("redis", "web /v1/jobs", "web /v1/dead")
 """A target is told, as metadata are, to those who may read its job; without it nothing could be delivered there."""
 
 
+class Collector(ThreadingHTTPServer):
+    """Takes what OpenTelemetry sends."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Take)
+        self.taken = b""
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Take(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        self.server.taken += self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    with Collector() as found:
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stack(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("secrets")
     (folder / "leaking.py").write_text(HANDLERS)
     variables = {
@@ -79,7 +111,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ):
         up.web()
         up.start([sys.executable, "-m", "worker.cli", "flower"], "flower")
-        up.worker()
+        up.worker(
+            OUTWAIT_TRACES__ENABLED="true", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200"
+        )
         yield up
 
 
@@ -90,7 +124,7 @@ async def connection(stack: Stack) -> AsyncIterator[Connection]:
     await found.close()
 
 
-async def test_no_secret_is_shown_anywhere(stack: Stack, connection: Connection) -> None:
+async def test_no_secret_is_shown_anywhere(stack: Stack, collector: Collector, connection: Connection) -> None:
     made = await Access(connection).create("ada", set(Scope))
     flower = f"http://127.0.0.1:{stack.variables['OUTWAIT_FLOWER__PORT']}"
     async with (
@@ -100,8 +134,10 @@ async def test_no_secret_is_shown_anywhere(stack: Stack, connection: Connection)
     ):
         await until(lambda: _answers(tasks), what="Flower answers")
         jobs = [(await client.enqueue(request)).job_id for request in requests()]
+        jobs.append(await sent_badly(stack, connection))
         for job_id in jobs:
             await closed(client, job_id)
+        await until(lambda: client.parked(1), what="a message that can be no job")
         answers = await visited(web, jobs)
         session = web.cookies["outwait"]
         await until(lambda: _rows(tasks, jobs), what="rows in Flower")
@@ -112,9 +148,12 @@ async def test_no_secret_is_shown_anywhere(stack: Stack, connection: Connection)
             **await asyncio.to_thread(printed, stack, jobs),
             **{f"log {name}": stack.logs(name) for name in ("worker", "web", "flower")},
             **await held(connection),
+            "traces": collector.taken.decode(errors="replace"),
         }
     assert len(pages) >= 5
     assert "leaky" in shown["outwait dead"]  # what is looked at is there
+    assert "RuntimeError" in shown["traces"]
+    assert "media.example" in shown["outwait parked"]
     secrets = {
         "canary": CANARY,
         "target": TARGET,
@@ -151,6 +190,22 @@ def requests() -> list[JobRequest]:
         query("answered by webhook", targets=[target]),
         query(failing, targets=["leaky"]),
     ]
+
+
+async def sent_badly(stack: Stack, connection: Connection) -> str:
+    """A producer's message that is no valid request, under the id that is given back, and one that can be no job."""
+    params = {"contentUri": MEDIA, "encoding": "Wav", "api_key": CANARY}
+    kwargs = {"provider": "ringcentral", "operation": "speech-to-text", "params": params, "password": CANARY}
+    for task_id in ("refused-1", "no job id"):
+        message = {
+            "body": base64.b64encode(json.dumps([[], kwargs, {}]).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"task": "tasks.submit", "id": task_id, "lang": "py", "kwargsrepr": repr(kwargs)},
+            "properties": {"body_encoding": "base64", "delivery_tag": task_id, "delivery_info": {}},
+        }
+        await connection.redis.lpush(stack.settings.intake.queue, json.dumps(message))
+    return "refused-1"
 
 
 async def visited(web: httpx.AsyncClient, jobs: list[str]) -> dict[str, str]:

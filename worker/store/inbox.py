@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from worker.redact import redact
 from worker.store.connection import Connection
 from worker.targets import CELERY_QUEUE
 
@@ -55,7 +56,8 @@ class Inbox:
         """Put a message aside that can be no job."""
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
-            text = msgspec.json.encode(Parked(second, reason, taken.body[:4000].decode(errors="replace")))
+            shown = redact(taken.body[:4000].decode(errors="replace"))
+            text = msgspec.json.encode(Parked(second, redact(reason), shown))
             await self._connection.scripts.run("park", taken.name, text, REFUSED_KEPT)
 
     async def parked(self, limit: int = 50) -> list[Parked]:
