@@ -45,11 +45,11 @@ def create(settings: Settings) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     _guard(app, settings)
+    app.include_router(webhooks.router)  # first: a burst of them is matched with no other route
     app.include_router(health.router)
     app.include_router(metrics.router)
     for part in (enqueue, stream, jobs, decisions, providers):
         app.include_router(part.router)
-    app.include_router(webhooks.router)
     pages.install(app)
     return app
 
