@@ -15,6 +15,8 @@ from tests.stack import Stack, until
 from worker.embedded import EmbeddedRedis
 from worker.store.access import Access, Scope
 from worker.store.connection import Connection
+from worker.web import stream
+from worker.web.services import opened
 
 ALL = tuple(Scope)
 BODY_MAX = 300_000
@@ -376,26 +378,45 @@ class Stream:
 
 async def test_events_come_as_they_happen_once_each_and_end_with_the_job(api: httpx.AsyncClient) -> None:
     job_id = await enqueued(api)
-    stream = Stream(api, job_id)
-    await stream.read(until="submitted")
-    assert stream.end is None
-    await stream.read(last=stream.events[-1]["id"])
-    assert stream.end
-    assert stream.end["state"] == "succeeded"
-    assert stream.events == (await api.get(f"/v1/jobs/{job_id}/timeline")).json()["timeline"]
-    assert await stream.read(last=stream.events[-1]["id"]) == 204
-    ids = [event["id"] for event in stream.events]
+    seen = Stream(api, job_id)
+    await seen.read(until="submitted")
+    assert seen.end is None
+    await seen.read(last=seen.events[-1]["id"])
+    assert seen.end
+    assert seen.end["state"] == "succeeded"
+    assert seen.events == (await api.get(f"/v1/jobs/{job_id}/timeline")).json()["timeline"]
+    assert await seen.read(last=seen.events[-1]["id"]) == 204
+    ids = [event["id"] for event in seen.events]
     assert len(set(ids)) == len(ids)
+
+
+async def test_a_stream_beats_while_nothing_happens_and_ends_when_its_key_is_revoked(
+    stack: Stack, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await enqueued(api, NEVER)
+    monkeypatch.setattr(stream, "HEARTBEAT", 0.3)
+    good = True
+
+    async def still_good() -> bool:
+        return good
+
+    async with opened(stack.settings) as services:
+        beats = 0
+        async for part in stream._told(services, job_id, "", still_good):
+            beats += part.startswith(b":")
+            good = beats < 2
+    assert beats == 2
+    await api.post(f"/v1/jobs/{job_id}/cancel")
 
 
 async def test_whoever_waits_survives_a_restart_of_redis(api: httpx.AsyncClient, redis: EmbeddedRedis) -> None:
     job_id = await enqueued(api, NEVER)
-    stream = Stream(api, job_id)
-    following = asyncio.create_task(stream.read())
+    seen = Stream(api, job_id)
+    following = asyncio.create_task(seen.read())
     waiting = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=30"))
 
     async def submitted() -> bool:
-        return "submitted" in stream.names
+        return "submitted" in seen.names
 
     await until(submitted)
     redis.stop()
@@ -408,8 +429,8 @@ async def test_whoever_waits_survives_a_restart_of_redis(api: httpx.AsyncClient,
     job = (await asyncio.wait_for(waiting, 15)).json()
     assert job["state"] == "cancelled"
     await asyncio.wait_for(following, 15)
-    assert stream.end
-    assert stream.events == (await api.get(f"/v1/jobs/{job_id}/timeline")).json()["timeline"]
+    assert seen.end
+    assert seen.events == (await api.get(f"/v1/jobs/{job_id}/timeline")).json()["timeline"]
 
 
 async def test_many_wait_over_one_connection_and_leave_nothing_behind(stack: Stack, api: httpx.AsyncClient) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from worker.errors import Forbidden, JobNotFound, Unauthenticated
+from worker.errors import Forbidden, JobNotFound, StoreUnavailable, Unauthenticated
 from worker.jobs import Job
 from worker.store.access import ApiKey, Scope
-from worker.web.services import Services, Shared, services
+from worker.web.services import Services, services
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `outwait keys create` makes one.")
 
@@ -27,6 +27,15 @@ async def authenticate(request: Request) -> ApiKey:
         raise Unauthenticated("this API key is unknown or was revoked")
     request.state.key = key
     return key
+
+
+async def still_good(request: Request) -> bool:
+    """Whether the key that opened a long answer is good yet; while the store is away nobody can say that it is not."""
+    shown = await _bearer(request)
+    try:
+        return shown is not None and await services(request).access.find(shown.credentials) is not None
+    except StoreUnavailable:
+        return True
 
 
 async def caller(
@@ -77,5 +86,3 @@ async def visible(shared: Services, key: ApiKey, job_id: str) -> Job:
 Enqueuer = Annotated[ApiKey, Depends(needs(Scope.ENQUEUE))]
 Reader = Annotated[ApiKey, Depends(needs(Scope.READ))]
 Operator = Annotated[ApiKey, Depends(needs(Scope.OPERATE))]
-
-__all__ = ["Enqueuer", "Operator", "Reader", "Shared", "authenticate", "need_whole", "only_own", "visible"]

@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from starlette.responses import Response, StreamingResponse
 
 from worker.errors import JobNotFound, StoreUnavailable
 from worker.jobs import Job
 from worker.store.reads import Reads
 from worker.web.answers import REF, Event, documented, numbered, shown_job
-from worker.web.auth import Reader, visible
+from worker.web.auth import Reader, still_good, visible
 from worker.web.routing import ApiRoute, JobId
 from worker.web.services import Services, Shared
 
@@ -67,6 +67,7 @@ async def settled(shared: Services, job_id: str, seconds: float) -> Job:
 )
 async def follow(
     job_id: JobId,
+    request: Request,
     shared: Shared,
     key: Reader,
     last_event_id: Annotated[str, Header(max_length=60, description="The id of the last event that came.")] = "",
@@ -75,10 +76,14 @@ async def follow(
     job = await visible(shared, key, job_id)
     if job.closed and not _after(last_event_id, await _events(shared, job.id)):
         return Response(status_code=204)
-    return StreamingResponse(_told(shared, job.id, last_event_id), media_type="text/event-stream")
+
+    async def good() -> bool:
+        return await still_good(request)
+
+    return StreamingResponse(_told(shared, job.id, last_event_id, good), media_type="text/event-stream")
 
 
-async def _told(shared: Services, job_id: str, last: str) -> AsyncIterator[bytes]:
+async def _told(shared: Services, job_id: str, last: str, good: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY}\n\n".encode()
     async with shared.watch.on(job_id) as changed:
         while not shared.watch.over:
@@ -96,6 +101,8 @@ async def _told(shared: Services, job_id: str, last: str) -> AsyncIterator[bytes
             except JobNotFound:
                 return
             if not await _heard(changed, HEARTBEAT):
+                if not await good():
+                    return
                 yield b": still there\n\n"
 
 
