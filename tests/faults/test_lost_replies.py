@@ -74,10 +74,21 @@ async def test_a_record_counts_once(cut: Cut, step: str) -> None:
 
 @pytest.mark.parametrize("step", BEGUN)
 async def test_a_begin_costs_at_most_its_lease(cut: Cut, step: str) -> None:
-    """Protected by worker/batches.py `_run`: a begin without a reply gives its claims back before anything is sent."""
+    """Protected by worker/store/lua/begin.lua: the same begin, sent again, is told the same fence, and goes on.
+
+    Without an intent it is a stale claim, and its lease ends.
+    """
     await cut.run(f"begin-{step}-warm")
     stop = cut.wire.stop(Point.LOST, "begin", BEGUN[step], f"begin-{step}")
     story = await cut.run(f"begin-{step}", stop)
+    assert not story["uncertain"], "nothing was sent"
+
+
+async def test_a_begin_that_is_never_answered_leaves_no_doubt(cut: Cut) -> None:
+    """Protected by worker/batches.py `_begin`: the intent is taken back by its name, since nothing was sent."""
+    await cut.run("never-warm")
+    stops = [cut.wire.stop(Point.LOST, "begin", BEGUN["submit"], "never-1") for _ in range(2)]  # it is tried twice
+    story = await cut.run("never-1", stops[1])
     assert not story["uncertain"], "nothing was sent"
 
 
