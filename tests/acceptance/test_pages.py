@@ -381,7 +381,7 @@ async def test_a_tenant_sees_its_own_jobs_alone(site: Site) -> None:
         assert "done-of-acme" in (await acme.get("/jobs")).text
         assert (await acme.get("/jobs?q=done-of-acme")).status_code == 303
         assert (await acme.get("/jobs?q=dead-of-globex")).status_code == 200
-        token = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await acme.get("/")).text)
+        token = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await acme.get("/jobs")).text)
         assert token
         for path in ("/jobs/dead-of-globex", "/jobs/dead-of-globex/result", "/jobs/no-such-job"):
             assert (await acme.get(path)).status_code == 404, path

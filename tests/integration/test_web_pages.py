@@ -1,5 +1,7 @@
-"""The pages of an application in this process: behind https, and while the store is away."""
+"""The pages of an application in this process: https, an empty store, many jobs, a store that is away."""
 
+import html
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,10 +9,13 @@ import httpx
 
 from config.groups import WebSettings
 from config.settings import Settings
+from tests.stack import query
+from worker.client import Client
 from worker.embedded import free_port
 from worker.store.access import Access, Scope
 from worker.store.connection import Connection
 from worker.web.app import create
+from worker.web.pages.jobs import JOBS
 
 
 @asynccontextmanager
@@ -42,6 +47,45 @@ async def test_behind_https_the_cookie_is_for_this_host_and_https_alone(
         assert name.startswith("__Host-outwait=")
         assert {"Secure", "HttpOnly", "Path=/"} <= set(attributes)
         assert not any(attribute.lower().startswith("domain") for attribute in attributes)
+
+
+async def logged_in(client: httpx.AsyncClient, connection: Connection) -> None:
+    key = (await Access(connection).create("ada", set(Scope))).text
+    assert (await client.post("/login", data={"key": key})).status_code == 303
+
+
+async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, connection: Connection) -> None:
+    async with visitor(settings, "http://127.0.0.1:8080") as client:
+        await logged_in(client, connection)
+        for path, told in {
+            "/": "outwait submit",
+            "/jobs": "outwait submit",
+            "/jobs?state=failed": "show all jobs",
+            "/held": "Every submit was answered",
+            "/dead": "Every result was taken",
+            "/providers": "Pause…",
+        }.items():
+            page = await client.get(path)
+            assert page.status_code == 200, path
+            assert told in page.text, path
+
+
+async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settings, connection: Connection) -> None:
+    async with Client(settings) as jobs:
+        await jobs.enqueue_many([(query(str(number)), f"job-{number}") for number in range(JOBS + 10)])
+    async with visitor(settings, "http://127.0.0.1:8080") as client:
+        await logged_in(client, connection)
+        first = (await client.get("/jobs?provider=unless&state=queued&within=3600")).text
+        older = re.search(r'href="(/jobs\?[^"]*cursor=[^"]*)"', first)
+        assert older
+        address = html.unescape(older[1])
+        assert "provider=unless" in address
+        second = (await client.get(address)).text
+        shown = [re.findall(r'href="/jobs/(job-\d+)"', page) for page in (first, second)]
+        assert [len(page) for page in shown] == [JOBS, 10]
+        assert len({*shown[0], *shown[1]}) == JOBS + 10
+        assert "cursor=" not in second
+        assert 'data-refresh="5"' not in second
 
 
 async def test_while_the_store_is_away_a_page_says_so() -> None:

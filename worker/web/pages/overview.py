@@ -1,10 +1,11 @@
-"""`/`: how everything stands, and what needs a person. Whoever sees one tenant's jobs alone begins with those."""
+"""`/`: how everything stands, and what needs a person. Whoever sees one tenant's jobs alone is led to those."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from worker.jobs import JobState
 from worker.store.endpoints import DisabledEndpoint
@@ -12,8 +13,7 @@ from worker.store.governors import GroupStatus
 from worker.store.reads import LaneStatus
 from worker.store.stats import Stats
 from worker.web.pages.charts import WINDOWS, charts
-from worker.web.pages.jobs import Asked, listing
-from worker.web.pages.rendering import page
+from worker.web.pages.rendering import HEADERS, page
 from worker.web.pages.session import Viewing
 from worker.web.services import Services, Shared
 
@@ -42,7 +42,7 @@ class Needs(NamedTuple):
 async def overview(request: Request, shared: Shared, seen: Viewing, window: str = "60") -> Response:
     """The front page."""
     if not seen.whole:
-        return await listing(request, seen, Asked())
+        return RedirectResponse("/jobs", 303, HEADERS)
     minutes = next((one for one in WINDOWS if str(one) == window), 60)
     stats = Stats(shared.connection)
     counts, lanes, history, needs = await asyncio.gather(

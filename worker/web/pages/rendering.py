@@ -73,7 +73,8 @@ async def page(
     if viewer is not None and viewer.whole:
         stats = Stats(shared.connection)
         waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
-    return drawn(request, template, status=status, viewer=viewer, waiting=waiting, **context)
+    flower = shared.settings.web.flower_url if viewer and viewer.whole else None  # it knows no tenants
+    return drawn(request, template, status=status, viewer=viewer, waiting=waiting, flower_url=flower, **context)
 
 
 def drawn(request: Request, template: str, *, status: int, **context: Any) -> HTMLResponse:
@@ -83,7 +84,7 @@ def drawn(request: Request, template: str, *, status: int, **context: Any) -> HT
         "waiting": None,
         "path": request.url.path,
         "now": time.time(),
-        "flower_url": services(request).settings.web.flower_url,
+        "flower_url": None,
         "q": "",
         "notice": notice(request.query_params.get("done", ""), request.query_params.get("n", "1")),
     }
