@@ -461,6 +461,9 @@ async def test_many_wait_over_one_connection_and_leave_nothing_behind(stack: Sta
         return await channels() == 0
 
     await until(gone)
+    job_id = await enqueued(api, NEVER)
+    await asyncio.gather(*(Stream(api, job_id).read(until="submitted") for _ in range(20)))  # and they hang up
+    await until(gone)
     await connection.close()
 
 
