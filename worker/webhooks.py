@@ -17,7 +17,7 @@ import msgspec
 
 from config.settings import Settings
 from worker.endings import ending
-from worker.errors import InvalidRequest, OutwaitError
+from worker.errors import OutwaitError, WrongState
 from worker.jobs import JOB_ID_PATTERN, Job
 from worker.outcomes import NO_FENCE, End, Heard, Says
 from worker.providers.contract import Failed, Pending, Succeeded
@@ -144,12 +144,12 @@ class Receiver:
         return len(known)
 
     async def ending(self, job: Job) -> End:
-        """The end that a job's last webhook tells. Raises InvalidRequest if none tells one."""
+        """The end that a job's last webhook tells. Raises WrongState if none tells one."""
         for webhook in reversed(await self._webhooks.of(job.id)):
             answer = self._read(webhook).answer
             if answer:
                 return ending(job.id, NO_FENCE, answer, self._settings.store)
-        raise InvalidRequest(f"no webhook of job {job.id} says how it ended: `outwait webhooks {job.id}` lists them")
+        raise WrongState(f"no webhook of job {job.id} says how it ended: `outwait webhooks {job.id}` lists them")
 
     def _read(self, webhook: Webhook) -> _Reading:
         if webhook.problem:

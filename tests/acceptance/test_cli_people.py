@@ -97,7 +97,7 @@ async def test_cancel_gives_up_each_job_and_tells_which_it_could_not(person: Per
     assert person.json("status", first)["job"]["error"]["message"] == "the customer left"
     again = person.types("cancel", first, "--json")
     assert again.returncode == 3
-    assert json.loads(again.stdout)["error"] == "invalid_request"
+    assert json.loads(again.stdout)["error"] == "wrong_state"
     assert "it has ended (cancelled)" in again.stderr
 
 
