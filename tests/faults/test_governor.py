@@ -27,7 +27,7 @@ NOBODY: Any = None
 """Who is sent nothing."""
 
 LONG = os.environ.get("OUTWAIT_LONG") == "1"
-LIMIT, WINDOW, JOBS, ALONE = (10, 1.5, 500, 40) if LONG else (10, 0.5, 40, 4)
+LIMIT, WINDOW, JOBS, ALONE = (10, 1.5, 500, 40) if LONG else (10, 0.5, 30, 4)
 """Requests in a window of seconds; jobs of the limited provider; jobs of the others that measure their pace alone."""
 
 RATE = {

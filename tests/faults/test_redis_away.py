@@ -28,8 +28,8 @@ SHORT = {
     f"OUTWAIT_{step}__{name}": value
     for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
     for name, value in (("TIME_LIMIT", "3"), ("LEASE", "4"))
-} | {"OUTWAIT_SUBMIT__LEASE": "12", "OUTWAIT_INTAKE__LEASE": "2", "OUTWAIT_STORE__TIMEOUT": "1.5"}
-AWAY = 10.0
+} | {"OUTWAIT_SUBMIT__LEASE": "9", "OUTWAIT_INTAKE__LEASE": "2", "OUTWAIT_STORE__TIMEOUT": "1.5"}
+AWAY = 7.0
 """Shorter than a submit's lease: an answer that waits for Redis is written in time."""
 
 FROZEN = 3.0
