@@ -55,6 +55,8 @@ def up(
         helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours})
         ours |= sandbox_environment
         stack.enter_context(_told(data, ours, settings, web=web, flower=flower))
+        if flower and settings.web.flower_url is None:
+            ours["OUTWAIT_WEB__FLOWER_URL"] = _flower_at(settings)
         crew = _crew(workers, settings, web=web, env={**os.environ, **ours})
         try:
             _supervise([*helpers, *crew], redis, signals)
@@ -87,7 +89,7 @@ def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool,
     if web:
         say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
-        say(f"Flower:         http://{settings.flower.address}:{settings.flower.port}")
+        say(f"Flower:         {_flower_at(settings)}")
     if "OUTWAIT_REDIS_URL" not in ours:
         for name, value in ours.items():
             say(f"export {name}='{value}'")
@@ -102,6 +104,10 @@ def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool,
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _flower_at(settings: Settings) -> str:
+    return f"http://{settings.flower.address}:{settings.flower.port}"
 
 
 def _log_in(data: Path, ours: Mapping[str, str]) -> str:
