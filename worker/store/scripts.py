@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from redis.exceptions import NoScriptError
@@ -10,6 +11,9 @@ from redis.exceptions import NoScriptError
 from worker.store.keys import Keys
 
 Argument = str | bytes | int | float
+
+_PARTS = {"record": ("jobs", "webhooks", "deliveries", "governor")}
+"""Scripts whose text is longer than one file: what stands before it, in this order."""
 
 
 class Scripts:
@@ -21,7 +25,7 @@ class Scripts:
         folder = resources.files("worker.store") / "lua"
         head = keys.lua() + (folder / "prelude.lua").read_text()
         bodies = {file.name[:-4]: file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}
-        self._texts = {name: head + body for name, body in bodies.items() if name != "prelude"}
+        self._texts = {name: head + _parts(folder, name) + body for name, body in bodies.items() if name != "prelude"}
         self._shas = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in self._texts.items()}  # noqa: S324 - Redis names scripts by it
 
     async def run(self, name: str, *arguments: Argument, keys: Sequence[str] = ()) -> Any:
@@ -31,3 +35,7 @@ class Scripts:
             return await self._redis.evalsha(*command)
         except NoScriptError:
             return await self._redis.eval(self._texts[name], *command[1:])
+
+
+def _parts(folder: Traversable, name: str) -> str:
+    return "".join((folder / name / f"{part}.lua").read_text() for part in _PARTS.get(name, ()))
