@@ -271,7 +271,10 @@ PAGES = {
 LOOK = """() => {
   const width = () => document.documentElement.scrollWidth;
   const closed = width();
-  for (const details of document.querySelectorAll("main details")) details.open = true;
+  for (const details of document.querySelectorAll("main details")) {
+    details.removeAttribute("name");
+    details.open = true;
+  }
   const ground = getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3);
   const dark = ground.reduce((sum, part) => sum + Number(part), 0) < 200;
   return {closed, open: width(), dark, title: document.title, text: document.getElementById("main").innerText};

@@ -14,6 +14,9 @@ from worker.client import Client
 from worker.embedded import free_port
 from worker.store.access import Access, Scope
 from worker.store.connection import Connection
+from worker.store.endpoints import Endpoints
+from worker.store.lanes import Lanes
+from worker.store.webhooks import Webhook
 from worker.web.app import create
 from worker.web.pages.jobs import JOBS
 
@@ -86,6 +89,34 @@ async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settin
         assert len({*shown[0], *shown[1]}) == JOBS + 10
         assert "cursor=" not in second
         assert 'data-refresh="5"' not in second
+
+
+async def test_a_receiver_that_is_gone_is_shown_and_enabled(settings: Settings, connection: Connection) -> None:
+    endpoints = Endpoints(connection)
+    await endpoints.disable("https://crm.example/hooks/s3cret", "410 Gone")
+    async with visitor(settings, "http://127.0.0.1:8080") as client:
+        await logged_in(client, connection)
+        assert "1 receiver" in (await client.get("/")).text
+        page = (await client.get("/dead")).text
+        assert "https://crm.example/…" in page
+        assert "s3cret" not in page
+        form = dict(re.findall(r'name="(csrf|endpoint)" value="([0-9a-f]+)"', page))
+        assert (await client.post("/dead/enable", data=form)).status_code == 303
+    assert await endpoints.all() == []
+
+
+async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Settings, connection: Connection) -> None:
+    async with Client(settings) as jobs:
+        await jobs.enqueue(query(), job_id="heard")
+        body = b'{"note": "<script>1</script>", "see": "https://media.example/s3cret?access_token=s3cret"}'
+        await Lanes(connection).record([jobs.webhooks.heard(Webhook("ringcentral", "heard", body, len(body)))])
+    async with visitor(settings, "http://127.0.0.1:8080") as client:
+        await logged_in(client, connection)
+        page = (await client.get("/jobs/heard")).text
+        assert f"{len(body)} bytes" in page
+        assert "&lt;script&gt;1&lt;/script&gt;" in page
+        assert "https://media.example/…" in page
+        assert "s3cret" not in page
 
 
 async def test_while_the_store_is_away_a_page_says_so() -> None:

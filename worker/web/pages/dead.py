@@ -1,5 +1,6 @@
 """`/dead`: deliveries that were given up, and receivers that said that they are gone."""
 
+import hashlib
 import logging
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from worker.replays import Wanted
+from worker.store.endpoints import DisabledEndpoint
 from worker.store.stats import Stats
 from worker.web.auth import need_whole
 from worker.web.pages.job import replay_dead
@@ -35,7 +37,7 @@ async def dead(
         seen,
         dead=found,
         total=await Stats(shared.connection).dead() if seen.whole else len(found),
-        endpoints=await shared.client.disabled_endpoints() if seen.whole else [],
+        endpoints=[(_name(one), one) for one in await shared.client.disabled_endpoints()] if seen.whole else [],
         providers=shared.registry.names,
         ages=AGES,
         wanted={"target": target.strip(), "provider": provider, "within": within},
@@ -71,8 +73,15 @@ async def replay_all(
 async def enable(shared: Shared, seen: Operating, endpoint: Annotated[str, Form()]) -> Response:
     """Let a receiver that said that it is gone be sent to again."""
     need_whole(seen.key)
-    await shared.client.enable(endpoint)
+    for one in await shared.client.disabled_endpoints():
+        if _name(one) == endpoint:
+            await shared.client.enable(one.url)
     return _back(seen.key.name, "enabled", 1)
+
+
+def _name(endpoint: DisabledEndpoint) -> str:
+    """What a form calls it: its URL may hold a secret."""
+    return hashlib.sha256(endpoint.url.encode()).hexdigest()[:16]
 
 
 def _wanted(seen: Viewer, target: str, provider: str, within: str) -> Wanted:
