@@ -143,8 +143,8 @@ class Batches:
         else:
             began = time.time_ns()
             outcomes = await step.run(claim, now)
+            self._recorder.add(*outcomes)  # first: whatever becomes of the span, what the step learnt is kept
             self._tracer.step(lane, claim, began, now, outcomes[0])
-            self._recorder.add(*outcomes)
 
     async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
         while True:

@@ -137,6 +137,7 @@ def _check(spans: list[Span], polls: int) -> Span:
         about = _attributes(span)
         assert about["outwait.provider"] == "unless"
         assert about["outwait.operation"] == "query"
+        assert 0 <= about.get("outwait.late", 0) < 30
         assert span.start_time_unix_nano <= span.end_time_unix_nano
         assert span is own or span.parent_span_id == own.span_id
     assert _attributes(own)["outwait.outcome"] == "succeeded"
