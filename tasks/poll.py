@@ -130,7 +130,7 @@ class Poll:
         hurried = 0
         if answer.safety is not None:
             hurried = countdown
-            countdown = self._countdown(claim, now, max(answer.poll_in or 0.0, answer.safety))
+            countdown = self._countdown(claim, now, answer.poll_in, answer.safety)
         warnings = filter(None, (answer.warning, _near_expiry(claim, now, operation)))
         return Wait(
             claim.item,
@@ -144,13 +144,20 @@ class Poll:
             hurried,
         )
 
-    def _countdown(self, claim: Claim, now: int, asked: float | None) -> int:
-        """Milliseconds until the next poll. `asked`: seconds that it must wait at least."""
+    def _countdown(self, claim: Claim, now: int, asked: float | None, safety: float = 0.0) -> int:
+        """Milliseconds until the next poll.
+
+        Args:
+            claim: the job.
+            now: Redis's time in milliseconds.
+            asked: seconds that it must wait at least.
+            safety: seconds that it should wait, unless the job's deadline comes before.
+        """
         operation = self._operation(claim)
         durations = self._runtime.durations(self._name, claim.operation)
-        countdown = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted) / 1000, durations)
+        usual = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted) / 1000, durations)
         least = max(operation.poll_every, min(asked or 0.0, pacing.LONGEST))
-        return _in_time(claim, now, operation, countdown, least)
+        return _in_time(claim, now, operation, max(usual, safety), least)
 
     def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         expiry = self._operation(claim).expiry

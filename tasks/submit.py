@@ -165,8 +165,8 @@ class Submit:
         """The countdown in milliseconds: as the provider's file says, or until jobs of this operation usually end."""
         operation = self._runtime.registry.operation(self._name, claim.operation)
         durations = self._runtime.durations(self._name, claim.operation) if asked is None else ()
-        least = operation.first_poll if asked is None else asked
-        countdown = pacing.poll_countdown(least, durations=durations)
+        wanted = operation.first_poll if asked is None else asked
+        countdown, least = pacing.poll_countdown(wanted, durations=durations), min(wanted, operation.first_poll)
         left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
         return math.ceil(pacing.in_time(countdown, least, pacing.moments(operation, 0.0, left)) * 1000)
 

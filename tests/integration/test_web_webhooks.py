@@ -106,6 +106,24 @@ async def test_a_webhook_ends_the_wait_whenever_it_comes(stack: Stack, mode: str
     assert sum(line.startswith("succeeded") for line in told) == 1
 
 
+@pytest.mark.parametrize("unfinished", [False, True])
+async def test_a_deadline_comes_before_a_safety_poll(stack: Stack, *, unfinished: bool) -> None:
+    """Protected by tasks/submit.py `_first_poll`, and by tasks/poll.py `_countdown`: safety is no least countdown."""
+    name = f"in-time-{unfinished}"
+    async with stack.client() as client:
+        request = speech(name, webhook="never", outcome="never").model_copy(update={"deadline": 2.0})
+        await client.enqueue(request, job_id=name)
+
+        async def submitted() -> bool:
+            return (await client.job(name)).state is JobState.WAITING
+
+        if unfinished:  # a body that nobody can read makes one poll look
+            await until(submitted)
+            assert post(str(sent(stack, name)["webhook"]), b"?") == 200
+        job = await ended(client, name)
+    assert (job.state, job.ledger.polls) == (JobState.EXPIRED, 2 if unfinished else 1)
+
+
 async def test_a_webhook_after_the_poll_changes_nothing(stack: Stack) -> None:
     async with stack.client() as client:
         await client.enqueue(speech("after", target="file:after.jsonl"), job_id="after")

@@ -15,6 +15,7 @@ from worker.cli.board import board
 from worker.cli.demo.jobs import Planned, planned
 from worker.cli.demo.stage import Stage
 from worker.cli.exits import Exit
+from worker.cli.keys import local_key
 from worker.cli.output import print_table, say, span
 from worker.cli.watch import follow
 from worker.client import Client
@@ -42,6 +43,8 @@ def play(results: Path, *, keep: bool) -> Exit:
     """Play the demo and say what came of it."""
     began, shown = time.monotonic(), results
     with _interruptible(), Stage(results.resolve()) as stage:
+        key = local_key(load_settings(), stage.folder).read_text().strip()
+        say(f"Web:      {stage.web}   (log in with {key})")
         say(f"Flower:   {stage.flower}")
         say(f"Sandbox:  {stage.sandbox}/_ledger")
         plan = planned(stage.recording)
@@ -90,9 +93,11 @@ def _checks(plan: Sequence[Planned], jobs: Sequence[Job], stage: Stage) -> list[
     ended = sum(job.state.ended for job in jobs)
     lines = _lines(stage.results / "results.jsonl")
     told = _lines(stage.results / "crm.txt")
+    ledger = stage.ledger()
     return [
         Check(not other, f"{len(plan) - len(other)} of {len(plan)} jobs stand as planned {', '.join(other)}".rstrip()),
-        *paid_once(plan, stage.ledger()),
+        *paid_once(plan, ledger),
+        _webhooks(jobs, ledger),
         Check(lines == ended, f"{lines} results in results.jsonl for {ended} jobs that ended"),
         Check(told == ended, f"{told} notes by the Python handler"),
     ]
@@ -105,6 +110,13 @@ def paid_once(plan: Sequence[Planned], ledger: Mapping[str, Mapping[str, int]]) 
         taken, repeated = totals.get("jobs", 0), totals.get("repeated_submits", 0)
         once = taken == ours and repeated == 0
         yield Check(once, f"{provider} took {taken} jobs for {ours} of ours, {repeated} of them twice")
+
+
+def _webhooks(jobs: Sequence[Job], ledger: Mapping[str, Mapping[str, int]]) -> Check:
+    """Whether each webhook that was sent and answered is in our books."""
+    answered = sum(totals.get("webhooks_acknowledged", 0) for totals in ledger.values())
+    ours = sum(job.ledger.webhooks for job in jobs)
+    return Check(0 < answered == ours, f"ringcentral sent {answered} webhooks, {ours} are in our ledger")
 
 
 def _lines(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What the demo plays on: an embedded Redis, the sandbox, Flower and a worker, in a folder that is gone afterwards."""
+"""What the demo plays on: an embedded Redis, the sandbox, web, Flower, a worker; its folder is gone afterwards."""
 
 import contextlib
 import json
@@ -22,12 +22,12 @@ from worker.process import Child
 from worker.sandbox import environment
 
 READY_WITHIN = 20.0
-"""Seconds for the sandbox to listen."""
+"""Seconds for the sandbox and the web process to listen."""
 
 POLL_EVERY = "0.5"
 """Seconds between polls: the sandbox allows it, the real providers ask for up to 30."""
 
-_GRACE = {"worker": 15.0, "flower": 3.0, "sandbox": 3.0}
+_GRACE = {"worker": 15.0, "web": 5.0, "flower": 3.0, "sandbox": 3.0}
 """Seconds each process gets to end, in the order in which they are ended."""
 
 CHECKOUT = Path(__file__).parents[3]
@@ -45,6 +45,7 @@ class Stage:
         self.results = results
         self.folder = Path(tempfile.mkdtemp(prefix="outwait-demo-"))
         self.sandbox = f"http://{HOST}:{free_port()}"
+        self.web = f"http://{HOST}:{free_port()}"
         self.flower = f"http://{HOST}:{free_port()}"
         self.recording = self.folder / "recording.wav"
         self._children: dict[str, Child] = {}
@@ -82,9 +83,11 @@ class Stage:
         self._enter_environment(given, {"OUTWAIT_REDIS_URL": redis_url, **self._variables()})
         self._stack.callback(self._stop)
         self._spawn("sandbox", "--quiet", "--port", self.sandbox.rpartition(":")[2])
+        self._spawn("web")
         self._spawn("flower")
         self._spawn("worker")
-        self._wait_for_sandbox()
+        self._wait_for("sandbox", f"{self.sandbox}/_ledger/totals")
+        self._wait_for("web", f"{self.web}/livez")
 
     def _enter_environment(self, given: dict[str, str], ours: dict[str, str]) -> None:
         # Nobody's own settings, credentials or .env reach the demo: it must never spend money.
@@ -110,6 +113,9 @@ class Stage:
             "OUTWAIT_HANDLERS__MODULES": "examples.handlers",
             "OUTWAIT_HANDLERS__ROUTES": json.dumps([{"targets": ["file:results.jsonl", "crm"]}]),
             "OUTWAIT_HANDLERS__FOLDER": str(self.results),
+            "OUTWAIT_WEB__PORT": self.web.rpartition(":")[2],
+            "OUTWAIT_WEB__PUBLIC_URL": self.web,  # ringcentral's webhooks end their jobs
+            "OUTWAIT_WEB__FLOWER_URL": self.flower,
             "OUTWAIT_FLOWER__PORT": self.flower.rpartition(":")[2],
             "OUTWAIT_SECRETS_DIR": str(self.folder),
         }
@@ -124,14 +130,14 @@ class Stage:
         }
         self._children[words[0]] = Child(command(*words), log=log, env=env)
 
-    def _wait_for_sandbox(self) -> None:
+    def _wait_for(self, name: str, url: str) -> None:
         deadline = time.monotonic() + READY_WITHIN
-        while time.monotonic() < deadline and self._children["sandbox"].code is None:
+        while time.monotonic() < deadline and self._children[name].code is None:
             with contextlib.suppress(httpx.TransportError):
-                self.ledger()
+                httpx.get(url)
                 return
             time.sleep(0.05)
-        raise OperatorError(f"the demo's sandbox did not start:\n{self._children['sandbox'].tail()}")
+        raise OperatorError(f"the demo's {name} did not start:\n{self._children[name].tail()}")
 
     def _stop(self) -> None:
         for name, grace in _GRACE.items():
