@@ -170,6 +170,19 @@ async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: La
     assert (await reads.job("j1")).state is JobState.UNCERTAIN
 
 
+async def test_what_a_worker_learns_too_late_is_told_and_changes_nothing(lanes: Lanes, reads: Reads) -> None:
+    await lanes.enqueue([job("j1")])
+    short = LanePolicy(batch=10, lease=1, cap=100)
+    item, fence = await begun(lanes, SUBMIT, intent="first", policy=short)
+    while not (doubted := await lanes.claim(SUBMIT, POLICY)):
+        pass
+    await write(lanes, Hold(item, doubted[0].fence, "in doubt"))
+    assert await write(lanes, Submitted(item, fence, "x-1", "", 0)) is Recorded.REFUSED
+    assert ((found := await reads.job("j1")).state, found.external_id) == (JobState.UNCERTAIN, None)
+    told = (await reads.timeline("j1"))[-1]
+    assert (told.event, told.detail) == ("too-late", "submitted as x-1")
+
+
 async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
     await lanes.claim(SUBMIT, POLICY._replace(lease=1))

@@ -11,7 +11,7 @@ function verbs.fanout(job, fence, targets, told)
     busy[lane] = true
   end
   if told ~= '' then note(job, 'provider-told', told) end
-  note(job, 'callback', #targets .. ' deliveries')
+  note(job, 'callback', #targets .. (#targets == 1 and ' delivery' or ' deliveries'))
   if #targets == 0 then close(job) end
   return 1
 end

@@ -76,7 +76,12 @@ end
 
 function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
   local has, why = own(job, fence)
-  if not has then return why end
+  if not has then
+    -- Whoever decides about the job wants to know what a worker learnt whose lease had ended.
+    local stale = why == 0 and redis.call('HGET', JOB .. job, 'x') ~= external
+    if stale then note(job, 'too-late', 'submitted as ' .. external) end
+    return why
+  end
   if not OPEN[has.state] then return 0 end
   local heard = redis.call('HMGET', JOB .. job, 'wh', 'wx')
   if heard[2] and heard[2] ~= external then
