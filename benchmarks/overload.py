@@ -11,8 +11,8 @@ import asyncio
 import time
 from statistics import median
 
-from report import Bar, figure, finish, machine
-from stage import JITTER, Process, Stage, settings, wait_for
+from report import Bar, Figure, figure, finish, machine
+from stage import JITTER, Cost, Process, Stage, settings, wait_for
 from waiting import ids, seed, spread
 
 from worker.client import Client
@@ -27,7 +27,8 @@ LATE = 0.5
 """Seconds of lateness below which a backlog is drained."""
 
 KEPT, GROWTH = 0.9, 1.1
-"""The bars: the worst window against the best load's, and a worker's memory after against before."""
+"""The bars: the median window against the best load's; and a worker's memory after against before, and the CPU of its
+polls against the best load's, which a busy neighbour disturbs less than the throughput."""
 
 
 class Load:
@@ -53,9 +54,9 @@ class Load:
         asyncio.run(spread(settings(variables), self.number, over=every))
         return self._stage.worker(variables)
 
-    def windows(self, worker: Process, seconds: float) -> list[float]:
-        """Polls a second, window by window."""
-        return [self._stage.cost(worker, WINDOW).rate for _ in range(max(1, int(seconds / WINDOW)))]
+    def windows(self, worker: Process, seconds: float) -> list[Cost]:
+        """Polls a second and what each cost, window by window."""
+        return [self._stage.cost(worker, WINDOW) for _ in range(max(1, int(seconds / WINDOW)))]
 
     def late(self) -> float:
         """Seconds for which the first poll of the lane is overdue."""
@@ -77,11 +78,27 @@ class Load:
             return found
 
 
-def _capacity(stage: Stage, seconds: float) -> float:
+def _capacity(stage: Stage, seconds: float) -> list[Cost]:
     load = Load(stage, 4000)
     with load.worker(0.2) as worker:
         _settle(stage, worker)
-        return median(load.windows(worker, seconds))
+        return load.windows(worker, seconds)
+
+
+def _rate(costs: list[Cost]) -> float:
+    return median(cost.rate for cost in costs)
+
+
+def _cpu(costs: list[Cost]) -> float:
+    return median(cost.worker for cost in costs)
+
+
+def _row(costs: list[Cost], late: float) -> dict[str, Figure]:
+    return {
+        "polls a second": figure([cost.rate for cost in costs]),
+        "worker CPU a poll, µs": figure([cost.worker for cost in costs]),
+        "lateness, s": figure([late]),
+    }
 
 
 def _settle(stage: Stage, worker: Process) -> None:
@@ -105,7 +122,8 @@ def main() -> None:
     options = parser.parse_args()
     with Stage() as stage:
         facts = machine(stage.redis.info())
-        capacity = _capacity(stage, options.calm)
+        most = _capacity(stage, options.calm)
+        capacity = _rate(most)
         best = Load(stage, int(0.95 * capacity * INTERVAL))
         with best.worker(INTERVAL) as worker:
             _settle(stage, worker)
@@ -117,13 +135,11 @@ def main() -> None:
             rates = over.windows(worker, options.seconds)
             after, late = worker.memory, over.late()
         ended, drained = over.leases_ended(), _drain(stage, over, capacity)
-    top = max(median(calm), capacity)
-    rows = {
-        "sustainable load": {"polls a second": figure(calm), "lateness, s": figure([calm_late])},
-        "three times that": {"polls a second": figure(rates), "lateness, s": figure([late])},
-    }
+    best_of = max((most, calm), key=_rate)
+    rows = {"sustainable load": _row(calm, calm_late), "three times that": _row(rates, late)}
     bars = [
-        Bar("median throughput, beside the best", KEPT, median(rates) / top, most=False),
+        Bar("median throughput, beside the best", KEPT, _rate(rates) / _rate(best_of), most=False),
+        Bar("worker CPU a poll, beside the best", GROWTH, _cpu(rates) / _cpu(best_of)),
         Bar("leases that ended", 0, ended),
         Bar("memory after, beside before", GROWTH, after / before),
         Bar("drained", 300, drained, "s"),
