@@ -214,10 +214,10 @@ class Balance:
         return "webhook" in events[: events.index("held")]
 
     def _named(self, key: str) -> bool:
-        """Whether a webhook with the job's id in it was answered with 200."""
+        """Whether a webhook with the job's id in it was taken in; one that was lost is told as such."""
         if quote('"bare"') in json.dumps(self.plan[key].request.params):
             return False
-        return 200 in heard.answers_of(self.seen.get(key, []))
+        return self.jobs[key].ledger.webhooks > 0
 
     def _total(self, name: str) -> int:
         return sum(total[name] for total in self.totals)
