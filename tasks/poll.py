@@ -131,7 +131,6 @@ class Poll:
         if answer.safety is not None:
             hurried = countdown
             countdown = self._countdown(claim, now, answer.poll_in, answer.safety)
-        warnings = filter(None, (answer.warning, _near_expiry(claim, now, operation)))
         return Wait(
             claim.item,
             claim.fence,
@@ -140,8 +139,9 @@ class Poll:
             answer.memo,
             counts.polls,
             counts.fetches,
-            "; ".join(warnings),
+            answer.warning or "",
             hurried,
+            _near_expiry(claim, now, operation),
         )
 
     def _countdown(self, claim: Claim, now: int, asked: float | None, safety: float = 0.0) -> int:
@@ -206,14 +206,15 @@ def _in_time(claim: Claim, now: int, operation: Operation, countdown: float, lea
 
 
 def _near_expiry(claim: Claim, now: int, operation: Operation) -> str:
-    """What to warn of, at the first poll after most of the external id's life is over."""
+    """What to warn of once most of the external id's life is over; the store takes it once for each job."""
     if operation.expiry is None:
         return ""
     near = claim.submitted + operation.expiry * (1 - pacing.NEAR_EXPIRY) * 1000
-    if not max(claim.polled, claim.submitted) < near <= now:
+    if now < near:
         return ""
     left = (claim.submitted - now) / 1000 + operation.expiry
-    log.warning("external-id-expires", extra={"job": claim.item, "provider": claim.provider, "seconds": round(left)})
+    if claim.polled < near:
+        log.warning("external-id-expires", extra={"job": claim.item, "seconds": round(left)})
     return f"the provider's id expires in {left:.0f} s"
 
 

@@ -42,6 +42,7 @@ class Wait(_Outcome, tag="wait", frozen=True, array_like=True):
     fetches: int = 0
     warning: str = ""
     hurried: int = 0  # the countdown if a webhook said that the job ended; 0: the same
+    expires: str = ""  # a warning that counts once: the life of the external id is nearly over
 
 
 class Retry(_Outcome, tag="retry", frozen=True, array_like=True):

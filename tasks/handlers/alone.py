@@ -1,7 +1,5 @@
 """Runs one handler function in a process of its own, where it can end or block nothing but itself.
 
-    python -m tasks.handlers.alone MODULE NAME SECONDS < envelope.json
-
 A process costs half a second of CPU, so this is for deliveries whose workers were lost again and again.
 """
 
@@ -23,6 +21,9 @@ from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
 START = 15.0
 """Seconds that the process may take to import the handler's module; the handler's time limit counts from then."""
 
+_PROGRAM = f"from {__name__} import main; main()"
+"""Not `-m`: the package has imported this module by then, and Python warns of a second one."""
+
 REFUSED = {"DeliveryRefused": DeliveryRefused}
 """What a handler may say besides that it failed."""
 
@@ -34,7 +35,7 @@ async def run(function: Function, envelope: Envelope, time_limit: float) -> None
         DeliveryFailed: it raised, did not end in time, or ended its process.
         DeliveryRefused: it said so itself.
     """
-    command = (sys.executable, "-m", "tasks.handlers.alone", function.module, function.name, str(time_limit))
+    command = (sys.executable, "-c", _PROGRAM, function.module, function.name, str(time_limit))
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
         told, _ = await process.communicate(envelope.json())
@@ -80,7 +81,3 @@ def _call(known: Mapping[str, Function], name: str, envelope: Envelope) -> Handl
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is a failed delivery
         return failure(error)
     return None
-
-
-if __name__ == "__main__":
-    main()

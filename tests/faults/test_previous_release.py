@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,11 +54,11 @@ async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: 
     async with both.stack.client() as client:
         first = both.hire(old=old_first)
         await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in names])
-        await until(lambda: waiting(client, 20))
+        await until(lambda: submitted(client, names))
         second = both.hire(old=not old_first)
         await until(lambda: ready(both.stack, "worker" if old_first else "old"))
         await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in beside])
-        await until(lambda: waiting(client, 40))
+        await until(lambda: submitted(client, [*names, *beside]))
         first.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(first.wait, 20) == 0
         for name in (*names, *beside):
@@ -76,6 +76,6 @@ async def ready(stack: Stack, name: str) -> bool:
     return "ready." in stack.logs(name)
 
 
-async def waiting(client: Client, number: int) -> bool:
-    counts = await client.counts()
-    return counts.get("unless", {}).get("waiting", 0) >= number
+async def submitted(client: Client, names: Sequence[str]) -> bool:
+    jobs = {job.id for job in (await client.jobs(limit=200)).jobs if job.submitted}
+    return jobs.issuperset(names)

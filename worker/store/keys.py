@@ -45,8 +45,8 @@ request, f fence, ln lane, x external id, m memo, su submitted, lp last poll tha
 cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
 tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it
 ended, wx the external id that one named while the submit's answer was not known, wn nonce of the last webhook, nb
-before when no webhook makes a poll come; the ledger: ns submits, np polls, nf fetches, nw webhooks, nd delivery
-attempts.
+before when no webhook makes a poll come, xw once it was warned that the external id expires; the ledger: ns submits,
+np polls, nf fetches, nw webhooks, nd delivery attempts.
 
 Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
 bo open until, bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to

@@ -92,7 +92,7 @@ function verbs.submitted(job, fence, external, memo, countdown, submits, fetches
   end
   count(job, submits, 0, fetches)
   set_state(job, has.provider, has.state, 'waiting', has.created)
-  redis.call('HDEL', JOB .. job, 'i', 'a', 'wx')
+  redis.call('HDEL', JOB .. job, 'i', 'a', 'wx', 'xw')
   move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
   if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
   note(job, 'submitted')
@@ -106,7 +106,7 @@ end
 -- `hurried` is the countdown if a webhook said that the job ended (0: the same): polling is no safety net then.
 local again = {}
 
-function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning, hurried)
+function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning, hurried, expires)
   local key = JOB .. job
   local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p', 'wh')
   if not has[1] then return -1 end
@@ -120,6 +120,7 @@ function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning
     note(job, 'status', status)
   end
   if warning ~= '' then note(job, 'warning', warning) end
+  if expires and expires ~= '' and redis.call('HSETNX', key, 'xw', 1) == 1 then note(job, 'warning', expires) end
   if hurried and hurried > 0 then
     redis.call('HSET', key, 'nb', now + hurried)
     if has[8] then countdown = hurried end
