@@ -47,6 +47,7 @@ class Watch:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._lost = False
         self.over = False
         """Whether this process ends: nobody is to wait any longer."""
 
@@ -95,7 +96,9 @@ class Watch:
             try:
                 await self._listen()
             except _LOST as error:
-                log.info("watch-lost", extra={"error": str(error)})
+                if not self._lost:
+                    log.warning("store-unavailable", extra={"error": str(error)})
+                self._lost = True
             await asyncio.sleep(AGAIN)
 
     async def _listen(self) -> None:
@@ -103,6 +106,9 @@ class Watch:
             # The first channel is nobody's: a connection without any would be none that listens.
             await pubsub.subscribe(self._keys("NOTED"), *self._waiting)
             self._pubsub = pubsub
+            if self._lost:
+                log.warning("store-back")
+                self._lost = False
             try:
                 self._wake_all()
                 while True:

@@ -1,6 +1,7 @@
 """Runs the web application on an ASGI server until it is told to stop."""
 
 import logging
+import signal
 import socket
 
 import uvicorn
@@ -24,6 +25,8 @@ def serve(settings: Settings) -> None:
         # asyncio does this only for sockets made for TCP by name, which these are not: a small answer took 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host = f"[{wanted.address}]" if family is socket.AF_INET6 else wanted.address
+        signal.signal(signal.SIGTERM, _ended)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and end are told by us
         log.info("web-listening", extra={"url": f"http://{host}:{listening.getsockname()[1]}"})
         app = create(settings)
         config = uvicorn.Config(
@@ -37,6 +40,11 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE,
         )
         _Server(config, app).run(sockets=[listening])
+    log.info("web-stopped")
+
+
+def _ended(*_: object) -> None:
+    """At its end uvicorn raises the signal that ended it once more, and a process that is well would die of it."""
 
 
 class _Server(uvicorn.Server):
