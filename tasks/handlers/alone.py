@@ -24,8 +24,14 @@ START = 15.0
 _PROGRAM = f"from {__name__} import main; main()"
 """Not `-m`: the package has imported this module by then, and Python warns of a second one."""
 
-REFUSED = {"DeliveryRefused": DeliveryRefused}
-"""What a handler may say besides that it failed."""
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    well: bool = True
+    refused: bool = False
+    message: str = ""
+    retry_after: float | None = None
 
 
 async def run(function: Function, envelope: Envelope, time_limit: float) -> None:
@@ -47,9 +53,11 @@ async def run(function: Function, envelope: Envelope, time_limit: float) -> None
         raise DeliveryFailed(f"handler {function.name} did not end within {time_limit:g} s")
     if process.returncode or not told:
         raise DeliveryFailed(f"handler {function.name} ended its process ({_how(process.returncode or 0)})")
-    verdict: dict[str, str] = msgspec.json.decode(told)
-    if verdict:
-        raise REFUSED.get(verdict["kind"], DeliveryFailed)(verdict["message"])
+    verdict = msgspec.json.decode(told, type=_Verdict)
+    if verdict.refused:
+        raise DeliveryRefused(verdict.message)
+    if not verdict.well:
+        raise DeliveryFailed(verdict.message, retry_after=verdict.retry_after)
 
 
 def _how(code: int) -> str:
@@ -65,9 +73,14 @@ def main() -> None:
     envelope = msgspec.json.decode(sys.stdin.buffer.read(), type=Envelope)
     known = functions.load([module])
     signal.setitimer(signal.ITIMER_REAL, float(seconds))
-    error = _call(known, name, envelope)
-    verdict = {} if error is None else {"kind": type(error).__name__, "message": str(error)}
-    os.write(told, msgspec.json.encode(verdict))
+    os.write(told, msgspec.json.encode(_verdict(_call(known, name, envelope))))
+
+
+def _verdict(error: HandlerError | None) -> _Verdict:
+    if error is None:
+        return _Verdict()
+    asked = error.retry_after if isinstance(error, DeliveryFailed) else None
+    return _Verdict(well=False, refused=isinstance(error, DeliveryRefused), message=str(error), retry_after=asked)
 
 
 def _call(known: Mapping[str, Function], name: str, envelope: Envelope) -> HandlerError | None:

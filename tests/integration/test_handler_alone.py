@@ -14,7 +14,7 @@ AMPLE = 30.0
 
 HANDLERS = """
 import asyncio, os, pathlib, signal, sys, threading
-from tasks.handlers import DeliveryRefused, handler
+from tasks.handlers import DeliveryFailed, DeliveryRefused, handler
 
 @handler("writes")
 async def writes(envelope):
@@ -25,6 +25,10 @@ async def writes(envelope):
 @handler("refuses")
 def refuses():
     raise DeliveryRefused("no such customer")
+
+@handler("asks")
+def asks():
+    raise DeliveryFailed("later", retry_after=7.5)
 
 @handler("exits")
 def exits():
@@ -77,3 +81,9 @@ async def test_each_way_to_fail_is_told(known: dict[str, Function]) -> None:
         "DeliveryFailed: handler crashes ended its process (SIGSEGV)",
         "DeliveryFailed: handler blocks did not end within 0.5 s",
     ]
+
+
+async def test_what_it_asks_for_is_heard(known: dict[str, Function]) -> None:
+    with pytest.raises(DeliveryFailed, match="later") as caught:
+        await alone.run(known["asks"], envelope(), AMPLE)
+    assert caught.value.retry_after == 7.5
