@@ -1,5 +1,6 @@
 """The document of the API (OpenAPI 3.1): FastAPI's, completed with the types of what is answered."""
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     _, components = msgspec.json.schema_components(TYPES, ref_template=REF)
     for component in components.values():
+        component["description"] = cleandoc(component["description"])  # Python before 3.13 leaves it indented
         _as_written(component)
     schemas: dict[str, Any] = document["components"]["schemas"]
     document["components"]["schemas"] = dict(sorted((components | schemas).items()))
