@@ -5,5 +5,5 @@ local rate, limit, window, longest = RATE .. ARGV[1], tonumber(ARGV[2]), tonumbe
 redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - window)
 if redis.call('ZCARD', rate) >= limit then return 0 end
 redis.call('ZADD', rate, now + longest, ARGV[5])
-redis.call('PEXPIRE', rate, window + longest, 'GT')
+if redis.call('PTTL', rate) < window + longest then redis.call('PEXPIRE', rate, window + longest) end
 return 1
