@@ -49,6 +49,8 @@ def _place(value: str) -> str:
 _HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
+"""Where a service is: http or https, with neither query nor fragment."""
+
 WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
 Names = Annotated[list[str], BeforeValidator(_split)]

@@ -11,7 +11,7 @@ from tasks.handlers.webhooks import Webhooks
 from worker import pacing
 from worker.app import StepTask, app
 from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
-from worker.jobs import Claim, Job, JobError
+from worker.jobs import Claim, Job, JobError, job_of
 from worker.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from worker.recorder import Recorder
 from worker.redact import redact
@@ -61,7 +61,7 @@ class Deliver:
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read the jobs of the batch in one round trip."""
-        ids = sorted({job_of(claim) for claim in claims})
+        ids = sorted({job_of(claim.item) for claim in claims})
         self._jobs = {job.id: job for job in await self._runtime.reads.many(ids)}
         return claims
 
@@ -101,12 +101,12 @@ class Deliver:
         """Whether the workers that ran this delivery before were lost, again and again."""
         if claim.attempts < SUSPECT:
             return False
-        story = await self._runtime.reads.timeline(job_of(claim))
+        story = await self._runtime.reads.timeline(job_of(claim.item))
         lost = [one for one in story if (one.event, one.detail) == ("lease-ended", f"deliver:{self._target}")]
         return len(lost) >= SUSPECT
 
     async def _envelope(self, claim: Claim) -> Envelope:
-        job = self._jobs[job_of(claim)]
+        job = self._jobs[job_of(claim.item)]
         return Envelope(
             delivery_id=claim.item,
             job_id=job.id,
@@ -121,8 +121,3 @@ class Deliver:
             ended=job.ended,
             attempt=claim.attempts + 1,
         )
-
-
-def job_of(claim: Claim) -> str:
-    """The job that a delivery belongs to."""
-    return claim.item.rpartition("#")[0]

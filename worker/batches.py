@@ -11,7 +11,7 @@ import msgspec
 
 from config.logs import ABOUT
 from worker.errors import StoreRefused, StoreUnavailable
-from worker.jobs import Claim
+from worker.jobs import Claim, job_of
 from worker.outcomes import Outcome, Release, ReleaseDelivery
 from worker.policies import Policies
 from worker.recorder import Recorder
@@ -168,5 +168,4 @@ def about(lane: str, claim: Claim) -> dict[str, str]:
     step = lane.partition(":")[0]
     if step != "deliver":
         return {"job": claim.item, "provider": claim.provider, "step": step}
-    job = claim.item.rpartition("#")[0]
-    return {"job": job, "provider": claim.provider, "step": step, "delivery": claim.item}
+    return {"job": job_of(claim.item), "provider": claim.provider, "step": step, "delivery": claim.item}

@@ -174,6 +174,11 @@ class Delivery(msgspec.Struct, frozen=True):
     error: JobError | None = None
 
 
+def job_of(delivery_id: str) -> str:
+    """The job that a delivery belongs to."""
+    return delivery_id.rpartition("#")[0]
+
+
 class Job(msgspec.Struct, frozen=True):
     """A job as it stands in the store. Times are seconds since 1970 of Redis's clock."""
 

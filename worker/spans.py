@@ -26,7 +26,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from worker.jobs import Claim, JobState
+from worker.jobs import Claim, JobState, job_of
 from worker.outcomes import Dead, End, Fanout, Hold, Outcome, Redeliver, Retry, Uncertain
 
 LAST_EXPORT = 3.0
@@ -61,7 +61,7 @@ class Spans:
     def step(self, lane: str, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
         """See `worker.traces.Tracer`."""
         step, _, name = lane.partition(":")
-        job_id = claim.item.rpartition("#")[0] if step == "deliver" else claim.item
+        job_id = job_of(claim.item) if step == "deliver" else claim.item
         place = self._place(job_id, claim.trace)
         span = self._tracer.start_span(
             f"{step} {_shown(name) or claim.provider}",

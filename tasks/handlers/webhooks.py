@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import httpx
 
 from config.groups import WebhookSettings
-from config.masking import scrubbed
 from tasks.handlers.envelope import Envelope
 from worker.addresses import Guard
 from worker.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError
@@ -26,7 +25,6 @@ ANSWER_WITHIN = 1.0
 
 ANSWER_SHOWN = 100
 """Characters of an answer that are kept."""
-
 
 PLACES = 256
 """Webhooks that one worker process sends at once: each needs a file descriptor, and polls need theirs."""
@@ -136,7 +134,7 @@ async def _beginning(response: httpx.Response) -> str:
                 if len(body) >= ANSWER_READ:
                     break
     words = " ".join(body[:ANSWER_READ].decode("ascii", "replace").split())
-    text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in scrubbed(redact(words)))
+    text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in redact(words))
     return text if len(text) <= ANSWER_SHOWN else text[:ANSWER_SHOWN] + "..."
 
 

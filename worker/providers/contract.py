@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from config.groups import BaseUrl
 from worker.errors import Unreadable
 from worker.jobs import UncertainPolicy
 from worker.providers.exchange import Exchange
@@ -29,9 +30,6 @@ def _one_line(value: SecretStr) -> SecretStr:
 Credential = Annotated[SecretStr, AfterValidator(_one_line)]
 """A secret that is sent in a header or a form."""
 
-
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
-"""Where a provider's API is: http or https, with neither query nor fragment."""
 
 HeaderText = Annotated[str, Field(pattern=r"^[!-~]+$")]
 """A setting that is sent in a header and is no secret."""

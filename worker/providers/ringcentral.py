@@ -15,9 +15,9 @@ import httpx
 import msgspec
 from pydantic import Field
 
+from config.groups import BaseUrl
 from worker.errors import RateLimited, Unreadable
 from worker.providers.contract import (
-    BaseUrl,
     Credential,
     Failed,
     Operation,

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import Field, JsonValue
 
+from config.groups import BaseUrl
 from worker.errors import Unreadable
 from worker.providers.contract import (
-    BaseUrl,
     Credential,
     Failed,
     HeaderText,

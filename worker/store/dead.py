@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import asdict
 
-from worker.jobs import Delivery
+from worker.jobs import Delivery, job_of
 from worker.store.connection import Connection
 from worker.store.reads import delivery
 
@@ -48,7 +48,7 @@ class DeadLetters:
         async with self._redis.pipeline(transaction=False) as pipe:
             for item, _ in found:
                 pipe.hgetall(self._keys("DELIVERY", item.decode()))
-                pipe.hmget(self._keys("JOB", item.decode().rpartition("#")[0]), "p", "tn")
+                pipe.hmget(self._keys("JOB", job_of(item.decode())), "p", "tn")
             rows = await pipe.execute()
         return [
             DeadDelivery(

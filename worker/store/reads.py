@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from worker.errors import JobNotFound
-from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry
+from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
 from worker.store import codec
 from worker.store.connection import Connection
 
@@ -208,7 +208,7 @@ def delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
     """A delivery as it is stored."""
     return Delivery(
         id=delivery_id,
-        job_id=delivery_id.rpartition("#")[0],
+        job_id=job_of(delivery_id),
         target=row[b"tg"].decode(),
         state=DeliveryState(row[b"st"].decode()),
         attempts=int(row.get(b"a", 0)),

@@ -72,8 +72,5 @@ async def log_out(request: Request, shared: Shared, seen: Viewing, csrf: Annotat
 
 
 def _tries(request: Request) -> Tries:
-    state = request.app.state
-    if not hasattr(state, "tries"):
-        state.tries = Tries()
-    found: Tries = state.tries
+    found: Tries = request.app.state.tries
     return found

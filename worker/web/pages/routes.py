@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from worker.errors import OperatorError, OutwaitError, Unauthenticated
 from worker.web.pages import dead, held, job, jobs, login, overview, providers
 from worker.web.pages.rendering import HEADERS, assets, drawn
-from worker.web.pages.session import Viewer, viewer
+from worker.web.pages.session import Tries, Viewer, viewer
 from worker.web.services import services
 
 OTHERS = ("/v1/", "/webhooks/", "/metrics", "/livez", "/readyz")
@@ -40,6 +40,7 @@ async def asset(name: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Add the pages. Comes after `problems.install`, whose answers become pages for people."""
+    app.state.tries = Tries()
     for part in (router, login.router, overview.router, jobs.router, job.router, dead.router, held.router):
         app.include_router(part)
     app.include_router(providers.router)
