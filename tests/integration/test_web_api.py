@@ -327,13 +327,21 @@ async def test_a_failed_jobs_result_is_not_there_and_says_why(api: httpx.AsyncCl
     assert told["detail"].startswith("provider_failed")
 
 
-async def test_a_long_poll_ends_with_the_job_or_with_its_time(api: httpx.AsyncClient) -> None:
+async def listened_to(stack: Stack, job_id: str) -> bool:
+    """Whether somebody waits for the job."""
+    connection = Connection(stack.settings)
+    ((_, listeners),) = await connection.redis.pubsub_numsub(connection.keys("NOTED", job_id))
+    await connection.close()
+    return bool(listeners)
+
+
+async def test_a_long_poll_ends_with_the_job_or_with_its_time(stack: Stack, api: httpx.AsyncClient) -> None:
     job_id = await enqueued(api, NEVER)
     began = time.monotonic()
     assert (await api.get(f"/v1/jobs/{job_id}?wait=0.5")).json()["state"] in {"queued", "waiting"}
     assert 0.4 < time.monotonic() - began < 5
     waiting = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=30"))
-    await asyncio.sleep(0.2)
+    await until(lambda: listened_to(stack, job_id))
     assert (await api.post(f"/v1/jobs/{job_id}/cancel")).status_code == 200
     assert (await asyncio.wait_for(waiting, 5)).json()["state"] == "cancelled"
     assert (await api.post(f"/v1/jobs/{job_id}/cancel")).json()["state"] == "cancelled"
