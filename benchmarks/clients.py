@@ -19,7 +19,7 @@ import aiohttp
 import httpx
 from plain import HEADERS
 
-from worker.http import Http
+from outwait.worker.net.http import Http
 
 PATH = "/ai/async/answer?questionId="
 

@@ -14,9 +14,9 @@ import aiohttp
 from report import Bar, figure, finish, machine
 from stage import Process, Stage, settings, wait_for
 
-from worker.embedded import free_port
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
+from outwait.worker.local.embedded import free_port
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 
 SINGLE, BATCHED = 1, 0.05
 """The bars: milliseconds of the web process's CPU a job."""
@@ -77,7 +77,7 @@ def main() -> None:
         facts, port = machine(stage.redis.info()), free_port()
         own = {**stage.variables("http"), "OUTWAIT_WEB__PORT": str(port)}
         shown, url = asyncio.run(key(own)), f"http://127.0.0.1:{port}/v1/jobs"
-        with stage.start([sys.executable, "-m", "worker.cli", "web"], "web", own) as process:
+        with stage.start([sys.executable, "-m", "outwait", "web"], "web", own) as process:
             wait_for(lambda: process.cpu and _answers(url, shown, one), "the web process")
             rows = {
                 "one a request": cost(

@@ -19,10 +19,10 @@ from uuid import uuid4
 from report import Bar, figure, finish, machine
 from stage import ROOT, Process, Stage, settings, wait_for
 
-from worker.outcomes import NO_FENCE, Pause
-from worker.store.connection import Connection
-from worker.store.keys import Keys
-from worker.store.lanes import Lanes
+from outwait.worker.model.outcomes import NO_FENCE, Pause
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.keys import Keys
+from outwait.worker.store.lanes import Lanes
 
 BAR = 5_000
 """Messages a second on one core."""

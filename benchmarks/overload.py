@@ -15,7 +15,7 @@ from report import Bar, Figure, figure, finish, machine
 from stage import JITTER, Cost, Process, Stage, settings, wait_for
 from waiting import ids, seed, spread
 
-from worker.client import Client
+from outwait.client import Client
 
 INTERVAL = 2.0
 """Seconds between two polls of a job at the loads that are offered."""

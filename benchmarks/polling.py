@@ -1,8 +1,8 @@
 """Requests a job and lateness of detection: adaptive polling beside fixed intervals. A pure simulation; seconds.
 
-The countdowns are the engine's own (`worker.pacing`), and learning is as the record script does it: of each job that
-succeeded, the middle of the interval in which it ended, the last 200 of them. Nothing is known at the start; the first
-jobs are polled at the interval, and counted too.
+The countdowns are the engine's own (worker/engine/pacing.py), and learning is as the record script does it: of each
+job that succeeded, the middle of the interval in which it ended, the last 200 of them. Nothing is known at the start;
+the first jobs are polled at the interval, and counted too.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from statistics import mean
 
 from report import Bar, finish
 
-from worker.pacing import poll_countdown
+from outwait.worker.engine.pacing import poll_countdown
 
 MINIMUM = 5.0
 """Seconds that a provider wants between two polls of a job: ElevateAI's for texts."""

@@ -22,7 +22,7 @@ from report import Bar, Figure, figure, finish, machine
 from stage import JITTER, Cost, Process, Stage, settings
 from waiting import seed, spread
 
-from worker.store.keys import Keys
+from outwait.worker.store.keys import Keys
 
 GROWTH, MEMORY_GROWTH, BYTES, LATE = 1.15, 1.1, 1024, 500.0
 """The bars: growth of CPU a poll and of a worker's memory, bytes of Redis a job, milliseconds of lateness (p99).

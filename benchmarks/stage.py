@@ -21,8 +21,8 @@ from uuid import uuid4
 import psutil  # type: ignore[import-untyped] # ships no types
 from redis import Redis
 
-from config.settings import Settings
-from worker.embedded import EmbeddedRedis
+from outwait.config.settings import Settings
+from outwait.worker.local.embedded import EmbeddedRedis
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -113,7 +113,7 @@ class Stage:
 
     def worker(self, variables: Mapping[str, str]) -> Process:
         """Start `outwait worker`."""
-        return self.start([sys.executable, "-m", "worker.cli", "worker"], "worker", variables)
+        return self.start([sys.executable, "-m", "outwait", "worker"], "worker", variables)
 
     def variables(self, namespace: str, **more: str) -> dict[str, str]:
         """Settings of an Outwait worker that polls the stub."""

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import msgspec
 
-from config.settings import Settings
-from worker.accept import Acceptance
-from worker.jobs import JobRequest
-from worker.outcomes import NO_FENCE, Submitted, Wait
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes, NewJob
+from outwait.config.settings import Settings
+from outwait.worker.engine.acceptance import Acceptance
+from outwait.worker.model.jobs import JobRequest
+from outwait.worker.model.outcomes import NO_FENCE, Submitted, Wait
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes, NewJob
 
 BATCH = 500
 """Jobs in one round trip."""

@@ -20,16 +20,16 @@ from report import Bar, figure, finish, machine
 from stage import Process, Stage, settings, wait_for
 from waiting import BATCH, ids
 
-from worker.accept import Acceptance
-from worker.client import Client
-from worker.embedded import free_port
-from worker.jobs import JobRequest
-from worker.outcomes import NO_FENCE, Submitted
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes
-from worker.store.webhooks import Webhooks
-from worker.webhooks import Addresses
+from outwait.client import Client
+from outwait.worker.engine.acceptance import Acceptance
+from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.local.embedded import free_port
+from outwait.worker.model.jobs import JobRequest
+from outwait.worker.model.outcomes import NO_FENCE, Submitted
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.provider_webhooks import Webhooks
 
 P99 = 1000
 """The bar, in milliseconds."""
@@ -68,7 +68,7 @@ async def seed(own: Mapping[str, str], number: int) -> list[str]:
     """Jobs that wait at the provider; the URLs of their webhooks."""
     used = settings(own)
     connection = Connection(used)
-    lanes, addresses = Lanes(connection), Addresses(used, Webhooks(connection))
+    lanes, addresses = Lanes(connection), WebhookUrls(used, Webhooks(connection))
     acceptance = Acceptance(build(used.providers), used)
     names = ids(number)
     for start in range(0, number, BATCH):
@@ -145,7 +145,7 @@ def one(stage: Stage, number: int, connections: int) -> dict[str, float]:
     """One burst to a fresh web process."""
     own = variables(stage, f"w-{connections}", free_port())
     urls = asyncio.run(seed(own, number))
-    with stage.start([sys.executable, "-m", "worker.cli", "web"], "web", own) as process:
+    with stage.start([sys.executable, "-m", "outwait", "web"], "web", own) as process:
         _listens(stage, own, process)
         before, redis_before = process.cpu, _redis_cpu(stage)
         seen = asyncio.run(burst(urls, connections))

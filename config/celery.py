@@ -5,8 +5,8 @@ from typing import Any
 
 from kombu.entity import Exchange, Queue
 
-from config.settings import Settings
-from config.urls import tls
+from outwait.config.settings import Settings
+from outwait.config.urls import tls
 
 SUBMIT_TASK = "tasks.submit"
 """The task that producers send, by its wire name."""
@@ -87,7 +87,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
     if not settings.broker_is_redis:
         return common
     return common | {
-        "broker_transport": "worker.transport:Transport",  # Celery 5.7's own lets a restart of Redis end the worker
+        # Celery 5.7's own lets a restart of Redis end the worker.
+        "broker_transport": "outwait.worker.celery.transport:Transport",
         "broker_use_ssl": tls(settings.broker),
         "broker_transport_options": _redis_transport(settings),
     }

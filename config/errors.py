@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from config.masking import masked, masked_url
-from config.names import DELIMITER, PREFIX, nearest, variable, variables
+from outwait.config.masking import masked, masked_url
+from outwait.config.names import DELIMITER, PREFIX, nearest, variable, variables
 
 _JSON = {"list_type": "a JSON list", "dict_type": "a JSON object", "model_type": "a JSON object"}
 

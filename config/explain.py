@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from config.masking import masked
-from config.names import variable, variables
-from config.settings import Settings
-from config.sources import sources
+from outwait.config.masking import masked
+from outwait.config.names import variable, variables
+from outwait.config.settings import Settings
+from outwait.config.sources import sources
 
 _PROVIDERS = "providers"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from config.errors import Clash
+from outwait.config.errors import Clash
 
 SECRET_LEAST = 24
 """Characters of a secret that signs."""

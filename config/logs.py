@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from config.groups import LogSettings
-from config.masking import MASK, is_secret, scrubbed
+from outwait.config.groups import LogSettings
+from outwait.config.masking import MASK, is_secret, scrubbed
 
 QUIET = {
     "celery.worker.strategy": "WARNING",  # a line a batch received
@@ -53,7 +53,7 @@ def configure(log: LogSettings) -> None:
 
 
 class TextLines(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z INFO worker.clock tick-back ticking=clock`: for people."""
+    """`2026-01-31T12:00:00.000Z INFO outwait.worker.engine.clock tick-back ticking=clock`: for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, logger, event, fields; a traceback follows."""

@@ -16,8 +16,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from config.errors import Clash, ConfigError, explain, unknown
-from config.groups import (
+from outwait.config.errors import Clash, ConfigError, explain, unknown
+from outwait.config.groups import (
     EventSettings,
     FlowerSettings,
     HandlerSettings,
@@ -32,9 +32,9 @@ from config.groups import (
     WebSettings,
     WorkerSettings,
 )
-from config.names import DELIMITER, PREFIX, group_of, variables
-from config.sources import SECRETS_DIR, Source, sources
-from config.urls import BrokerUrl, RedisUrl, place
+from outwait.config.names import DELIMITER, PREFIX, group_of, variables
+from outwait.config.sources import SECRETS_DIR, Source, sources
+from outwait.config.urls import BrokerUrl, RedisUrl, place
 
 _STEPS = ("submit", "poll", "callback", "deliver")
 

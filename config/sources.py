@@ -14,7 +14,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from config.names import DELIMITER, PREFIX
+from outwait.config.names import DELIMITER, PREFIX
 
 SECRETS_DIR = "OUTWAIT_SECRETS_DIR"
 """Variable that names a folder of secret files, one a setting: `outwait_providers__unless__api_key`."""

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from config.settings import Settings
-from worker.web.app import create
+from outwait.config.settings import Settings
+from outwait.web.app import create
 
 FILE = Path(__file__).parent / "openapi.json"
 

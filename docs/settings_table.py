@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from config.groups import StepSettings
-from config.names import variables
-from config.settings import Settings
+from outwait.config.groups import StepSettings
+from outwait.config.names import variables
+from outwait.config.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "operations.md"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from worker.jobs import JobRequest
+from outwait.worker.model.jobs import JobRequest
 
 FILE = Path(__file__).parent / "contract" / "submit.v1.schema.json"
 

@@ -9,7 +9,7 @@ List the module in OUTWAIT_HANDLERS__MODULES, and name the function as a job's t
 import os
 from pathlib import Path
 
-from tasks.handlers import Envelope, handler
+from outwait import Envelope, handler
 
 CRM = Path(os.environ.get("CRM_FILE", "crm.txt"))
 """Stands for the system that wants to know."""

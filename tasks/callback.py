@@ -5,18 +5,19 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from worker import governor, pacing, targets
-from worker.app import app
-from worker.errors import OperatorError, ProviderError, RateLimited
-from worker.jobs import Claim, Job, JobState, Step
-from worker.outcomes import Fanout, Outcome, Release, Retry
-from worker.policies import lane_of
-from worker.providers.contract import Waiting
-from worker.recorder import Recorder
-from worker.redact import redact
-from worker.results import TOGETHER
-from worker.runtime import Runtime
-from worker.store.reads import Spec
+from outwait.worker.app import app
+from outwait.worker.celery.results import TOGETHER
+from outwait.worker.engine import pacing, rate_feedback
+from outwait.worker.engine.lane_policies import lane_of
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.engine.runtime import Runtime
+from outwait.worker.model import targets
+from outwait.worker.model.errors import OperatorError, ProviderError, RateLimited
+from outwait.worker.model.jobs import Claim, Job, JobState, Step
+from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.contract import Waiting
+from outwait.worker.store.reads import Spec
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Callback:
         (group,) = await governors.status([policy])
         if not group.flows:
             return (f"not told: nothing is sent to {claim.provider} now",)
-        if not await governors.take_place(policy, governor.request(claim)):
+        if not await governors.take_place(policy, rate_feedback.request(claim)):
             return (f"not told: the rate of {claim.provider} has no place left",)
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
@@ -91,12 +92,12 @@ class Callback:
         try:
             told = await self._runtime.registry.get(claim.provider).cancel(waiting, exchange)
         except OperatorError as error:
-            return (f"{error.code}: {error}", *governor.aftermath(policy, limits, claim, exchange))
+            return (f"{error.code}: {error}", *rate_feedback.rate_feedback(policy, limits, claim, exchange))
         except ProviderError as error:
             met, told = error, f"{error.code}: {error}"
         if isinstance(met, RateLimited):
-            governor.slow_down(exchange, met)
-        return (told, *governor.aftermath(policy, limits, claim, exchange, met))
+            rate_feedback.slow_down(exchange, met)
+        return (told, *rate_feedback.rate_feedback(policy, limits, claim, exchange, met))
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from tasks.handlers import Envelope, Handlers
-from tasks.handlers.webhooks import Webhooks
-from worker import pacing
-from worker.app import StepTask, app
-from worker.errors import DeliveryFailed, DeliveryRefused, HandlerError
-from worker.jobs import Claim, Job, JobError, job_of
-from worker.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
-from worker.recorder import Recorder
-from worker.redact import redact
-from worker.runtime import Runtime
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.tasks.handlers.envelope import Envelope
+from outwait.tasks.handlers.signed_webhooks import Webhooks
+from outwait.worker.app import StepTask, app
+from outwait.worker.engine import pacing
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.engine.runtime import Runtime
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
+from outwait.worker.model.jobs import Claim, Job, JobError, job_of
+from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
+from outwait.worker.net.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,10 @@ class Deliver:
             # Its leases ended again and again: whatever ran it did not live to record anything.
             return (self.decide(claim, DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")),)
         try:
-            envelope, apart = await self._envelope(claim), await self._suspect(claim)
-            told = await self._handlers.deliver(self._target, envelope, self._settings.time_limit, apart=apart)
+            envelope, suspect = await self._envelope(claim), await self._suspect(claim)
+            told = await self._handlers.deliver(
+                self._target, envelope, self._settings.time_limit, in_subprocess=suspect
+            )
         except asyncio.CancelledError:
             return (ReleaseDelivery(claim.item, claim.fence),)
         except HandlerError as error:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from worker import governor, pacing
-from worker.app import app
-from worker.endings import ending
-from worker.errors import (
+from outwait.worker.app import app
+from outwait.worker.engine import pacing, rate_feedback
+from outwait.worker.engine.end_outcome import end_outcome
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.engine.runtime import Runtime
+from outwait.worker.model.errors import (
     AnswerLost,
     ExternalIdUnknown,
     NotSent,
@@ -23,13 +25,11 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
-from worker.jobs import Claim, JobError, Step
-from worker.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
-from worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
-from worker.providers.exchange import Count, Exchange
-from worker.recorder import Recorder
-from worker.redact import redact
-from worker.runtime import Runtime
+from outwait.worker.model.jobs import Claim, JobError, Step
+from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
+from outwait.worker.providers.exchange import Count, Exchange
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Poll:
             outcome = self._again(claim, now, exchange, AnswerLost(redact(f"{type(error).__name__}: {error}")))
         if isinstance(outcome, Wait) and self._runtime.events.polls_shown():
             await self._show(claim)
-        return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))
+        return (outcome, *rate_feedback.rate_feedback(self._policy, self._limits, claim, exchange, met))
 
     def learn(self, claim: Claim, now: int, exchange: Exchange, answer: PollAnswer) -> Outcome:
         """What an answer means for the job."""
@@ -85,13 +85,13 @@ class Poll:
             case Pending():
                 return self._wait(claim, now, counts, answer)
             case Succeeded() | Failed():
-                return ending(claim.item, claim.fence, answer, self._runtime.settings.store, counts)
+                return end_outcome(claim.item, claim.fence, answer, self._runtime.settings.store, counts)
 
     def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
         match error:
             case RateLimited():
-                governor.slow_down(exchange, error)
+                rate_feedback.slow_down(exchange, error)
                 return self._again(claim, now, exchange, error, attempt=0)
             case ExternalIdUnknown() if now - claim.submitted > YOUNG * 1000:
                 return self._gone(claim, now, exchange, error)

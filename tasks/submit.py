@@ -14,10 +14,13 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker import governor, pacing
-from worker.app import StepTask, app
-from worker.clock import OUTAGE_PAUSE
-from worker.errors import (
+from outwait.worker.app import StepTask, app
+from outwait.worker.engine import pacing, rate_feedback
+from outwait.worker.engine.clock import OUTAGE_PAUSE
+from outwait.worker.engine.intake import TASK, Intake, Sent, Unusable, read
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.engine.runtime import Runtime
+from outwait.worker.model.errors import (
     NotSent,
     OutwaitError,
     ProviderError,
@@ -25,16 +28,13 @@ from worker.errors import (
     Rejected,
     Unauthorized,
 )
-from worker.intake import TASK, Intake, Sent, Unusable, read
-from worker.jobs import Claim, JobError, JobState, Step, UncertainPolicy
-from worker.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
-from worker.providers.contract import Provider, Submission
-from worker.providers.exchange import Count, Exchange
-from worker.recorder import Recorder
-from worker.redact import redact
-from worker.runtime import Runtime
-from worker.store.inbox import Taken
-from worker.store.reads import Spec
+from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
+from outwait.worker.model.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.contract import Provider, Submission
+from outwait.worker.providers.exchange import Count, Exchange
+from outwait.worker.store.inbox import Taken
+from outwait.worker.store.reads import Spec
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +127,12 @@ class Submit:
         except Exception as error:
             log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
             outcome = self._lost(claim, exchange, redact(f"{type(error).__name__}: {error}"))
-        return (outcome, *governor.aftermath(self._policy, self._limits, claim, exchange, met))
+        return (outcome, *rate_feedback.rate_feedback(self._policy, self._limits, claim, exchange, met))
 
     def decide(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a submit: retry only what certainly was not taken."""
         if isinstance(error, RateLimited):
-            governor.slow_down(exchange, error)
+            rate_feedback.slow_down(exchange, error)
             return self._again(claim, exchange, error, attempt=0)
         if isinstance(error, NotSent | Unauthorized) or error.status in self._provider.refused:
             return self._again(claim, exchange, error, attempt=1)
@@ -202,8 +202,8 @@ class Submit:
             await self._provider.prepare(exchange)
         except ProviderError as error:
             if isinstance(error, RateLimited):
-                governor.slow_down(exchange, error)
-            told = governor.aftermath(self._policy, self._limits, claims[0], exchange, error)
+                rate_feedback.slow_down(exchange, error)
+            told = rate_feedback.rate_feedback(self._policy, self._limits, claims[0], exchange, error)
             for claim in claims:
                 record.add(self._again(claim, exchange, error, attempt=1), *self._unused(claim))
             record.add(*told)
@@ -212,7 +212,7 @@ class Submit:
 
     def _unused(self, claim: Claim) -> tuple[Outcome, ...]:
         """The place in the provider's rate that the claim took and does not need."""
-        return governor.spent(self._policy, claim.item, claim.fence, 0)
+        return rate_feedback.release_slot(self._policy, claim.item, claim.fence, 0)
 
     def _again(self, claim: Claim, exchange: Exchange, error: ProviderError, *, attempt: int) -> Outcome:
         if claim.attempts + attempt >= self._settings.attempts:

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from config.settings import Settings
-from worker.embedded import EmbeddedRedis
-from worker.store.connection import Connection
+from outwait.config.settings import Settings
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.store.connection import Connection
 
 
 @pytest.fixture(autouse=True)

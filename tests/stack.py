@@ -16,16 +16,16 @@ from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
-from config.settings import Settings
-from worker.client import Client
-from worker.embedded import free_port
-from worker.jobs import Job, JobRequest
-from worker.sandbox import environment
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.sandbox import environment
+from outwait.worker.local.embedded import free_port
+from outwait.worker.model.jobs import Job, JobRequest
 
 ROOT = Path(__file__).parent.parent
 
-WORKER = [sys.executable, "-m", "worker.cli", "worker"]
-WEB = [sys.executable, "-m", "worker.cli", "web"]
+WORKER = [sys.executable, "-m", "outwait", "worker"]
+WEB = [sys.executable, "-m", "outwait", "web"]
 
 FAST = {
     "OUTWAIT_WORKER__TICK": "0.05",
@@ -205,7 +205,7 @@ class Stack:
         return "".join(log.read_text() for log in sorted(self.folder.glob(f"{name}-*.log")))
 
     def _start_sandbox(self, options: Mapping[str, Any]) -> str:
-        command = [sys.executable, "-m", "worker.sandbox", "--port", "0", "--options", json.dumps(dict(options))]
+        command = [sys.executable, "-m", "outwait.sandbox", "--port", "0", "--options", json.dumps(dict(options))]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE)
         self._processes.append(process)
         assert process.stdout is not None

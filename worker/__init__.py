@@ -1,4 +1,5 @@
-"""The engine: job model, store, providers, Celery app and clock, and its edges (client, command line, sandbox).
+"""The engine: what a job is, how it is stored, how requests leave, and what moves it.
 
-It names tasks by their wire names only and never imports them.
+Rooms, from the top: app, engine, (celery, telemetry, local), providers, (store, net), model. Each imports
+downwards only. It names tasks by their wire names and never imports them.
 """

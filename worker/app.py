@@ -1,7 +1,7 @@
 """The Celery app, and the composition root of a worker process.
 
 Nothing is read at import: settings are loaded when Celery first asks for its configuration, the engine is built when a
-worker starts. Works as `outwait worker` and as `celery -A worker.app worker`.
+worker starts. Works as `outwait worker` and as `celery -A outwait.worker.app worker`.
 """
 
 import gc
@@ -14,25 +14,25 @@ from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
 
-from config.celery import celery_config
-from config.errors import ConfigError
-from config.logs import configure
-from config.settings import Settings, load_settings
-from worker.accept import Acceptance
-from worker.clock import Clock, Ticking
-from worker.errors import StoreUnfit
-from worker.events import JobEvents
-from worker.intake import Intake
-from worker.jobs import Step
-from worker.policies import Policies, parts
-from worker.providers.registry import Registry, build
-from worker.redact import redact
-from worker.results import Results
-from worker.runtime import Runtime
-from worker.store.connection import Connection
-from worker.store.health import require_fit
-from worker.store.inbox import Inbox
-from worker.store.lanes import Lanes
+from outwait.config.celery import celery_config
+from outwait.config.errors import ConfigError
+from outwait.config.logs import configure
+from outwait.config.settings import Settings, load_settings
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.celery.results import CeleryResults
+from outwait.worker.engine.acceptance import Acceptance
+from outwait.worker.engine.clock import Clock, Ticking
+from outwait.worker.engine.intake import Intake
+from outwait.worker.engine.lane_policies import Policies, parts
+from outwait.worker.engine.runtime import Runtime
+from outwait.worker.model.errors import StoreUnfit
+from outwait.worker.model.jobs import Step
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.health import require_fit
+from outwait.worker.store.inbox import Inbox
+from outwait.worker.store.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,9 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         return build(self.settings.providers)
 
     @cached_property
-    def events_of_jobs(self) -> JobEvents:
+    def events_of_jobs(self) -> FlowerEvents:
         """Where job events go."""
-        return JobEvents(self, self.hostname, enabled=self.settings.events.jobs)
+        return FlowerEvents(self, self.hostname, enabled=self.settings.events.jobs)
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -91,9 +91,9 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
             # argsrepr: Celery would otherwise build a printable copy of every claim.
             self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=redact(lane), kwargsrepr="{}")
 
-    def results(self, connection: Connection) -> Results | None:
+    def results(self, connection: Connection) -> CeleryResults | None:
         """Where producers' results are kept; None if they are not wanted."""
-        return Results(self.backend, connection) if self.settings.events.results else None
+        return CeleryResults(self.backend, connection) if self.settings.events.results else None
 
     def intake(self, connection: Connection) -> Intake:
         """What turns producers' messages into jobs."""
@@ -102,7 +102,7 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         return Intake(lanes, inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
 
 
-app = Outwait("outwait", include=["tasks.submit", "tasks.poll", "tasks.callback", "tasks.deliver"])
+app = Outwait("outwait", include=[f"outwait.tasks.{step}" for step in Step])
 app.add_defaults(lambda: celery_config(app.settings))
 
 

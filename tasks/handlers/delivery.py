@@ -5,14 +5,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, assert_never
 
-from config.errors import ConfigError
-from config.groups import HandlerSettings
-from tasks.handlers import alone, files, functions
-from tasks.handlers.envelope import Envelope
-from tasks.handlers.isolation import Isolated, Loop, Threads, failure
-from tasks.handlers.webhooks import Webhooks
-from worker.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
-from worker.targets import CeleryTarget, FileTarget, FunctionTarget, StreamTarget, Target, WebhookTarget, parse
+from outwait.config.errors import ConfigError
+from outwait.config.groups import HandlerSettings
+from outwait.tasks.handlers import files, functions, subprocess_runner
+from outwait.tasks.handlers.envelope import Envelope
+from outwait.tasks.handlers.isolation import Isolated, Loop, Threads, failure
+from outwait.tasks.handlers.signed_webhooks import Webhooks
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
+from outwait.worker.model.targets import (
+    CeleryTarget,
+    FileTarget,
+    FunctionTarget,
+    StreamTarget,
+    Target,
+    WebhookTarget,
+    parse,
+)
 
 PROCESSES = 2
 """Handler functions that run in a process of their own at once: each costs as much CPU as many others."""
@@ -59,10 +67,10 @@ class Handlers:
         """Whether a function is marked with this name."""
         return name in self._functions
 
-    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, apart: bool = False) -> str:
+    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool = False) -> str:
         """Run one delivery for at most `time_limit` seconds, once its handler has a place free.
 
-        `apart`: a function runs in a process of its own, since it may have ended workers.
+        `in_subprocess`: a function runs in a process of its own, since it may have ended workers.
 
         Returns:
             What a receiver of webhooks answered, short; of others nothing.
@@ -73,7 +81,7 @@ class Handlers:
         """
         match _known_form(target):
             case FunctionTarget(name):
-                await self._run(name, envelope, time_limit, apart=apart)
+                await self._run(name, envelope, time_limit, in_subprocess=in_subprocess)
             case CeleryTarget() as task:
                 await self._lane("celery", Threads).run(partial(self._publish, task, envelope), time_limit)
             case StreamTarget() as stream:
@@ -91,13 +99,13 @@ class Handlers:
         for lane in self._lanes.values():
             lane.close()
 
-    async def _run(self, name: str, envelope: Envelope, time_limit: float, *, apart: bool) -> None:
+    async def _run(self, name: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool) -> None:
         function = self._functions.get(name)
         if function is None:
             raise DeliveryRefused(_unknown(name, self._functions))
-        if apart:
+        if in_subprocess:
             async with self._processes:
-                await alone.run(function, envelope, time_limit)
+                await subprocess_runner.run(function, envelope, time_limit)
             return
         call = partial(function.call, envelope) if function.takes_envelope else function.call
         await self._lane(f"handler {name}", Loop if function.is_async else Threads).run(call, time_limit)

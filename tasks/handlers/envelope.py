@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from worker.jobs import JobError, JobState
+from outwait.worker.model.jobs import JobError, JobState
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.errors import DeliveryFailed, DeliveryRefused
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused
 
 LOCK_WITHIN = 5.0
 """Seconds to wait for the file's lock. We hold it for one write; whoever keeps it longer is another program."""

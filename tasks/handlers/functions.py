@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from config.errors import ConfigError
-from worker.targets import NAME
+from outwait.config.errors import ConfigError
+from outwait.worker.model.targets import NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
 

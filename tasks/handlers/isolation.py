@@ -16,8 +16,8 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from worker.errors import DeliveryFailed, HandlerError
-from worker.redact import redact
+from outwait.worker.model.errors import DeliveryFailed, HandlerError
+from outwait.worker.net.redaction import redact
 
 log = logging.getLogger(__name__)
 

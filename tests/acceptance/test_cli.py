@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from worker.embedded import free_port
+from outwait.worker.local.embedded import free_port
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
 QUESTION = ["unless", "query", "-p", "sessionId=s", "-p", "visitorId=v"]
 HANDLERS = """
-from tasks.handlers import Envelope, handler
-from worker.errors import DeliveryRefused
+from outwait import Envelope, handler
+from outwait.worker.model.errors import DeliveryRefused
 
 @handler("refuses")
 def refuses(envelope: Envelope) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from outwait.worker.model.jobs import JobState
 from tests.stack import Stack, closed, ended, query, until
-from worker.jobs import JobState
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
 LOST = '{"faults":[{"fault":"drop_after","on":"submit"}]}'
@@ -19,8 +19,8 @@ NEVER = '{"outcome":"never"}'
 HANDLERS = """
 from pathlib import Path
 
-from tasks.handlers import Envelope, handler
-from worker.errors import DeliveryRefused
+from outwait import Envelope, handler
+from outwait.worker.model.errors import DeliveryRefused
 
 @handler("crm")
 def crm(envelope: Envelope) -> None:

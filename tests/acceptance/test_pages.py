@@ -11,14 +11,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from outwait.client import Client
+from outwait.worker.model.jobs import JobError, JobState
+from outwait.worker.store import codec
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes, NewJob
 from tests.browser import chromium
 from tests.stack import Stack, closed, ended, query, until
-from worker.client import Client
-from worker.jobs import JobError, JobState
-from worker.store import codec
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes, NewJob
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,8 +28,8 @@ NEVER = {"outcome": "never"}
 HANDLERS = f"""
 from pathlib import Path
 
-from tasks.handlers import Envelope, handler
-from worker.errors import DeliveryRefused
+from outwait import Envelope, handler
+from outwait.worker.model.errors import DeliveryRefused
 
 @handler("crm")
 def crm(envelope: Envelope) -> None:

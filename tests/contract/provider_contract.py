@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from worker.addresses import Guard
-from worker.errors import (
+from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
+from outwait.sandbox.behaviour import Call, FaultKind, Outcome
+from outwait.worker.model.errors import (
     AnswerLost,
     ExternalIdUnknown,
     InvalidRequest,
@@ -24,14 +25,13 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
-from worker.http import Http
-from worker.providers.contract import Failed, Pending, PollAnswer, Submission, Submitted, Succeeded, Waiting
-from worker.providers.exchange import Count, Exchange, TokenStore
-from worker.providers.registry import Registry, build
-from worker.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
-from worker.sandbox.behaviour import Call, FaultKind, Outcome
-from worker.store.connection import Connection
-from worker.store.tokens import Tokens
+from outwait.worker.net.http import Http
+from outwait.worker.net.outbound import Guard
+from outwait.worker.providers.contract import Failed, Pending, PollAnswer, Submission, Submitted, Succeeded, Waiting
+from outwait.worker.providers.exchange import Count, Exchange, TokenStore
+from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.tokens import Tokens
 
 TIME_LIMIT = 5.0
 

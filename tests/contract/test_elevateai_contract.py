@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from outwait.sandbox import Fault
+from outwait.sandbox.behaviour import Call, FaultKind, Outcome
+from outwait.worker.model.errors import AnswerLost, ExternalIdUnknown, Rejected, Unavailable
+from outwait.worker.providers.contract import Failed, Pending, Submitted, Succeeded
 from tests.contract.provider_contract import ProviderContract, Start, World, web_app
-from worker.errors import AnswerLost, ExternalIdUnknown, Rejected, Unavailable
-from worker.providers.contract import Failed, Pending, Submitted, Succeeded
-from worker.sandbox import Fault
-from worker.sandbox.behaviour import Call, FaultKind, Outcome
 
 CLIP = bytes(range(256)) * 3000
 CHAT = {

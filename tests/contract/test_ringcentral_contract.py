@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from outwait.sandbox import Fault
+from outwait.sandbox.behaviour import Call, FaultKind, Outcome
+from outwait.worker.model.errors import NotSent, RateLimited, Unauthorized
+from outwait.worker.providers.contract import Failed, Pending, Succeeded
+from outwait.worker.providers.exchange import Count
 from tests.contract.provider_contract import ProviderContract, Start
-from worker.errors import NotSent, RateLimited, Unauthorized
-from worker.providers.contract import Failed, Pending, Succeeded
-from worker.providers.exchange import Count
-from worker.sandbox import Fault
-from worker.sandbox.behaviour import Call, FaultKind, Outcome
 
 
 class TestRingCentral(ProviderContract):

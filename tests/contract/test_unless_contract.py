@@ -3,9 +3,9 @@ from typing import Any, ClassVar
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from outwait.sandbox.behaviour import Outcome
+from outwait.worker.providers.contract import Failed, Succeeded
 from tests.contract.provider_contract import ProviderContract, Start, web_app
-from worker.providers.contract import Failed, Succeeded
-from worker.sandbox.behaviour import Outcome
 
 
 class TestUnless(ProviderContract):

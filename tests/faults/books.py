@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from outwait.client import Client
+from outwait.worker.model.jobs import Job, JobState
 from tests.faults import heard
 from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
 from tests.stack import Stack
-from worker.client import Client
-from worker.jobs import Job, JobState
 
 HEARD = 0.5
 """Seconds in which one worker's 429 is known to all: what arrives sooner had left before."""

@@ -23,15 +23,15 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from outwait.client import Client
+from outwait.worker.engine.intake import TASK
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.errors import StoreUnavailable
+from outwait.worker.store.connection import Connection
 from tests.faults import heard, previous
 from tests.faults.books import Books, Struck, balance
 from tests.faults.plan import LONG, Blow, Kind, Plan, PlannedJob, Size, plan
 from tests.stack import WEB, WORKER, Stack, until
-from worker.client import Client
-from worker.embedded import EmbeddedRedis
-from worker.errors import StoreUnavailable
-from worker.intake import TASK
-from worker.store.connection import Connection
 
 Fsync = Literal["always", "everysec"]
 

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from outwait.worker.model.jobs import Job
 from tests.faults.plan import Plan
-from worker.jobs import Job
 
 TRIES = 6
 """How often the sandbox sends one that is not answered with 200."""

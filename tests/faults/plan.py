@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
-from worker.jobs import JobRequest, JobState
+from outwait.worker.model.jobs import JobRequest, JobState
 
 TARGETS = ("file:chaos.jsonl", "file:second.jsonl")
 

@@ -1,6 +1,7 @@
 """The release before this one, as a rolling upgrade has it at work beside this one for a while."""
 
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable
 from io import BytesIO
@@ -13,7 +14,17 @@ NAMES = ("v0.1.0", "76e49fd81")
 
 MISSING = f"the history does not reach back to the previous release: git fetch --tags --unshallow ({NAMES[0]})"
 
-WORKER = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START", *stack.WORKER]
+WORKER = [
+    "env",
+    "-u",
+    "COVERAGE_PROCESS_CONFIG",
+    "-u",
+    "COVERAGE_PROCESS_START",
+    sys.executable,
+    "-m",
+    "worker.cli",
+    "worker",
+]
 """Its own lines are not measured: the report could not find them."""
 
 ADDED = (

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import Job, JobRequest, JobState
+from outwait.worker.store.connection import Connection
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.errors import InvalidRequest
-from worker.jobs import Job, JobRequest, JobState
-from worker.store.connection import Connection
 
 AUDIO = {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/2.wav"}
 ELEVATE = JobRequest(provider="elevateai", operation="audio", params=AUDIO)

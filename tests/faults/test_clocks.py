@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from celery import Celery
 
+from outwait.client import Client
+from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.jobs import Job, JobRequest, JobState
 
 WRONG = """
 import datetime, os, time

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings
+from outwait.config.settings import Settings
+from outwait.worker.engine.batches import Batches
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.jobs import Claim, JobState
+from outwait.worker.model.outcomes import NO_FENCE, Outcome, Pause, Release, Submitted
+from outwait.worker.providers.registry import build
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from outwait.worker.store.reads import Reads
+from outwait.worker.telemetry.tally import Tally
 from tests.stack import Stack, closed, query, until
-from worker.batches import Batches
-from worker.jobs import Claim, JobState
-from worker.outcomes import NO_FENCE, Outcome, Pause, Release, Submitted
-from worker.policies import Policies
-from worker.providers.registry import build
-from worker.recorder import Recorder
-from worker.stats import Tally
-from worker.store import codec
-from worker.store.connection import Connection
-from worker.store.lanes import LanePolicy, Lanes, NewJob
-from worker.store.reads import Reads
 
 POLL = "poll:unless"
 POLICY = LanePolicy(batch=10, lease=60_000, cap=100, group="unless")

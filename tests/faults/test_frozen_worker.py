@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from outwait.client import Client
+from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.stack import WORKER, Stack, closed, query, until
-from worker.client import Client
-from worker.jobs import DeliveryState, JobState
 
 
 async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path) -> None:

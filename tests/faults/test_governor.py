@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.engine.rate_feedback import LONGEST_PAUSE, UNTOLD_PAUSE, slow_down
+from outwait.worker.model.errors import RateLimited
+from outwait.worker.model.jobs import JobRequest, JobState
+from outwait.worker.providers.exchange import Exchange
+from outwait.worker.store.governors import Breaker
 from tests.faults.books import HEARD
 from tests.stack import Stack, closed, ended, query, until
-from worker.client import Client
-from worker.errors import RateLimited
-from worker.governor import LONGEST_PAUSE, UNTOLD_PAUSE, slow_down
-from worker.jobs import JobRequest, JobState
-from worker.providers.exchange import Exchange
-from worker.store.governors import Breaker
 
 NOBODY: Any = None
 """Who is sent nothing."""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.model.jobs import JobState
 from tests.stack import Stack, until
-from worker.client import Client
-from worker.jobs import JobState
 
 LONG = os.environ.get("OUTWAIT_LONG") == "1"
 KILLS, EVERY, WORKERS = (200, 1.2, 3) if LONG else (10, 0.8, 2)

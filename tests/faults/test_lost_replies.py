@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, query
-from worker.jobs import DeliveryState, JobState
 
 LEASE = 2.0
 RECORDED = {

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from celery import Celery
 
+from outwait.client import Client
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.model.jobs import Claim, JobState
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.jobs import Claim, JobState
-from worker.policies import Policies
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes
 
 LANE = "poll:unless"
 LEASE = 2.0

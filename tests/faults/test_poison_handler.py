@@ -9,9 +9,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from outwait.client import Client
+from outwait.worker.model.jobs import Delivery, DeliveryState, JobState
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.jobs import Delivery, DeliveryState, JobState
 
 LEASE = 1.5
 MEGABYTES = 40
@@ -19,7 +19,7 @@ MEGABYTES = 40
 
 HANDLERS = f"""
 import os, threading
-from tasks.handlers import handler
+from outwait import handler
 
 def poisoned(envelope):
     return "poison" in envelope.job_id

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.model.jobs import JobState
 from tests.faults import previous
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.jobs import JobState
 
 DURATION = 3.0
 """Seconds of each job: longer than a worker takes to start, so that the second one polls what the first submitted."""
@@ -38,7 +38,11 @@ def both(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     if code is None:
         pytest.skip(previous.MISSING)
     with Stack(redis_url, folder, options={"behaviour": {"duration": DURATION}}) as stack:
-        asked = [sys.executable, "-c", "import worker.store, tasks.submit; print(worker.__file__, tasks.__file__)"]
+        asked = [
+            sys.executable,
+            "-c",
+            "import worker.store, tasks.submit; print(worker.__file__, tasks.__file__)",
+        ]
         probe = stack.start(asked, "probe", code=code)
         assert probe.wait(20) == 0
         assert stack.logs("probe").count(str(code)) == 2, "the previous release's own code runs"

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.worker.engine.clock import SETTLE, Clock
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.errors import OperatorError, StoreUnavailable
+from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
 from tests.stack import WORKER, Stack, closed, query, until
-from worker.client import Client
-from worker.clock import SETTLE, Clock
-from worker.embedded import EmbeddedRedis
-from worker.errors import OperatorError, StoreUnavailable
-from worker.jobs import DeliveryState, JobRequest, JobState
-from worker.policies import Policies
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes
 
 SHORT = {
     f"OUTWAIT_{step}__{name}": value

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.jobs import JobRequest, JobState
 from tests.stack import Stack, closed, query, until
-from worker.client import Client
-from worker.embedded import EmbeddedRedis
-from worker.jobs import JobRequest, JobState
 
 LONG = {
     f"OUTWAIT_{step}__{name}": value
@@ -25,7 +25,7 @@ AT_ONCE = 15.0
 
 HANDLERS = """
 import asyncio, pathlib
-from tasks.handlers import handler
+from outwait import handler
 
 CALLED = pathlib.Path(__file__).with_name("called")
 

@@ -3,15 +3,15 @@
 import time
 from pathlib import Path
 
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.jobs import NORMAL
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
 from tests.stack import query
-from worker.client import Client
-from worker.embedded import EmbeddedRedis
-from worker.jobs import NORMAL
-from worker.policies import Policies
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes
 
 BACKLOG, TOGETHER = 100_000, 2_000
 LANE = "submit:unless"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from outwait.client import Client
+from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, ended, query, until
-from worker.client import Client
-from worker.jobs import DeliveryState, JobState
 
 LIMIT, LEASE = 1.5, 2.0
 START = 6.0
@@ -24,7 +24,7 @@ START = 6.0
 
 HANDLERS = """
 import asyncio, pathlib
-from tasks.handlers import handler
+from outwait import handler
 
 HERE = pathlib.Path(__file__).parent
 

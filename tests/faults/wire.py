@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from worker.store.keys import Keys
-from worker.store.scripts import Scripts
+from outwait.worker.store.keys import Keys
+from outwait.worker.store.scripts import Scripts
 
 
 class Point(Enum):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from config.settings import Settings
+from outwait.cli.keys import keys, local_key
+from outwait.config.settings import Settings
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.store import access as module
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 from tests.stack import until
-from worker.cli.keys import keys, local_key
-from worker.errors import InvalidRequest
-from worker.store import access as module
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from statistics import median
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.model.jobs import JobError, JobRequest, JobState
+from outwait.worker.model.outcomes import NO_FENCE, End, Retry, Submitted, Wait
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.durations import Durations
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from tests.stack import Stack, ended, query, until
-from worker.client import Client
-from worker.jobs import JobError, JobRequest, JobState
-from worker.outcomes import NO_FENCE, End, Retry, Submitted, Wait
-from worker.store import codec
-from worker.store.connection import Connection
-from worker.store.durations import Durations
-from worker.store.lanes import LanePolicy, Lanes, NewJob
 
 POLICY = LanePolicy(batch=300, lease=60_000, cap=300)
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)

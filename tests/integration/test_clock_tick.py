@@ -2,15 +2,15 @@
 
 import pytest
 
-from config.groups import WorkerSettings
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.groups import WorkerSettings
+from outwait.config.settings import Settings
+from outwait.worker.engine.clock import GATHER, Clock
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.providers.registry import build
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
 from tests.stack import query
-from worker.client import Client
-from worker.clock import GATHER, Clock
-from worker.policies import Policies
-from worker.providers.registry import build
-from worker.store.connection import Connection
-from worker.store.lanes import Lanes
 
 
 @pytest.mark.parametrize(("jobs", "wait"), [(0, None), (1, GATHER), (2, 0.0), (3, 0.0)])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from worker import embedded
-from worker.embedded import EmbeddedRedis, answers, find_server
-from worker.errors import NoRedisServer, StoreUnavailable
-from worker.process import Child
+from outwait.worker.local import embedded
+from outwait.worker.local.embedded import EmbeddedRedis, answers, find_server
+from outwait.worker.local.processes import Child
+from outwait.worker.model.errors import NoRedisServer, StoreUnavailable
 
 
 def command(server: EmbeddedRedis, *words: str) -> str:
@@ -89,7 +89,7 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
 
 def test_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from worker.embedded import EmbeddedRedis; "
+        "import sys, time; from pathlib import Path; from outwait.worker.local.embedded import EmbeddedRedis; "
         "print(EmbeddedRedis(Path(sys.argv[1])).start().pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as parent:

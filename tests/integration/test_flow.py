@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
+from outwait.client import Client
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
+from outwait.worker.model.outcomes import Choice
 from tests.stack import Stack, closed, ended, query, until
-from worker.client import Client
-from worker.errors import InvalidRequest
-from worker.jobs import DeliveryState, JobRequest, JobState
-from worker.outcomes import Choice
 
 
 @pytest.fixture(scope="module")

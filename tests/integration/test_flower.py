@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Error, expect
 
+from outwait.worker.local.embedded import free_port
+from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.browser import chromium
 from tests.stack import Stack, ended, query, until
-from worker.embedded import free_port
-from worker.jobs import Job, JobRequest, JobState
 
 LOGIN = "ada:lovelace"
 
@@ -62,7 +62,7 @@ class Flower:
 
     def _start(self) -> subprocess.Popen[bytes]:
         variables = {"OUTWAIT_FLOWER__PORT": str(self._port), "OUTWAIT_FLOWER__BASIC_AUTH": LOGIN}
-        return self._stack.start([sys.executable, "-m", "worker.cli", "flower"], "flower", **variables)
+        return self._stack.start([sys.executable, "-m", "outwait", "flower"], "flower", **variables)
 
     def _get(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path)

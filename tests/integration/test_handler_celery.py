@@ -14,9 +14,10 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from config.groups import HandlerSettings
-from tasks.handlers import DeliveryFailed, Envelope, Handlers
-from worker.jobs import JobError, JobState
+from outwait import DeliveryFailed, Envelope
+from outwait.config.groups import HandlerSettings
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.worker.model.jobs import JobError, JobState
 
 RECEIVER = """
 import json, os, pathlib

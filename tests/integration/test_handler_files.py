@@ -14,18 +14,21 @@ from typing import Any
 
 import pytest
 
-from config.groups import HandlerSettings
-from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers, files
-from worker.jobs import JobState
+from outwait import DeliveryFailed, DeliveryRefused, Envelope
+from outwait.config.groups import HandlerSettings
+from outwait.tasks.handlers import files
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.worker.model.jobs import JobState
 
 ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from config.groups import HandlerSettings
-from tasks.handlers import Envelope, Handlers
-from worker.jobs import JobState
+from outwait.config.groups import HandlerSettings
+from outwait import Envelope
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.worker.model.jobs import JobState
 
 async def write(folder, writer, count):
     handlers = Handlers(HandlerSettings(folder=Path(folder)), None, None)
@@ -137,7 +140,7 @@ def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path) -> None:
     full = """
 import resource, sys
 from pathlib import Path
-from tasks.handlers import files
+from outwait.tasks.handlers import files
 files.append(Path(sys.argv[1]), "out.jsonl", b'"' + b"a" * 900 + b'"')
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

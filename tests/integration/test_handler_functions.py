@@ -8,9 +8,10 @@ ROOT = Path(__file__).parents[2]
 
 HANGING = """
 import asyncio, sys, threading, types
-from config.groups import HandlerSettings
-from tasks.handlers import DeliveryFailed, Envelope, Handlers, handler
-from worker.jobs import JobState
+from outwait.config.groups import HandlerSettings
+from outwait import DeliveryFailed, Envelope, handler
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.worker.model.jobs import JobState
 
 users = types.ModuleType("users")
 sys.modules["users"] = users

@@ -6,12 +6,13 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from config.groups import HandlerSettings
-from config.settings import Settings
-from tasks.handlers import DeliveryFailed, Envelope, Handlers
-from worker.jobs import JobState
-from worker.store.connection import Connection
-from worker.store.streams import Streams
+from outwait import DeliveryFailed, Envelope
+from outwait.config.groups import HandlerSettings
+from outwait.config.settings import Settings
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.worker.model.jobs import JobState
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.streams import Streams
 
 
 def envelope(job: str, result: Any = None) -> Envelope:

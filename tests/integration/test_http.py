@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from worker.addresses import Guard
-from worker.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
-from worker.http import Http
+from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
+from outwait.worker.net.http import Http
+from outwait.worker.net.outbound import Guard
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], Awaitable[str]]

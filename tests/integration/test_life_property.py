@@ -16,29 +16,29 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from config.settings import Settings
-from worker.jobs import TRANSITIONS, JobError, JobState
-from worker.outcomes import (
+from outwait.config.settings import Settings
+from outwait.worker.model.jobs import TRANSITIONS, JobError, JobState
+from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
     Choice,
     End,
     Fanout,
-    Heard,
     Hold,
     Outcome,
     Release,
     Resolve,
     Retry,
-    Says,
     Submitted,
     Uncertain,
     Wait,
+    WebhookReceived,
+    WebhookVerdict,
 )
-from worker.store import codec
-from worker.store.connection import Connection
-from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
-from worker.store.reads import Reads
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.reads import Reads
 
 LANES = ("submit:unless", "poll:unless", "callback")
 ALL_LANES = (*LANES, "held:unless")
@@ -123,19 +123,19 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.states)
     @rule(
         data=st.data(),
-        says=st.sampled_from(Says),
+        says=st.sampled_from(WebhookVerdict),
         external_id=st.sampled_from(["", "x-1", "x-2"]),
         trusted=st.booleans(),
         kept=st.booleans(),
     )
-    def hear(self, data: st.DataObject, says: Says, external_id: str, *, trusted: bool, kept: bool) -> None:
+    def hear(self, data: st.DataObject, says: WebhookVerdict, external_id: str, *, trusted: bool, kept: bool) -> None:
         """A webhook, which may tell the truth or not; one that was kept before is replayed."""
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         before = self.do(self.reads.job(job_id))
         asked = self.do(self.connection.redis.hmget(self.connection.keys("JOB", job_id), "i", "cq"))
         end = End(job_id, NO_FENCE, JobState.SUCCEEDED) if trusted else None
         record = codec.blob(b"" if kept else b"w", 100)
-        outcome = Heard(job_id, NO_FENCE, record, "told", says, external_id, 0, uuid4().hex[:8], end)
+        outcome = WebhookReceived(job_id, NO_FENCE, record, "told", says, external_id, 0, uuid4().hex[:8], end)
         self.do(self.lanes.record([outcome]))
         self.heard[job_id] += not kept
         job = self.do(self.reads.job(job_id))

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.jobs import JobState
 from tests.stack import Stack, ended, query, until
-from worker.embedded import EmbeddedRedis
-from worker.jobs import JobState
 
 TRANSPORT = "tests.file_broker:Transport"
 
 BROKER = """
-from worker.app import app
+from outwait.worker.app import app
 
 app.conf.update(broker_url="filesystem://", broker_transport={transport!r}, broker_transport_options={options!r})
 """

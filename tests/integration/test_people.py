@@ -5,19 +5,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import Claim, DeliveryState, JobError, Step
+from outwait.worker.model.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
+from outwait.worker.providers.registry import build
+from outwait.worker.store import codec
+from outwait.worker.store import dead as deadletters
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.governors import Breaker, GroupStatus
+from outwait.worker.store.lanes import Lanes, NewJob
 from tests.stack import until
-from worker.client import Client
-from worker.errors import InvalidRequest
-from worker.jobs import Claim, DeliveryState, JobError, Step
-from worker.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
-from worker.policies import Policies, lane_of
-from worker.providers.registry import build
-from worker.store import codec
-from worker.store import dead as deadletters
-from worker.store.connection import Connection
-from worker.store.governors import Breaker, GroupStatus
-from worker.store.lanes import Lanes, NewJob
 
 SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
 LIMITS = {"rate_limit": 5, "rate_window": 60, "in_flight": 3, "jobs_in_flight": 4}

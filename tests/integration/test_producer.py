@@ -16,13 +16,13 @@ import jsonschema
 import pytest
 from redis.asyncio import Redis
 
+from outwait.worker.model.jobs import JobState
 from tests.stack import ROOT, Stack, until
-from worker.jobs import JobState
 
 PRODUCER = """
 import importlib.util, json, sys
 sys.path.append(sys.argv[1])  # by hand and without site: what is installed editable stays out of reach
-assert not [name for name in ("config", "worker", "tasks") if importlib.util.find_spec(name)]
+assert not [name for name in ("outwait", "config", "worker", "tasks") if importlib.util.find_spec(name)]
 from celery import Celery, Signature
 
 url, work = sys.argv[2], json.load(sys.stdin)

@@ -19,12 +19,12 @@ from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
+from outwait.worker.local.embedded import EmbeddedRedis, free_port
+from outwait.worker.model.errors import StoreUnavailable
+from outwait.worker.model.jobs import JobRequest, JobState
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 from tests.stack import ROOT, Stack, ended, query, until
-from worker.embedded import EmbeddedRedis, free_port
-from worker.errors import StoreUnavailable
-from worker.jobs import JobRequest, JobState
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
 
 PASSWORD = "p%2Fss%40word"  # as it stands in a URL
 PRODUCER = """
@@ -176,7 +176,7 @@ async def test_the_web_process_works_as_its_user(secured: Secured) -> None:
 async def test_flower_works_as_its_user_and_its_revoke_cancels(secured: Secured) -> None:
     stack, port = secured.stack, free_port()
     stack.start(
-        [sys.executable, "-m", "worker.cli", "flower"],
+        [sys.executable, "-m", "outwait", "flower"],
         "flower",
         OUTWAIT_REDIS_URL=secured.url("flower"),
         OUTWAIT_FLOWER__PORT=str(port),

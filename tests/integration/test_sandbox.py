@@ -18,10 +18,10 @@ import httpx
 import pytest
 from aiohttp import FormData, web
 
-from config.settings import load_settings
-from worker.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
-from worker.sandbox.behaviour import Call, FaultKind, Outcome, WebhookMode, WebhookShape
-from worker.sandbox.credentials import (
+from outwait.config.settings import load_settings
+from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
+from outwait.sandbox.behaviour import Call, FaultKind, Outcome, WebhookMode, WebhookShape
+from outwait.sandbox.credentials import (
     ACCOUNT_ID,
     API_KEY,
     API_TOKEN,
@@ -358,7 +358,7 @@ def test_page_names_every_order_and_option() -> None:
 
 
 def test_process_tells_its_address_and_ends_on_sigterm() -> None:
-    command = [sys.executable, "-m", "worker.sandbox", "--port", "0", "--options", '{"heavy_limit": 7}']
+    command = [sys.executable, "-m", "outwait.sandbox", "--port", "0", "--options", '{"heavy_limit": 7}']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         base = process.stdout.readline().strip()
@@ -371,7 +371,7 @@ def test_process_tells_its_address_and_ends_on_sigterm() -> None:
 
 
 def test_process_refuses_options_that_it_does_not_know() -> None:
-    command = [sys.executable, "-m", "worker.sandbox", "--options", '{"behaviour": {"outcome": "perhaps"}}']
+    command = [sys.executable, "-m", "outwait.sandbox", "--options", '{"behaviour": {"outcome": "perhaps"}}']
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert "behaviour.outcome: given 'perhaps'" in ended.stderr

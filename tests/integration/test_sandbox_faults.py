@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from worker.sandbox import Behaviour, SandboxOptions, create_app
-from worker.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
-from worker.sandbox.limits import Limiter
+from outwait.sandbox import Behaviour, SandboxOptions, create_app
+from outwait.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
+from outwait.sandbox.limits import Limiter
 
 Client = aiohttp.ClientSession
 Start = Callable[..., Awaitable[Client]]

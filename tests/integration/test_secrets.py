@@ -16,15 +16,15 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from outwait.cli.root import app
+from outwait.sandbox import credentials
+from outwait.web.problems import of
+from outwait.worker.local.embedded import EmbeddedRedis, free_port
+from outwait.worker.model.errors import OperatorError, StoreRefused, StoreUnavailable, StoreUnfit
+from outwait.worker.model.jobs import JobRequest
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 from tests.stack import ROOT, Stack, closed, query, until
-from worker.cli.root import app
-from worker.embedded import EmbeddedRedis, free_port
-from worker.errors import OperatorError, StoreRefused, StoreUnavailable, StoreUnfit
-from worker.jobs import JobRequest
-from worker.sandbox import credentials
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
-from worker.web.problems import of
 
 CANARY = "c4naryC4NARYc4nary"
 TARGET = "t4rgetT4RGETt4rget"
@@ -32,7 +32,7 @@ LOGIN = "fl0werFL0WERfl0wer"
 SIGNING = "s1gningS1GNINGs1gning-s1gning"
 
 HANDLERS = f"""
-from tasks.handlers import Envelope, handler
+from outwait import Envelope, handler
 
 @handler("leaky")
 def leaky(envelope: Envelope) -> None:
@@ -110,7 +110,7 @@ def stack(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Ite
         Stack(server.url, folder, options=options, variables=variables) as up,
     ):
         up.web()
-        up.start([sys.executable, "-m", "worker.cli", "flower"], "flower")
+        up.start([sys.executable, "-m", "outwait", "flower"], "flower")
         up.worker(
             OUTWAIT_TRACES__ENABLED="true", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200"
         )
@@ -240,7 +240,7 @@ def printed(stack: Stack, jobs: list[str]) -> dict[str, str]:
     """What every command prints, to both outputs."""
     words = [*COMMANDS.split("|"), *(f"{word} {job_id}" for word in OF_A_JOB.split("|") for job_id in jobs)]
     found = {f"outwait {word}": CliRunner().invoke(app, word.split(), env=stack.variables).output for word in words}
-    doctor = [sys.executable, "-m", "worker.cli", "doctor"]  # Celery's app is for the life of a process
+    doctor = [sys.executable, "-m", "outwait", "doctor"]  # Celery's app is for the life of a process
     done = subprocess.run(doctor, cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=False)
     return found | {"outwait doctor": done.stdout + done.stderr}
 

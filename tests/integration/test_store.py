@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from config.settings import Settings
-from worker.jobs import JobError, JobState
-from worker.outcomes import (
+from outwait.config.settings import Settings
+from outwait.worker.model.jobs import JobError, JobState
+from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
     Choice,
@@ -28,12 +28,12 @@ from worker.outcomes import (
     Uncertain,
     Wait,
 )
-from worker.store import codec
-from worker.store.connection import Connection
-from worker.store.dead import DeadLetters
-from worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
-from worker.store.listing import Listing
-from worker.store.reads import Reads
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.dead import DeadLetters
+from outwait.worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.listing import Listing
+from outwait.worker.store.reads import Reads
 
 SUBMIT, POLL = "submit:unless", "poll:unless"
 POLICY = LanePolicy(batch=10, lease=60_000, cap=100)

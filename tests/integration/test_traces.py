@@ -13,13 +13,13 @@ from celery import Celery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from config.errors import ConfigError
-from config.groups import TraceSettings
-from config.settings import Settings
+from outwait.cli.exits import Exit
+from outwait.config.errors import ConfigError
+from outwait.config.groups import TraceSettings
+from outwait.config.settings import Settings
+from outwait.worker.local.embedded import free_port
+from outwait.worker.telemetry.traces import tracer
 from tests.stack import ROOT, WORKER, Stack, closed, query, until
-from worker.cli.exits import Exit
-from worker.embedded import free_port
-from worker.traces import tracer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -27,7 +27,7 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 HANDLERS = """
 import logging
 
-from tasks.handlers import Envelope, handler
+from outwait import Envelope, handler
 
 
 @handler("crm")
@@ -148,10 +148,12 @@ def _check(spans: list[Span], polls: int) -> Span:
 
 def test_without_traces_opentelemetry_is_not_imported(stack: Stack) -> None:
     code = (
-        "import sys; from worker.app import app; import tasks.submit, tasks.poll, tasks.callback, tasks.deliver;"
+        "import sys; from outwait.worker.app import app; "
+        "from outwait.tasks import submit, poll, callback, deliver;"
         # redis-py looks at OpenTelemetry's metrics itself, where they are installed
         "assert app.runtime; app.runtime.close();"
-        "assert not {'worker.spans', 'opentelemetry.sdk.trace', 'opentelemetry.exporter'} & sys.modules.keys()"
+        "assert not {'outwait.worker.telemetry.spans', 'opentelemetry.sdk.trace', 'opentelemetry.exporter'}"
+        " & sys.modules.keys()"
     )
     environment = {**stack.environment, "OUTWAIT_TRACES__ENABLED": "false"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=30)

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from outwait.web import stream
+from outwait.web.services import opened
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 from tests.stack import Stack, until
-from worker.embedded import EmbeddedRedis
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
-from worker.web import stream
-from worker.web.services import opened
 
 ALL = tuple(Scope)
 BODY_MAX = 300_000

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
 from tests.stack import ROOT, Stack
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
 
 BIN = Path(sys.executable).parent
 

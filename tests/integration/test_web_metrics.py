@@ -13,12 +13,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from outwait.client import Client
+from outwait.worker.local.embedded import EmbeddedRedis
+from outwait.worker.model.jobs import Job, JobState
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.stats import Stats
 from tests.stack import Stack, closed, ended, query, until
-from worker.client import Client
-from worker.embedded import EmbeddedRedis
-from worker.jobs import Job, JobState
-from worker.store.connection import Connection
-from worker.store.stats import Stats
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

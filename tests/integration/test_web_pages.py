@@ -7,18 +7,18 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from config.groups import WebSettings
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.groups import WebSettings
+from outwait.config.settings import Settings
+from outwait.web.app import create
+from outwait.web.pages.jobs import JOBS
+from outwait.worker.local.embedded import free_port
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.provider_webhooks import Webhook
+from outwait.worker.store.receivers import Receivers
 from tests.stack import query
-from worker.client import Client
-from worker.embedded import free_port
-from worker.store.access import Access, Scope
-from worker.store.connection import Connection
-from worker.store.endpoints import Endpoints
-from worker.store.lanes import Lanes
-from worker.store.webhooks import Webhook
-from worker.web.app import create
-from worker.web.pages.jobs import JOBS
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settin
 
 
 async def test_a_receiver_that_is_gone_is_shown_and_enabled(settings: Settings, connection: Connection) -> None:
-    endpoints = Endpoints(connection)
+    endpoints = Receivers(connection)
     await endpoints.disable("https://crm.example/hooks/s3cret", "410 Gone")
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)

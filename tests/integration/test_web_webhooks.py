@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
+from outwait.client import Client
+from outwait.worker.local.embedded import EmbeddedRedis, free_port
+from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.stack import ROOT, WEB, Stack, closed, ended, until
-from worker.client import Client
-from worker.embedded import EmbeddedRedis, free_port
-from worker.jobs import Job, JobRequest, JobState
 
 BODY_MAX = 20_000
 VARIABLES = {
@@ -249,7 +249,7 @@ async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> Non
 
 def outwait(stack: Stack, *words: str) -> Any:
     """A command, with its JSON."""
-    command = [sys.executable, "-m", "worker.cli", *words, "--json"]
+    command = [sys.executable, "-m", "outwait", *words, "--json"]
     done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=60, check=True)
     return json.loads(done.stdout)
 

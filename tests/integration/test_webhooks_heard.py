@@ -5,19 +5,19 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from config.settings import Settings
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.provider_webhooks import Receiver, WebhookUrls
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
+from outwait.worker.model.outcomes import NO_FENCE, Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
+from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.provider_webhooks import Webhook, Webhooks
 from tests.stack import until
-from worker.client import Client
-from worker.errors import InvalidRequest
-from worker.jobs import Claim, Job, JobError, JobState, Step
-from worker.outcomes import NO_FENCE, Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
-from worker.policies import Policies, lane_of
-from worker.providers.registry import Registry, build
-from worker.store import codec
-from worker.store.connection import Connection
-from worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
-from worker.store.webhooks import Webhook, Webhooks
-from worker.webhooks import Addresses, Receiver
 
 SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
 EXTERNAL = "4ad42b6a-0000"
@@ -108,7 +108,7 @@ def trusting(settings: Settings, connection: Connection, client: Client) -> Hand
 
 
 async def test_a_token_is_for_one_job_of_one_provider(settings: Settings, connection: Connection) -> None:
-    addresses = Addresses(settings, Webhooks(connection))
+    addresses = WebhookUrls(settings, Webhooks(connection))
     url = await addresses.url("ringcentral", "j:1@a.b")
     assert url is not None
     root, _, token = url.rpartition("/")
@@ -118,17 +118,17 @@ async def test_a_token_is_for_one_job_of_one_provider(settings: Settings, connec
     other = "B" if token[0] == "A" else "A"
     for wrong in (token[:-1], token + "c", other + token[1:], token[1:], "", "j:1@a.b", "ä" * 30, token + "\n"):
         assert addresses.job_of("ringcentral", wrong) is None
-    another = Addresses(settings, Webhooks(connection))
+    another = WebhookUrls(settings, Webhooks(connection))
     await another.open()
     assert another.job_of("ringcentral", token) == "j:1@a.b"  # another process, the same secret
-    elsewhere = Addresses(settings.model_copy(update={"namespace": "other"}), Webhooks(connection))
+    elsewhere = WebhookUrls(settings.model_copy(update={"namespace": "other"}), Webhooks(connection))
     await elsewhere.open()
     assert elsewhere.job_of("ringcentral", token) is None
 
 
 async def test_without_a_public_url_no_webhook_is_asked_for(settings: Settings, connection: Connection) -> None:
     nowhere = settings.model_copy(update={"web": settings.web.model_copy(update={"public_url": None})})
-    assert await Addresses(nowhere, Webhooks(connection)).url("ringcentral", "j") is None
+    assert await WebhookUrls(nowhere, Webhooks(connection)).url("ringcentral", "j") is None
 
 
 async def test_a_webhook_makes_the_first_poll_due_and_a_poll_confirms(hands: Hands) -> None:

@@ -17,19 +17,20 @@ import svix.webhooks
 from aiohttp import ClientConnectorError, ClientSession, web
 from aiohttp.test_utils import TestServer, unused_port
 
-from config.errors import ConfigError
-from config.groups import HandlerSettings, Route, WebhookSettings
-from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers
-from tasks.handlers.webhooks import Webhooks
+from outwait import DeliveryFailed, DeliveryRefused, Envelope
+from outwait.config.errors import ConfigError
+from outwait.config.groups import HandlerSettings, Route, WebhookSettings
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.tasks.handlers.signed_webhooks import Webhooks
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import DeliveryState, JobState
+from outwait.worker.model.targets import WebhookTarget
+from outwait.worker.net import signatures
+from outwait.worker.net.http import Http
+from outwait.worker.net.outbound import Guard
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.receivers import Receivers
 from tests.stack import ROOT, Stack, closed, query, until
-from worker import signatures
-from worker.addresses import Guard
-from worker.errors import InvalidRequest
-from worker.http import Http
-from worker.jobs import DeliveryState, JobState
-from worker.store.connection import Connection
-from worker.store.endpoints import Endpoints
-from worker.targets import WebhookTarget
 
 OLD, NEW = "old-master-secret-with-32-characters", "new-master-secret-with-32-characters"
 LOOPBACK = Guard(["127.0.0.1"])
@@ -95,7 +96,7 @@ async def send(connection: Connection) -> AsyncIterator[Callable[..., Awaitable[
         settings = {"secrets": [NEW], "time_limit": 5, **settings}
         http = Http(body_max=1000, guard=guard)
         opened.append(http)
-        webhooks = Webhooks(WebhookSettings(**settings), guard, http, Endpoints(connection))
+        webhooks = Webhooks(WebhookSettings(**settings), guard, http, Receivers(connection))
         return await webhooks.deliver(WebhookTarget(url), envelope(result))
 
     yield deliver
@@ -222,7 +223,7 @@ async def test_a_receiver_that_does_not_answer_in_time(receiver: Receiver, send:
 async def test_few_are_sent_at_once(
     receiver: Receiver, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.handlers.webhooks.PLACES", 3)
+    monkeypatch.setattr("outwait.tasks.handlers.signed_webhooks.PLACES", 3)
     most = now = 0
 
     async def counts(_request: web.Request) -> web.Response:
@@ -235,7 +236,7 @@ async def test_few_are_sent_at_once(
 
     receiver.answers = [counts] * 12
     http = Http(body_max=1000, guard=LOOPBACK)
-    webhooks = Webhooks(WebhookSettings(secrets=[NEW]), LOOPBACK, http, Endpoints(connection))
+    webhooks = Webhooks(WebhookSettings(secrets=[NEW]), LOOPBACK, http, Receivers(connection))
     await asyncio.gather(*(webhooks.deliver(WebhookTarget(receiver.url()), envelope()) for _ in range(12)))
     await http.close()
     assert most == 3
@@ -289,11 +290,11 @@ async def test_over_https_the_receiver_s_certificate_is_checked(
     target, settings = WebhookTarget(receiver.url()), WebhookSettings(secrets=[NEW])
     try:
         assert target.encrypted
-        told = await Webhooks(settings, Guard(), trusting, Endpoints(connection)).deliver(target, envelope())
+        told = await Webhooks(settings, Guard(), trusting, Receivers(connection)).deliver(target, envelope())
         assert told.endswith("s: thanks")
         receiver.verified(NEW)
         with pytest.raises(DeliveryFailed, match="certificate verify failed"):
-            await Webhooks(settings, Guard(), doubting, Endpoints(connection)).deliver(target, envelope())
+            await Webhooks(settings, Guard(), doubting, Receivers(connection)).deliver(target, envelope())
     finally:
         for http in (trusting, doubting):
             await http.close()
@@ -438,7 +439,7 @@ def test_a_receiver_s_secrets_are_printed(stack: Stack) -> None:
 
 def outwait(stack: Stack, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", *words], env=stack.environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "outwait", *words], env=stack.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

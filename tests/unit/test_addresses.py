@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from config.groups import OutboundSettings
-from worker.addresses import Guard, public
+from outwait.config.groups import OutboundSettings
+from outwait.worker.net.outbound import Guard, public
 
 V4 = st.ip_addresses(v=4)
 SPECIAL = st.sampled_from(["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "192.168.0.0/16"])

@@ -8,9 +8,9 @@ import pytest
 from celery import Celery
 from celery.app.defaults import DEFAULTS
 
-from config.celery import celery_config
-from config.settings import Settings
-from worker.transport import Transport
+from outwait.config.celery import celery_config
+from outwait.config.settings import Settings
+from outwait.worker.celery.transport import Transport
 
 STEPS = {
     "tasks.submit_due": "outwait.submit",

@@ -11,20 +11,20 @@ import msgspec
 import pytest
 import typer
 
-from config.errors import ConfigError
-from worker import errors
-from worker.cli.board import Lines, summary
-from worker.cli.demo.jobs import planned
-from worker.cli.demo.play import paid_once
-from worker.cli.exits import Exit, ending, tell
-from worker.cli.output import clean, print_table, span
-from worker.cli.providers import held_back
-from worker.cli.root import app
-from worker.cli.since import Moment
-from worker.cli.submit import _lines, _params
-from worker.errors import InvalidRequest, OutwaitError
-from worker.jobs import Job, JobRequest, JobState
-from worker.store.governors import Breaker, GroupStatus
+from outwait.cli.board import Lines, summary
+from outwait.cli.demo.jobs import planned
+from outwait.cli.demo.play import paid_once
+from outwait.cli.exits import Exit, ending, tell
+from outwait.cli.output import clean, print_table, span
+from outwait.cli.providers import held_back
+from outwait.cli.root import app
+from outwait.cli.since import Moment
+from outwait.cli.submit import _lines, _params
+from outwait.config.errors import ConfigError
+from outwait.worker.model import errors
+from outwait.worker.model.errors import InvalidRequest, OutwaitError
+from outwait.worker.model.jobs import Job, JobRequest, JobState
+from outwait.worker.store.governors import Breaker, GroupStatus
 
 
 def family(kind: type[Exception]) -> Iterator[type[Exception]]:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from outwait.worker.engine.intake import decode
+from outwait.worker.model.jobs import JobRequest
 from tests.stack import ROOT
-from worker.intake import decode
-from worker.jobs import JobRequest
 
 SCHEMA = json.loads((ROOT / "docs" / "contract" / "submit.v1.schema.json").read_text())
 PAGE = (ROOT / "docs" / "enqueueing.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import (
+from outwait.worker.model.errors import (
     ExternalIdUnknown,
     ProviderError,
     RateLimited,
@@ -17,7 +17,7 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
-from worker.providers.exchange import check, error_text, json_object, retry_after
+from outwait.worker.providers.exchange import check, error_text, json_object, retry_after
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> httpx.Response:

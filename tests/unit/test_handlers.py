@@ -15,11 +15,12 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from config.errors import ConfigError
-from config.groups import HandlerSettings, Route
-from tasks.handlers import DeliveryFailed, DeliveryRefused, Envelope, Handlers, handler
-from tasks.handlers.isolation import Loop, Threads
-from worker.jobs import JobError, JobState
+from outwait import DeliveryFailed, DeliveryRefused, Envelope, handler
+from outwait.config.errors import ConfigError
+from outwait.config.groups import HandlerSettings, Route
+from outwait.tasks.handlers.delivery import Handlers
+from outwait.tasks.handlers.isolation import Loop, Threads
+from outwait.worker.model.jobs import JobError, JobState
 
 LIMIT = 10.0
 
@@ -57,7 +58,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     def write(source: str) -> str:
         name = f"users_{uuid4().hex}"
         (tmp_path / f"{name}.py").write_text(
-            f"from tasks.handlers import DeliveryFailed, DeliveryRefused, handler\n{source}"
+            f"from outwait import DeliveryFailed, DeliveryRefused, handler\n{source}"
         )
         return name
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from config.groups import LogSettings
-from config.logs import ABOUT, JsonLines, TextLines, configure
-from config.masking import masked, masked_url, scrubbed
-from worker.outcomes import Outcome, Release
-from worker.recorder import Recorder
-from worker.store.lanes import Recorded
+from outwait.config.groups import LogSettings
+from outwait.config.logs import ABOUT, JsonLines, TextLines, configure
+from outwait.config.masking import masked, masked_url, scrubbed
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.outcomes import Outcome, Release
+from outwait.worker.store.lanes import Recorded
 
 
 @pytest.fixture(autouse=True)

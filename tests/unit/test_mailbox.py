@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from worker.web.mailbox import HEAD, _Content
+from outwait.web.mailbox import HEAD, _Content
 
 MOST = 100_000
 

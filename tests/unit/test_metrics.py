@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import Metric
 
-from worker.jobs import Claim, JobState, Step
-from worker.stats import LATE_BOUNDS, REQUEST_BOUNDS, Tally, result_of
-from worker.store.governors import Breaker, GroupStatus
-from worker.store.reads import LaneStatus
-from worker.store.stats import quantile
-from worker.web.metrics import Reading, families, ready
+from outwait.web.metrics import Reading, families, ready
+from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, result_of
+from outwait.worker.model.jobs import Claim, JobState, Step
+from outwait.worker.store.governors import Breaker, GroupStatus
+from outwait.worker.store.reads import LaneStatus
+from outwait.worker.store.stats import quantile
+from outwait.worker.telemetry.tally import Tally
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.groups import StepSettings
-from worker import pacing
-from worker.providers.contract import Operation, Params
+from outwait.config.groups import StepSettings
+from outwait.worker.engine import pacing
+from outwait.worker.providers.contract import Operation, Params
 
 SCHEDULE = st.lists(st.floats(1, 1e5), min_size=1, max_size=12)
 SECONDS = st.floats(0, 1e7, allow_nan=False)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from worker.jobs import Job, JobState, TimelineEntry
-from worker.store.stats import Minute
-from worker.web.pages import charts, notices, rendering, session, timeline
+from outwait.web.pages import charts, notices, rendering, session, timeline
+from outwait.worker.model.jobs import Job, JobState, TimelineEntry
+from outwait.worker.store.stats import Minute
 
 TONES = ("good", "bad", "warn", "late", "odd", "info", "quiet")
 TEXTS = [

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from config.settings import Settings, load_settings
-from worker.providers.registry import PROVIDERS
+from outwait.config.settings import Settings, load_settings
+from outwait.worker.providers.registry import PROVIDERS
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -158,8 +158,8 @@ def test_the_image_has_a_python_that_we_support() -> None:
 
 def test_the_image_gets_what_it_installs_and_nothing_else() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    assert kept == packages | {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"]}
+    folders = {"outwait", "worker", "tasks", "config"}
+    assert kept == folders | {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"]}
     assert all((ROOT / name).exists() for name in kept)
 
 
@@ -264,14 +264,15 @@ def test_the_gate_runs_what_everybody_runs() -> None:
 
 
 def test_imports_against_the_rules_are_found(tmp_path: Path) -> None:
-    for package in ("config", "worker", "tasks"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("config", "worker", "tasks", "outwait"):
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=unwanted, symlinks=True)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for path, line in {
-        "worker/jobs.py": "import tasks.submit",
-        "worker/providers/unless.py": "import redis\nimport worker.providers.elevateai",
-        "worker/sandbox/limits.py": "import worker.errors",
-        "tasks/callback.py": "import tasks.poll",
+        "worker/model/jobs.py": "import outwait.tasks.submit",
+        "worker/providers/unless.py": "import redis\nimport outwait.worker.providers.elevateai",
+        "outwait/sandbox/limits.py": "import outwait.worker.model.errors",
+        "tasks/callback.py": "import outwait.tasks.poll",
         "worker/stranger.py": "",
     }.items():
         with (tmp_path / path).open("a") as file:

@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import RateLimited, Unreadable
-from worker.providers.contract import Failed, Pending, PollAnswer, Provider, Submission, Submitted, Succeeded, Waiting
-from worker.providers.exchange import Count, Exchange
-from worker.providers.registry import build
+from outwait.worker.model.errors import RateLimited, Unreadable
+from outwait.worker.providers.contract import (
+    Failed,
+    Pending,
+    PollAnswer,
+    Provider,
+    Submission,
+    Submitted,
+    Succeeded,
+    Waiting,
+)
+from outwait.worker.providers.exchange import Count, Exchange
+from outwait.worker.providers.registry import build
 
 CREDENTIALS = {
     "unless": {"api_key": "k", "user_email": "a@b.example", "account_id": "a", "website_id": "w"},

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from pydantic import Field
 
-from worker.providers import contract, exchange
-from worker.providers.contract import ProviderSettings
-from worker.providers.registry import PROVIDERS
+from outwait.worker.providers import contract, exchange
+from outwait.worker.providers.contract import ProviderSettings
+from outwait.worker.providers.registry import PROVIDERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
 SECTIONS = {section.partition("\n")[0].strip().lower(): section for section in PAGE.split("\n## ")}

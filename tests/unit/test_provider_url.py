@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from worker.providers.contract import below
+from outwait.worker.providers.contract import below
 
 BASES = [
     "http://a.example",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.redact import redact, redact_all, shown
+from outwait.worker.net.redaction import redact, redact_all, shown
 
 SECRET = "5ecret"
 

@@ -1,10 +1,10 @@
 import pytest
 
-from config.errors import ConfigError
-from config.settings import Settings
-from worker.errors import InvalidRequest, ProviderNotConfigured
-from worker.providers.registry import PROVIDERS, build
-from worker.providers.ringcentral import RingCentral
+from outwait.config.errors import ConfigError
+from outwait.config.settings import Settings
+from outwait.worker.model.errors import InvalidRequest, ProviderNotConfigured
+from outwait.worker.providers.registry import PROVIDERS, build
+from outwait.worker.providers.ringcentral import RingCentral
 
 UNLESS = {"api_key": "k", "user_email": "a@b.example", "account_id": "a", "website_id": "w"}
 QUERY = {"query": "q", "sessionId": "s", "visitorId": "v"}

@@ -8,9 +8,9 @@ from typing import Any, Self
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
-from config.errors import Clash, ConfigError, explain
-from config.groups import StepSettings
-from config.settings import Settings, load_settings
+from outwait.config.errors import Clash, ConfigError, explain
+from outwait.config.groups import StepSettings
+from outwait.config.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

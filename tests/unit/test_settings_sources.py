@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import ConfigError
-from config.explain import Effective, effective
-from config.names import variables
-from config.settings import Settings, load_settings
+from outwait.config.errors import ConfigError
+from outwait.config.explain import Effective, effective
+from outwait.config.names import variables
+from outwait.config.settings import Settings, load_settings
 
 
 @pytest.fixture

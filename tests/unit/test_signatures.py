@@ -7,7 +7,7 @@ import svix.webhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.signatures import secret, signed
+from outwait.worker.net.signatures import secret, signed
 
 OLD, NEW = "old-master-secret-with-32-characters", "new-master-secret-with-32-characters"
 ENDPOINT = "https://shop.example/hook"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.groups import Route
-from worker.errors import InvalidRequest
-from worker.targets import (
+from outwait.config.groups import Route
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.targets import (
     CeleryTarget,
     FileTarget,
     FunctionTarget,

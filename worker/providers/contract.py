@@ -14,10 +14,10 @@ from typing import Annotated, Any, ClassVar
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from config.groups import BaseUrl
-from worker.errors import Unreadable
-from worker.jobs import UncertainPolicy
-from worker.providers.exchange import Exchange
+from outwait.config.groups import BaseUrl
+from outwait.worker.model.errors import Unreadable
+from outwait.worker.model.jobs import UncertainPolicy
+from outwait.worker.providers.exchange import Exchange
 
 
 def _one_line(value: SecretStr) -> SecretStr:

@@ -15,9 +15,10 @@ import httpx
 import msgspec
 from pydantic import Field
 
-from config.groups import BaseUrl
-from worker.errors import ExternalIdUnknown, Rejected, Unreadable
-from worker.providers.contract import (
+from outwait.config.groups import BaseUrl
+from outwait.worker.model.errors import ExternalIdUnknown, Rejected, Unreadable
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.contract import (
     Credential,
     Failed,
     Operation,
@@ -30,10 +31,9 @@ from worker.providers.contract import (
     Succeeded,
     Waiting,
 )
-from worker.providers.elevateai_params import Audio, Chat, Transcript
-from worker.providers.exchange import Count, Exchange, check, decoded, json_object, retry_after
-from worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
-from worker.redact import redact
+from outwait.worker.providers.elevateai_params import Audio, Chat, Transcript
+from outwait.worker.providers.exchange import Count, Exchange, check, decoded, json_object, retry_after
+from outwait.worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
 
 _DAY = 86400.0
 

@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from worker.providers.contract import Params
-from worker.providers.files import file_name
+from outwait.worker.providers.contract import Params
+from outwait.worker.providers.files import file_name
 
 
 class Declaration(Params):

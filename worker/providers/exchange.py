@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import httpx
 import msgspec
 
-from worker.errors import (
+from outwait.worker.model.counts import result_of
+from outwait.worker.model.errors import (
     AnswerLost,
     ExternalIdUnknown,
     NotSent,
@@ -23,8 +24,7 @@ from worker.errors import (
     Unavailable,
     Unreadable,
 )
-from worker.redact import redact
-from worker.stats import Tally, result_of
+from outwait.worker.net.redaction import redact
 
 
 class Count(StrEnum):
@@ -37,7 +37,7 @@ class Count(StrEnum):
 
 
 class Sender(Protocol):
-    """What sends requests: the process's connections (`worker.http.Http`)."""
+    """What sends requests: the process's connections (`outwait.worker.net.http.Http`)."""
 
     async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
         """Send and read the whole answer. Raises NotSent, AnswerLost or ResultTooLarge."""
@@ -45,6 +45,14 @@ class Sender(Protocol):
 
     def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
         """Send and hand out the answer unread. Raises NotSent or AnswerLost."""
+        ...
+
+
+class RequestCounts(Protocol):
+    """Where requests are counted for /metrics: the process's tally."""
+
+    def request(self, provider: str, kind: str, result: str, seconds: float) -> None:
+        """One request is over."""
         ...
 
 
@@ -91,7 +99,12 @@ class Exchange:
     __slots__ = ("_provider", "_sender", "_tally", "ledger", "pause", "time_limit", "tokens")
 
     def __init__(
-        self, sender: Sender, tokens: TokenStore, time_limit: float, provider: str = "", tally: Tally | None = None
+        self,
+        sender: Sender,
+        tokens: TokenStore,
+        time_limit: float,
+        provider: str = "",
+        tally: RequestCounts | None = None,
     ) -> None:
         self._sender = sender
         self._provider = provider

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from worker.errors import AddressRefused, ProviderError
-from worker.providers.exchange import Exchange
+from outwait.worker.model.errors import AddressRefused, ProviderError
+from outwait.worker.providers.exchange import Exchange
 
 CHUNK = 1 << 18
 """Bytes that are read at once."""

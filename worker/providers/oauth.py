@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from worker.errors import NotSent, ProviderError, RateLimited, Rejected, Unauthorized
-from worker.providers.exchange import Count, Exchange, check, json_object
+from outwait.worker.model.errors import NotSent, ProviderError, RateLimited, Rejected, Unauthorized
+from outwait.worker.providers.exchange import Count, Exchange, check, json_object
 
 EARLY = 120.0
 """Seconds before its end that a token is renewed; a quarter of its life if that is shorter."""

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from config.errors import ConfigError, explain
-from config.names import PREFIX, variable
-from worker.errors import InvalidRequest, ProviderNotConfigured
-from worker.providers.contract import Operation, Provider, ProviderSettings
-from worker.providers.elevateai import ElevateAI
-from worker.providers.ringcentral import RingCentral
-from worker.providers.unless import Unless
-from worker.redact import redact_all
+from outwait.config.errors import ConfigError, explain
+from outwait.config.names import PREFIX, variable
+from outwait.worker.model.errors import InvalidRequest, ProviderNotConfigured
+from outwait.worker.net.redaction import redact_all
+from outwait.worker.providers.contract import Operation, Provider, ProviderSettings
+from outwait.worker.providers.elevateai import ElevateAI
+from outwait.worker.providers.ringcentral import RingCentral
+from outwait.worker.providers.unless import Unless
 
 PROVIDERS: Mapping[str, type[Provider]] = {
     "elevateai": ElevateAI,

@@ -15,9 +15,10 @@ import httpx
 import msgspec
 from pydantic import Field
 
-from config.groups import BaseUrl
-from worker.errors import RateLimited, Unreadable
-from worker.providers.contract import (
+from outwait.config.groups import BaseUrl
+from outwait.worker.model.errors import RateLimited, Unreadable
+from outwait.worker.net.redaction import redact_all
+from outwait.worker.providers.contract import (
     Credential,
     Failed,
     Operation,
@@ -31,10 +32,9 @@ from worker.providers.contract import (
     Waiting,
     WebhookAnswer,
 )
-from worker.providers.exchange import Count, Exchange, check, error_text, json_object, retry_after
-from worker.providers.oauth import AccessToken
-from worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
-from worker.redact import redact_all
+from outwait.worker.providers.exchange import Count, Exchange, check, error_text, json_object, retry_after
+from outwait.worker.providers.oauth import AccessToken
+from outwait.worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
 
 PENALTY = 60.0
 """Seconds of silence that exceeding a limit costs; any request inside them starts them anew (guide, rate limits)."""

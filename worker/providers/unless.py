@@ -11,9 +11,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import Field, JsonValue
 
-from config.groups import BaseUrl
-from worker.errors import Unreadable
-from worker.providers.contract import (
+from outwait.config.groups import BaseUrl
+from outwait.worker.model.errors import Unreadable
+from outwait.worker.net.redaction import redact
+from outwait.worker.providers.contract import (
     Credential,
     Failed,
     HeaderText,
@@ -28,8 +29,7 @@ from worker.providers.contract import (
     Succeeded,
     Waiting,
 )
-from worker.providers.exchange import Count, Exchange, check, json_object, retry_after
-from worker.redact import redact
+from outwait.worker.providers.exchange import Count, Exchange, check, json_object, retry_after
 
 
 class UnlessSettings(ProviderSettings):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from worker.errors import InvalidRequest
-from worker.jobs import TENANT_PATTERN
-from worker.store.connection import Connection
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import TENANT_PATTERN
+from outwait.worker.store.connection import Connection
 
 PREFIX = "ow"
 """How the text of every key begins, so that scanners for leaked secrets know one."""

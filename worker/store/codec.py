@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from worker.jobs import JobError, JobRequest
+from outwait.worker.model.jobs import JobError, JobRequest
 
 _DEFLATED = b"x"  # first byte of every zlib stream; no JSON text begins with it
 

@@ -10,10 +10,10 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.settings import Settings
-from worker.errors import StoreRefused, StoreUnavailable
-from worker.store.keys import Keys
-from worker.store.scripts import Scripts
+from outwait.config.settings import Settings
+from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.store.keys import Keys
+from outwait.worker.store.scripts import Scripts
 
 HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import asdict
 
-from worker.jobs import Delivery, job_of
-from worker.store.connection import Connection
-from worker.store.reads import delivery
+from outwait.worker.model.jobs import Delivery, job_of
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.reads import delivery
 
 PAGE = 200
 """Deliveries in one round trip."""

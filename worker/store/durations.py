@@ -4,8 +4,8 @@ import asyncio
 import logging
 from contextvars import Context
 
-from worker.errors import StoreRefused, StoreUnavailable
-from worker.store.connection import Connection
+from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.store.connection import Connection
 
 log = logging.getLogger(__name__)
 

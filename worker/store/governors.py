@@ -5,9 +5,9 @@ from enum import StrEnum
 
 import msgspec
 
-from worker.jobs import JobState
-from worker.store.connection import Connection
-from worker.store.lanes import LanePolicy
+from outwait.worker.model.jobs import JobState
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.lanes import LanePolicy
 
 
 class Breaker(StrEnum):

@@ -1,12 +1,12 @@
-"""Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
+"""WebhookVerdict whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
 
 import time
 from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.errors import StoreUnfit
-from worker.store.connection import Connection
+from outwait.worker.model.errors import StoreUnfit
+from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
 """ZADD LT/GT and RPOP with a count came with Redis 6.2."""

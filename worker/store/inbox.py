@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from worker.redact import redact
-from worker.store.connection import Connection
-from worker.targets import CELERY_QUEUE
+from outwait.worker.model.targets import CELERY_QUEUE
+from outwait.worker.store.connection import Connection
 
 REFUSED_KEPT = 1000
 """Messages without a usable id that are kept for a person to look at."""
@@ -52,13 +51,12 @@ class Inbox:
         at = int(now) / 1000
         return [Taken(name.decode(), body, at) for name, body in zip(flat[::2], flat[1::2], strict=True)]
 
-    async def park(self, taken: Taken, reason: str) -> None:
-        """Put a message aside that can be no job."""
+    async def park(self, name: str, reason: str, message: str) -> None:
+        """Put a message aside that can be no job: its name in the leased set, why, and its text without secrets."""
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
-            shown = redact(taken.body[:4000].decode(errors="replace"))
-            text = msgspec.json.encode(Parked(second, redact(reason), shown))
-            await self._connection.scripts.run("park", taken.name, text, REFUSED_KEPT)
+            text = msgspec.json.encode(Parked(second, reason, message))
+            await self._connection.scripts.run("park", name, text, REFUSED_KEPT)
 
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Messages put aside, newest first."""

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from worker.jobs import NORMAL, Claim
-from worker.outcomes import Outcome
-from worker.store.connection import Connection
+from outwait.worker.model.jobs import NORMAL, Claim
+from outwait.worker.model.outcomes import Outcome
+from outwait.worker.store.connection import Connection
 
 
 class Enqueued(IntEnum):

@@ -6,10 +6,10 @@ from heapq import merge
 from itertools import product
 from typing import NamedTuple, TypedDict, Unpack
 
-from worker.errors import InvalidRequest
-from worker.jobs import JOB_ID_PATTERN, Job, JobState
-from worker.store.connection import Connection
-from worker.store.reads import Reads
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import JOB_ID_PATTERN, Job, JobState
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.reads import Reads
 
 ROUNDS = 20
 """Times that so many jobs as a page has are read for one page, where few of a tenant's jobs are wanted."""

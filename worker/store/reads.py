@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from worker.errors import JobNotFound
-from worker.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
-from worker.store import codec
-from worker.store.connection import Connection
+from outwait.worker.model.errors import JobNotFound
+from outwait.worker.model.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
+from outwait.worker.store import codec
+from outwait.worker.store.connection import Connection
 
 TURNS = 1e12
 """Scores below are turns in a submit lane, not times (prelude.lua)."""

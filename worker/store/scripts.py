@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from worker.store.keys import Keys
+from outwait.worker.store.keys import Keys
 
 Argument = str | bytes | int | float
 
@@ -22,7 +22,7 @@ class Scripts:
     def __init__(self, redis: Any, keys: Keys) -> None:
         self._redis = redis
         self._root = keys.root
-        folder = resources.files("worker.store") / "lua"
+        folder = resources.files("outwait.worker.store") / "lua"
         head = keys.lua() + (folder / "prelude.lua").read_text()
         bodies = {file.name[:-4]: file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}
         self._texts = {name: head + _parts(folder, name) + body for name, body in bodies.items() if name != "prelude"}

@@ -1,7 +1,7 @@
 """What was counted, over all workers and restarts: totals for /metrics, and a day of minutes for the pages' charts.
 
 Scripts count what becomes of jobs as they decide it, so those counts are exact. What processes count themselves
-(`worker.stats`) is added every few seconds: a `kill -9` loses the last of it.
+(`outwait.worker.telemetry.tally`) is added every few seconds: a `kill -9` loses the last of it.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from worker.jobs import JobState
-from worker.stats import LATE_BOUNDS, Name, Tally
-from worker.store.connection import Connection
-from worker.store.reads import Reads
+from outwait.worker.model.counts import LATE_BOUNDS, Name
+from outwait.worker.model.jobs import JobState
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.reads import Reads
 
 MINUTE_KEPT = 90_000
 """Seconds that a minute is kept: a day and an hour (prelude.lua has the same)."""
@@ -60,24 +60,17 @@ class Stats:
         self._keys = connection.keys
         self._reads = Reads(connection)
 
-    async def add(self, tally: Tally) -> None:
-        """Add what a process has counted. Raises StoreUnavailable or StoreRefused, and then nothing of it is lost."""
-        taken = tally.take()
-        if not taken:
-            return
-        try:
-            async with self._connection.translated():
-                minute = self._keys("STAT", str(await self._minute()))
-                async with self._redis.pipeline() as pipe:
-                    for name, many in taken.items():
-                        pipe.hincrby(self._keys("STATS"), ":".join(map(str, name)), many)
-                    for field, many in _charted(taken).items():
-                        pipe.hincrby(minute, field, many)
-                    pipe.expire(minute, MINUTE_KEPT)
-                    await pipe.execute()
-        except BaseException:
-            tally.give_back(taken)
-            raise
+    async def add(self, counts: Mapping[Name, int]) -> None:
+        """Add what a process has counted, all of it or nothing. Raises StoreUnavailable or StoreRefused."""
+        async with self._connection.translated():
+            minute = self._keys("STAT", str(await self._minute()))
+            async with self._redis.pipeline() as pipe:
+                for name, number in counts.items():
+                    pipe.hincrby(self._keys("STATS"), ":".join(map(str, name)), number)
+                for field, number in _charted(counts).items():
+                    pipe.hincrby(minute, field, number)
+                pipe.expire(minute, MINUTE_KEPT)
+                await pipe.execute()
 
     async def sample(self) -> None:
         """Keep how things stand, if nobody has in this minute. Raises StoreUnavailable or StoreRefused."""

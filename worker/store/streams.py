@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from worker.errors import DeliveryRefused
-from worker.store.connection import Connection
+from outwait.worker.model.errors import DeliveryRefused
+from outwait.worker.store.connection import Connection
 
 CELERY_QUEUE = "celery"
 """Celery's default queue."""

@@ -1,10 +1,10 @@
 """Access tokens shared by all workers; one of them renews."""
 
-from worker.store.connection import Connection
+from outwait.worker.store.connection import Connection
 
 
 class Tokens:
-    """Tokens of one namespace, for one event loop. Implements `worker.providers.exchange.TokenStore`."""
+    """Tokens of one namespace, for one event loop. Implements `outwait.worker.providers.exchange.TokenStore`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

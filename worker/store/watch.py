@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from config.settings import Settings
-from worker.store.keys import Keys
+from outwait.config.settings import Settings
+from outwait.worker.store.keys import Keys
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,233 @@
+"""Look at jobs: status, jobs, result, timeline, held, dead, parked."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from outwait.cli.exits import Exit
+from outwait.cli.output import age, clean, print_json, print_table, say, span, when
+from outwait.cli.session import JobIdArgument, Json, current
+from outwait.cli.since import Moment, moment
+from outwait.client import Client
+from outwait.worker.model.jobs import Delivery, Job, JobState
+from outwait.worker.store.listing import Page
+from outwait.worker.store.reads import LaneStatus
+
+Target = Annotated[str | None, typer.Option(help="Only deliveries to this target.")]
+Provider = Annotated[str | None, typer.Option(help="Only deliveries of this provider's jobs.")]
+Since = Annotated[Moment | None, moment("Given up since: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")]
+
+
+def status(
+    context: typer.Context,
+    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job; without it, all of them.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One job with its deliveries, or how many jobs stand where and how late each lane is."""
+    if job_id:
+        _job_status(context, job_id, as_json=as_json)
+    else:
+        _overview(context, as_json=as_json)
+
+
+def _job_status(context: typer.Context, job_id: str, *, as_json: bool) -> None:
+    async def look(client: Client) -> tuple[Job, list[Delivery]]:
+        return await client.job(job_id), await client.deliveries(job_id)
+
+    job, deliveries = current(context).ask(look)
+    if as_json:
+        print_json({"job": job, "deliveries": deliveries})
+        return
+    for name, value in _facts(job).items():
+        sys.stdout.write(f"{name:<12} {clean(value)}\n")
+    if deliveries:
+        sys.stdout.write("\n")
+        _print_deliveries(deliveries)
+
+
+def _facts(job: Job) -> dict[str, str]:
+    ledger = ", ".join(f"{count} {name}" for name, count in msgspec.structs.asdict(job.ledger).items() if count)
+    facts = {
+        "job": job.id,
+        "provider": f"{job.provider} {job.operation}",
+        "state": job.state + (f" (provider: {job.provider_status})" if job.provider_status else ""),
+        "external id": job.external_id,
+        "created": when(job.created),
+        "took" if job.ended else "age": age(job),
+        "next step": when(job.due) if job.due and not job.ended else None,
+        "deadline": when(job.deadline) if job.deadline else None,
+        "ended": when(job.ended) if job.ended else None,
+        "closed": when(job.closed) if job.closed else None,
+        "requests": ledger,
+        "error": f"{job.error.code}: {job.error.message}" if job.error else None,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _print_deliveries(deliveries: Sequence[Delivery], *, empty: str = "") -> None:
+    print_table(
+        ("delivery", "job", "target", "state", "attempts", "error"),
+        [
+            (one.id, one.job_id, one.target, one.state, str(one.attempts), one.error.message if one.error else "")
+            for one in deliveries
+        ],
+        empty=empty,
+    )
+
+
+def _overview(context: typer.Context, *, as_json: bool) -> None:
+    async def look(client: Client) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
+        return await client.counts(), await client.lanes()
+
+    counts, lanes = current(context).ask(look)
+    if as_json:
+        print_json({"jobs": counts, "lanes": [lane._asdict() for lane in lanes]})
+        return
+    states = [state.value for state in JobState]
+    rows = [(provider, *(str(states_of.get(state, 0)) for state in states)) for provider, states_of in counts.items()]
+    print_table(("provider", *states), rows, empty="No jobs yet. `outwait submit --help` shows how to add one.")
+    if lanes:
+        sys.stdout.write("\n")
+        print_table(
+            ("lane", "due now", "waiting", "leased", "latest by"),
+            [
+                (one.lane, str(one.due_now), str(one.waiting), str(one.leased), span(one.oldest_due_age))
+                for one in lanes
+            ],
+            empty="",
+        )
+
+
+def jobs(
+    context: typer.Context,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Only jobs of this provider.")] = None,
+    since: Annotated[Moment | None, moment("Created since: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")] = None,
+    until: Annotated[Moment | None, moment("Created before; written like --since.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs on one page.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, the newest first."""
+
+    async def look(client: Client) -> Page:
+        return await client.jobs(
+            state=state,
+            provider=provider,
+            since=since.at if since else None,
+            until=until.at if until else None,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    page = current(context).ask(look)
+    if as_json:
+        print_json({"jobs": page.jobs, "cursor": page.cursor})
+        return
+    _print_jobs(page.jobs, empty="No such jobs.")
+    if page.cursor:
+        say(f"More: add --cursor {page.cursor}")
+
+
+def _print_jobs(found: list[Job], *, empty: str) -> None:
+    print_table(
+        ("job", "provider", "operation", "state", "created", "took", "polls", "error"),
+        [
+            (
+                job.id,
+                job.provider,
+                job.operation,
+                job.state,
+                when(job.created),
+                age(job),
+                str(job.ledger.polls),
+                job.error.code if job.error else "",
+            )
+            for job in found
+        ],
+        empty=empty,
+    )
+
+
+def held(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the jobs that were submitted, perhaps, and wait for a person to decide."""
+    page = current(context).ask(lambda client: client.jobs(state=JobState.UNCERTAIN, limit=limit))
+    if as_json:
+        print_json({"jobs": page.jobs, "cursor": page.cursor})
+    else:
+        _print_jobs(page.jobs, empty="No job is on hold.")
+
+
+def dead(
+    context: typer.Context,
+    target: Target = None,
+    provider: Provider = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Deliveries at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the deliveries that were given up, the newest first. `replay` repeats them."""
+    after = since.at if since else None
+    deliveries = current(context).ask(
+        lambda client: client.dead(limit, target=target, provider=provider, since=after),
+    )
+    if as_json:
+        print_json({"deliveries": deliveries})
+    else:
+        _print_deliveries(deliveries, empty="No such delivery was given up.")
+
+
+def parked(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Messages at most.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the producers' messages that could be no job, the newest first, and why."""
+    messages = current(context).ask(lambda client: client.parked(limit))
+    if as_json:
+        print_json({"messages": messages})
+        return
+    rows = [(when(one.at), one.reason, one.message) for one in messages]
+    print_table(("when", "why", "message"), rows, empty="No message was put aside.")
+
+
+def result(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Results are JSON anyway.", hidden=True)] = False,  # noqa: ARG001 - scripts may pass it everywhere
+) -> None:
+    """Print a job's result as JSON. A job without one ends with its error and code 1, or 5 if it has not ended."""
+
+    async def look(client: Client) -> tuple[Job, Any]:
+        job = await client.job(job_id)
+        return job, await client.result(job_id) if job.state is JobState.SUCCEEDED else None
+
+    job, found = current(context).ask(look)
+    if not job.state.ended:
+        say(f"{job.id} has not ended: it is {job.state}. `outwait watch {job.id}` waits for it.")
+        raise typer.Exit(Exit.NOT_ENDED)
+    if job.state is not JobState.SUCCEEDED:
+        say(f"{job.id} {job.state}: {job.error.code}: {job.error.message}" if job.error else f"{job.id} {job.state}")
+        raise typer.Exit(Exit.FAILED)
+    print_json(found)
+
+
+def timeline(context: typer.Context, job_id: JobIdArgument, as_json: Json = False) -> None:
+    """Print what happened to a job, the oldest first."""
+    entries = current(context).ask(lambda client: client.timeline(job_id))
+    if as_json:
+        print_json(entries)
+        return
+    start = entries[0].at if entries else 0
+    print_table(
+        ("when", "after", "what", "detail"),
+        [(when(entry.at), span(entry.at - start), entry.event, entry.detail) for entry in entries],
+        empty="Nothing yet.",
+    )

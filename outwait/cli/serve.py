@@ -1,0 +1,123 @@
+"""The processes that serve until they are told to stop: worker, web, Flower, sandbox."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from outwait.cli.exits import Exit
+from outwait.cli.output import print_line
+from outwait.cli.session import Json, current
+from outwait.config.errors import ConfigError
+from outwait.config.groups import FlowerSettings
+from outwait.config.logs import configure
+
+log = logging.getLogger(__name__)
+
+REVOCABLE = 'task.state == "RECEIVED"'
+"""In Flower's page of a task: when there is a Revoke button."""
+
+
+def worker(context: typer.Context) -> None:
+    """Run one worker until it is told to stop. Handlers' modules are found in this folder too."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from outwait.worker.app import EXIT_UNFIT, run_worker
+
+    sys.path.insert(0, str(Path.cwd()))
+    code = run_worker(settings, f"outwait-{os.getpid()}@%h")
+    raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
+
+
+def web(context: typer.Context) -> None:
+    """Run the web edge until it is told to stop: the HTTP API, the pages, providers' webhooks and metrics."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from outwait.web.serve import serve
+
+    try:
+        serve(settings)
+    except OSError as error:
+        where = f"{settings.web.address}:{settings.web.port}"
+        raise ConfigError(f"the web process cannot listen on {where} ({os.strerror(error.errno or 0)})") from error
+
+
+def flower(context: typer.Context) -> None:
+    """Run Flower, where people watch jobs and workers in a browser, until it is told to stop."""
+    settings = current(context).settings()
+    configure(settings.log)
+    from outwait.worker.app import app
+
+    app.conf.broker_transport = None  # Flower shows the queues of a plain redis:// alone; only workers need ours
+    _run_flower(app, settings.flower)
+
+
+def _run_flower(app: Any, wanted: FlowerSettings) -> None:
+    from flower.app import Flower
+    from flower.options import options
+    from flower.urls import settings as web
+
+    # Given here, not on a command line, so that no other user of this machine reads the password.
+    options.address, options.port = wanted.address, wanted.port
+    options.max_tasks = wanted.max_tasks
+    options.basic_auth = [wanted.basic_auth.get_secret_value()] if wanted.basic_auth else []
+    server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
+    signal.signal(signal.SIGTERM, _leave)
+    port = server.start_http_server()
+    log.info("flower-listening", extra={"url": f"http://{wanted.address}:{port}"})
+    try:
+        server.start()
+    except (KeyboardInterrupt, SystemExit):
+        server.stop()
+
+
+def _templates(folder: str) -> Any:
+    """Flower's own templates, with the Revoke button for jobs that wait too: their states are not Celery's."""
+    from tornado.template import Loader, Template
+
+    class Templates(Loader):
+        def _create_template(self, name: str) -> Template:
+            text = (Path(self.root) / name).read_text(encoding="utf-8")
+            return Template(
+                text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")'), name=name, loader=self
+            )
+
+    return Templates(folder)
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8099,
+    options: Annotated[str, typer.Option(metavar="JSON", help="How it behaves: docs/sandbox.md.")] = "{}",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print how to use it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the sandbox: the three providers' APIs on this machine, with faults to order. Prints how to use it."""
+    from outwait.sandbox import environment, serve
+    from outwait.sandbox.behaviour import BadOrder
+    from outwait.sandbox.options import read_options
+
+    def tell(base_url: str) -> None:
+        if as_json:
+            print_line({"base_url": base_url, "environment": environment(base_url)})
+        else:
+            exports = (f"export {name}='{value}'" for name, value in environment(base_url).items())
+            sys.stdout.write("\n".join((f"# The sandbox listens at {base_url}", *exports)) + "\n")
+            sys.stdout.flush()
+
+    try:
+        wanted = read_options(options)
+    except BadOrder as error:
+        raise typer.BadParameter(str(error), param_hint="--options") from error
+    try:
+        serve(wanted, host, port, None if quiet else tell)
+    except OSError as error:
+        raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error

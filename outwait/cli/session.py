@@ -1,0 +1,83 @@
+"""What every command starts from: the data folder, the settings, and a client for one question."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from outwait.client import Client
+from outwait.config.settings import Settings, load_settings
+from outwait.worker.local.embedded import answers
+
+RUNNING = "running.json"
+"""File in the data folder of a running `outwait up`: the variables with which other commands find it."""
+
+DATA = Path("outwait-data")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Session:
+    """One run of the command line. The root command fills it."""
+
+    data: Path = DATA
+    debug: bool = False
+
+    def settings(self) -> Settings:
+        """The settings; unless they name a Redis, those of an `outwait up` that runs over the data folder.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        settings = load_settings()
+        if "redis_url" in settings.model_fields_set:
+            return settings
+        running = read_running(self.data)
+        if not running:
+            return settings
+        os.environ.update({name: value for name, value in running.items() if name not in os.environ})
+        return load_settings()
+
+    def ask(self, question: Callable[[Client], Awaitable[T]]) -> T:
+        """Ask the store one thing. Raises what the client raises."""
+
+        async def answer() -> T:
+            async with Client(self.settings()) as client:
+                return await question(client)
+
+        return asyncio.run(answer())
+
+
+def current(context: typer.Context) -> Session:
+    """The session of this run."""
+    session = context.find_object(Session)
+    return session or Session()
+
+
+def write_running(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Tell other commands how to find what runs over this folder. Only this user can read it."""
+    file = folder / RUNNING
+    file.touch(mode=0o600)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(environment)))
+    return file
+
+
+def read_running(folder: Path) -> dict[str, str]:
+    """The variables of what runs over this folder; none if nothing does (any more)."""
+    try:
+        found = msgspec.json.decode((folder / RUNNING).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+    url = urlsplit(found.get("OUTWAIT_REDIS_URL", ""))
+    return found if answers(url.hostname or "", url.port or 0, url.password or "") else {}
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JobIdArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]

@@ -1,0 +1,187 @@
+"""Submit one job from options, or many from JSON Lines."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TextIO
+
+import typer
+from pydantic import ValidationError
+
+from outwait.cli.exits import Exit
+from outwait.cli.output import print_json, print_line, say
+from outwait.cli.session import Json, Session, current
+from outwait.client import Client
+from outwait.config.errors import explain
+from outwait.worker.model.errors import InvalidRequest, OutwaitError, RequestError
+from outwait.worker.model.jobs import JobRequest
+
+BATCH = 500
+"""Lines that are sent to the store at once."""
+
+
+def submit(
+    context: typer.Context,
+    provider: Annotated[
+        str, typer.Argument(metavar="PROVIDER|FILE", help="A provider; or a JSON Lines file, `-` for standard input.")
+    ],
+    operation: Annotated[str | None, typer.Argument(help="One of the provider's operations.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter; VALUE is JSON, or else a text."),
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="All parameters as a JSON object, or @FILE.")] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="A handler to deliver to.")] = None,
+    job_id: Annotated[str | None, typer.Option("--id", help="The job's id; made up if not given.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same job.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds after which the job expires.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object that every handler is given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Submit one job, or every line of a JSON Lines file.
+
+    One job:   outwait submit unless query -p query="Which plans are there?" -p sessionId=s1 -p visitorId=v1
+
+    Many:      outwait submit jobs.jsonl   (each line a request: provider, operation, params, ..., and job_id)
+    """
+    session = current(context)
+    if operation is None:
+        _submit_lines(session, provider, as_json=as_json)
+        return
+    request = _request(
+        {
+            "provider": provider,
+            "operation": operation,
+            "params": _params(params, param or []),
+            "targets": target or [],
+            "idempotency_key": key,
+            "deadline": deadline,
+            "metadata": _object(metadata or "{}", "--metadata"),
+        }
+    )
+    enqueued = session.ask(lambda client: client.enqueue(request, job_id=job_id))
+    if as_json:
+        print_json({"job_id": enqueued.job_id, "created": enqueued.created})
+        return
+    sys.stdout.write(f"{enqueued.job_id}\n")
+    if not enqueued.created:
+        say("This job existed already; nothing was submitted again.")
+
+
+def _params(whole: str | None, single: list[str]) -> dict[str, Any]:
+    if whole and whole.startswith("@"):
+        whole = _read(whole[1:])
+    found = _object(whole or "{}", "--params")
+    for item in single:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--param")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"is not JSON: {error}", param_hint=option) from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter("must be a JSON object", param_hint=option)
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--params") from error
+
+
+def _request(fields: dict[str, Any]) -> JobRequest:
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidRequest(explain(error, prefix="")) from error
+
+
+class _Line(NamedTuple):
+    """One line of a file: its number, its text, and the request in it or what is wrong with it."""
+
+    number: int
+    text: str
+    asked: tuple[JobRequest, str | None] | RequestError
+
+
+def _submit_lines(session: Session, path: str, *, as_json: bool) -> None:
+    with _opened(path) as file:
+        created, known, refused = session.ask(lambda client: _all(client, _lines(file), as_json=as_json))
+    say(f"{created} submitted, {known} known already, {refused} refused")
+    if refused:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _opened(path: str) -> TextIO:
+    if path == "-":
+        return sys.stdin
+    try:
+        return Path(path).open()
+    except OSError as error:
+        raise typer.BadParameter(
+            f"no operation was given, and {path} is no file to read ({error.strerror})", param_hint="PROVIDER|FILE"
+        ) from error
+
+
+def _lines(file: Iterable[str]) -> Iterator[_Line]:
+    for number, text in enumerate(file, start=1):
+        if text.strip():
+            yield _Line(number, text, _asked(text))
+
+
+def _asked(text: str) -> tuple[JobRequest, str | None] | RequestError:
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            return InvalidRequest("must be a JSON object")
+        job_id = fields.pop("job_id", None)
+        if job_id is not None and not isinstance(job_id, str):
+            return InvalidRequest("job_id: must be a text")
+        return _request(fields), job_id
+    except ValueError as error:
+        return InvalidRequest(f"is not JSON: {error}")
+    except RequestError as error:
+        return error
+
+
+async def _all(client: Client, lines: Iterator[_Line], *, as_json: bool) -> tuple[int, int, int]:
+    created = known = refused = 0
+    while batch := list(islice(lines, BATCH)):
+        good = [line.asked for line in batch if not isinstance(line.asked, RequestError)]
+        answers = iter(await client.enqueue_many(good) if good else [])
+        for line in batch:
+            answer = line.asked if isinstance(line.asked, RequestError) else next(answers)
+            if isinstance(answer, OutwaitError):
+                refused += 1
+                _print_refused(line, answer, as_json=as_json)
+                continue
+            created, known = created + answer.created, known + (not answer.created)
+            if as_json:
+                print_line({"line": line.number, "job_id": answer.job_id, "created": answer.created})
+            else:
+                sys.stdout.write(answer.job_id + "\n")
+    return created, known, refused
+
+
+def _print_refused(line: _Line, error: OutwaitError, *, as_json: bool) -> None:
+    if as_json:
+        print_line({"line": line.number, "error": error.code, "message": str(error)})
+    else:
+        say(f"line {line.number}: {error}")

@@ -1,0 +1,84 @@
+"""Watch jobs until they end."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from outwait.cli.board import Board, board, summary
+from outwait.cli.exits import Exit
+from outwait.cli.output import say
+from outwait.cli.session import Json, current
+from outwait.client import Client
+from outwait.worker.model.jobs import Job, JobState
+
+LATEST = 200
+"""Jobs that are watched when none is named."""
+
+
+def watch(
+    context: typer.Context,
+    job_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs; without any, all that are open now.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most; then code 5.")] = None,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Show jobs live until they have ended: code 0 if all succeeded, 1 if one did not, 5 if one has not ended."""
+
+    async def look(client: Client) -> list[Job]:
+        wanted = job_ids or await _open(client)
+        with board(as_json=as_json) as shown:
+            return await follow(client, wanted, shown, timeout=timeout, interval=interval)
+
+    jobs = current(context).ask(look)
+    say(summary(jobs) or "No job is open.")
+    if not all(job.state.ended for job in jobs):
+        raise typer.Exit(Exit.NOT_ENDED)
+    if any(job.state is not JobState.SUCCEEDED for job in jobs):
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _open(client: Client) -> list[str]:
+    states = (state for state in JobState if not state.ended)
+    pages = [await client.jobs(state=state, limit=LATEST) for state in states]
+    return [job.id for page in pages for job in page.jobs]
+
+
+async def follow(
+    client: Client,
+    job_ids: Sequence[str],
+    shown: Board,
+    *,
+    timeout: float | None = None,
+    interval: float = 0.5,
+    until: Callable[[Job], bool] = lambda job: job.state.ended,
+) -> list[Job]:
+    """Show these jobs until each is as wanted or the time is over. Gives them as they stood last.
+
+    Args:
+        client: where to ask.
+        job_ids: the jobs.
+        shown: where they are shown.
+        timeout: seconds; None waits for ever.
+        interval: seconds between two looks.
+        until: what a job is waited for.
+
+    Raises:
+        JobNotFound: one of them is not kept.
+    """
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    jobs: dict[str, Job] = {}
+    pending = list(dict.fromkeys(job_ids))
+    while pending:
+        jobs.update(zip(pending, await asyncio.gather(*map(client.job, pending)), strict=True))
+        shown.show(jobs.values())
+        pending = [job_id for job_id in pending if not until(jobs[job_id])]
+        if pending and deadline is not None and time.monotonic() >= deadline:
+            break
+        if pending:
+            await asyncio.sleep(interval)
+    return list(jobs.values())

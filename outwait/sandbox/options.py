@@ -1,0 +1,55 @@
+"""Options of one sandbox process."""
+
+import dataclasses
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from outwait.sandbox.behaviour import BadOrder, Behaviour, told
+
+Limit = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class SandboxOptions:
+    """Options of one sandbox process. Times in seconds; limits are requests in one `window`.
+
+    Args:
+        seed: of durations' jitter and faults' probabilities.
+        behaviour: how jobs go unless something else is ordered.
+        heavy_limit: RingCentral's group Heavy: submits and polls together (10 at the real one).
+        auth_limit: RingCentral's group Auth: tokens (5 at the real one).
+        elevateai_limit: none by default.
+        unless_limit: none by default.
+        window: of every limit.
+        penalty: that exceeding a limit costs; at RingCentral each request inside it starts it anew.
+        token_ttl: life of a RingCentral access token.
+        sessions: access tokens that are good at once; one more ends the oldest.
+        upload_max: bytes of an upload, above it 413.
+        poll_minimum: polls of one job closer together than this are counted as too fast.
+        webhook_backoff: before the first redelivery of a webhook; doubled each time.
+    """
+
+    seed: int = 0
+    behaviour: Behaviour = dataclasses.field(default_factory=Behaviour)
+    heavy_limit: Limit = 1_000_000
+    auth_limit: Limit = 1_000_000
+    elevateai_limit: Limit | None = None
+    unless_limit: Limit | None = None
+    window: Seconds = 60
+    penalty: Seconds = 60
+    token_ttl: Seconds = 3600
+    sessions: Limit = 5
+    upload_max: Limit = 1 << 30
+    poll_minimum: Annotated[float, Field(ge=0)] = 0
+    webhook_backoff: Seconds = 1
+
+
+def read_options(text: str) -> SandboxOptions:
+    """Options from JSON. Raises BadOrder."""
+    try:
+        return TypeAdapter(SandboxOptions).validate_json(text)
+    except ValidationError as error:
+        raise BadOrder(told(error)) from error

@@ -1,0 +1,69 @@
+"""The sandbox as a web application and as a process."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from outwait.sandbox.control import Control
+from outwait.sandbox.elevateai import ElevateAI
+from outwait.sandbox.options import SandboxOptions
+from outwait.sandbox.ringcentral import RingCentral
+from outwait.sandbox.unless import Unless
+from outwait.sandbox.vendor import State
+
+_BODY_MAX = 64 << 20
+"""Bytes of a JSON body; uploads are streamed and have their own cap."""
+
+_GRACE = 0.5
+"""Seconds that requests under way get when the sandbox stops; some hang on purpose."""
+
+
+def create_app(options: SandboxOptions) -> web.Application:
+    """One application that serves all three providers, the orders and the ledger."""
+    state = State(options)
+    vendors = (RingCentral(state), ElevateAI(state), Unless(state))
+    app = web.Application(client_max_size=_BODY_MAX)
+    for part in (*vendors, Control(state, vendors)):
+        app.add_routes(part.routes())
+
+    async def close_webhooks(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await state.webhooks.close()
+
+    app.cleanup_ctx.append(close_webhooks)
+    return app
+
+
+def serve(
+    options: SandboxOptions, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        options: how it behaves.
+        host: address to listen on.
+        port: 0 picks a free one.
+        ready: called with the base URL once it listens.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    asyncio.run(_serve(options, host, port, ready))
+
+
+async def _serve(options: SandboxOptions, host: str, port: int, ready: Callable[[str], None] | None) -> None:
+    runner = web.AppRunner(create_app(options), access_log=None, shutdown_timeout=_GRACE)
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        if ready is not None:
+            address = runner.addresses[0]
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{address[1]}")
+        await stop.wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,68 @@
+"""The composition root of a web process: its routes, around its shared parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from outwait.config.settings import Settings
+from outwait.web import (
+    decisions,
+    enqueue,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    pages,
+    problems,
+    provider_webhooks,
+    providers,
+    stream,
+)
+from outwait.web.front import Front
+from outwait.web.limits import BodyLimit
+from outwait.web.services import opened
+
+
+def create(settings: Settings) -> FastAPI:
+    """The web application of one process."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened(settings) as services:
+            app.state.services = services
+            yield
+
+    # No interactive pages of FastAPI's: they load their scripts from the Internet.
+    app = FastAPI(
+        title="Outwait",
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    openapi.install(app)
+    _guard(app, settings)
+    app.include_router(provider_webhooks.router)  # first: a burst of them is matched with no other route
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    for part in (enqueue, stream, jobs, decisions, providers):
+        app.include_router(part.router)
+    pages.install(app)
+    return app
+
+
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """What stands around every route; the last one added is the outermost."""
+    app.add_middleware(BodyLimit, most=settings.web.body_max)
+    if settings.web.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.web.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=["Location", "Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Front)

@@ -1,0 +1,43 @@
+"""`/livez`: this process answers. `/readyz`: so does its store, and it may be trusted. Neither needs a key."""
+
+import asyncio
+import logging
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from outwait.web.problems import detail, problem
+from outwait.web.services import Shared
+from outwait.worker.model.errors import OutwaitError, StoreUnavailable
+from outwait.worker.store.health import require_fit
+
+log = logging.getLogger(__name__)
+
+WITHIN = 3.0
+"""Seconds in which the store must answer: probes give up soon."""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/livez")
+async def live() -> dict[str, str]:
+    """Whether the process answers; it lives on while Redis is away."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+async def ready(shared: Shared) -> Response:
+    """Whether requests can be served now."""
+    try:
+        async with asyncio.timeout(WITHIN):
+            await require_fit(shared.connection)
+    except TimeoutError:
+        return _not_ready(StoreUnavailable(f"Redis did not answer within {WITHIN:g} s"))
+    except OutwaitError as error:
+        return _not_ready(error)
+    return JSONResponse({"status": "ready"})
+
+
+def _not_ready(error: OutwaitError) -> Response:
+    log.warning("not-ready", extra={"error": str(error)})
+    return problem(503, error.code, "Not ready", detail(error), {"Retry-After": "5"})

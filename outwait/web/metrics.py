@@ -1,0 +1,246 @@
+"""`/metrics` for Prometheus: how things stand in the store, and what was counted there over all workers and restarts.
+
+Workers come and go, so no worker is scraped: any web process tells everything. What is read does not grow with the
+number of jobs. It needs no key and tells of no job: labels are providers, states, steps and kinds of handlers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from outwait.web.services import Services, Shared
+from outwait.worker.engine.lane_policies import CALLBACK_LANE, lane_of, parts
+from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS
+from outwait.worker.model.jobs import Step
+from outwait.worker.store.governors import Breaker, GroupStatus
+from outwait.worker.store.inbox import Inbox, lists_of
+from outwait.worker.store.reads import LaneStatus, Reads
+from outwait.worker.store.stats import Stats
+
+OTHER = "other"
+"""Stands for every provider that is none of ours: producers may write any name into a request that is refused."""
+
+router = APIRouter(include_in_schema=False)
+
+Counts = Mapping[tuple[str, ...], int]
+
+
+class Reading(NamedTuple):
+    """What is read for one scrape."""
+
+    jobs: Mapping[str, Mapping[str, int]]
+    lanes: Sequence[LaneStatus]
+    groups: Sequence[GroupStatus]
+    held: Mapping[str, int]
+    dead: int
+    inbox: int
+    batches: Mapping[str, int]
+    counted: Counts
+
+
+class _Families(NamedTuple):
+    """Metrics as prometheus_client's encoders want them."""
+
+    families: Sequence[Metric]
+
+    def collect(self) -> Sequence[Metric]:
+        """All of them."""
+        return self.families
+
+
+@router.get("/metrics")
+async def metrics(request: Request, shared: Shared) -> Response:
+    """Everything, in Prometheus's text format or in OpenMetrics'."""
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    found = _Families(list(families(await read(shared))))
+    return Response(encode(found), headers={"content-type": media_type})
+
+
+async def read(shared: Services) -> Reading:
+    """Read the store, in a dozen round trips. Raises StoreUnavailable."""
+    settings, reads = shared.settings, Reads(shared.connection)
+    stats, inbox = Stats(shared.connection), Inbox(shared.connection)
+    names = shared.registry.names
+    ours = {lane_of(step, name) for step in (Step.SUBMIT, Step.POLL) for name in names}
+    queues = settings.step_queues if settings.broker_is_redis else {}
+    return Reading(
+        jobs=_ours(await reads.counts(), names),
+        lanes=await reads.lanes({CALLBACK_LANE, *ours, *await reads.active_lanes()}),
+        groups=await shared.client.providers(),
+        held=await stats.held(names),
+        dead=await stats.dead(),
+        inbox=sum(await inbox.waiting(lists_of(settings.intake.queue))) if queues else 0,
+        batches=dict(zip(queues, await inbox.waiting(list(queues.values())), strict=True)),
+        counted=await stats.counted(),
+    )
+
+
+def families(reading: Reading) -> Iterator[Metric]:
+    """The metrics of a reading."""
+    yield from _jobs(reading)
+    yield from _work(reading)
+    for group in _GROUPS:
+        yield _gauge(*group[:2], ("provider",), [((one.group,), group[2](one)) for one in reading.groups])
+    yield from _counters(reading.counted)
+    yield from _histograms(reading.counted)
+
+
+def _jobs(reading: Reading) -> Iterator[Metric]:
+    jobs = (((name, state), number) for name, states in reading.jobs.items() for state, number in states.items())
+    yield _gauge("outwait_jobs", "Jobs in each state.", ("provider", "state"), jobs)
+    held = (((name,), number) for name, number in reading.held.items())
+    yield _gauge("outwait_held_jobs", "Uncertain jobs that wait for a person.", ("provider",), held)
+    yield _gauge("outwait_dead_deliveries", "Deliveries that were given up.", (), [((), reading.dead)])
+    yield _gauge("outwait_inbox_messages", "Producers' messages that are no jobs yet.", (), [((), reading.inbox)])
+    batches = (((step,), number) for step, number in reading.batches.items())
+    yield _gauge("outwait_queued_batches", "Batches that no worker has taken from Celery yet.", ("step",), batches)
+
+
+def _work(reading: Reading) -> Iterator[Metric]:
+    """What stands in the lanes. Those of handlers are put together: there may be any number."""
+    groups = {group.group: group for group in reading.groups}
+    due: dict[tuple[str, str], list[float]] = {(step.value, ""): [0, 0, 0, 0] for step in (Step.CALLBACK, Step.DELIVER)}
+    for lane in reading.lanes:
+        found = parts(lane.lane)
+        if found is None:
+            continue
+        step, name = found
+        label = (step.value, name if step in (Step.SUBMIT, Step.POLL) else "")
+        sums = due.setdefault(label, [0, 0, 0, 0])
+        sums[0] += lane.due_now
+        sums[1] += ready(lane, step, groups.get(name))
+        sums[2] += lane.leased
+        sums[3] = max(sums[3], lane.oldest_due_age)
+    for index, (name, text) in enumerate(_WORK):
+        yield _gauge(name, text, ("step", "provider"), ((label, sums[index]) for label, sums in due.items()))
+
+
+_WORK = (
+    ("outwait_due_jobs", "Steps that are due and that no worker has claimed."),
+    ("outwait_ready_jobs", "Those of them that no limit, pause or breaker holds back: more workers would help."),
+    ("outwait_leased_jobs", "Steps that workers have claimed."),
+    ("outwait_oldest_due_seconds", "How long the first due step has been due."),
+)
+
+
+def ready(lane: LaneStatus, step: Step, group: GroupStatus | None) -> int:
+    """How much of a lane's due work may go now, as far as its provider's governor is concerned."""
+    if group is None or step in (Step.CALLBACK, Step.DELIVER):
+        return lane.due_now
+    limits = [(group.rate_limit, group.rate), (group.in_flight_limit, group.in_flight)]
+    if step is Step.SUBMIT:
+        limits.append((group.jobs_limit, group.jobs))
+    rooms = [limit - used for limit, used in limits if limit is not None]
+    rooms.append(lane.due_now if group.flows else int(_probes(group)))
+    return max(0, min(lane.due_now, *rooms))
+
+
+def _probes(group: GroupStatus) -> bool:
+    return group.breaker is Breaker.PROBING and group.paused_until is None and group.suspended_since is None
+
+
+_BREAKER = {Breaker.CLOSED: 0.0, Breaker.PROBING: 0.5, Breaker.OPEN: 1.0}
+
+_GROUPS: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
+    ("outwait_rate_used", "Requests in the rate's window (where there is a limit).", lambda one: one.rate),
+    ("outwait_rate_limit", "Requests that the window may have, if there is a limit.", lambda one: one.rate_limit),
+    ("outwait_rate_window_seconds", "Length of the rate's window.", lambda one: one.rate_window),
+    ("outwait_in_flight", "Claims that workers hold.", lambda one: one.in_flight),
+    (
+        "outwait_in_flight_limit",
+        "Claims that may be held at once, if there is a limit.",
+        lambda one: one.in_flight_limit,
+    ),
+    ("outwait_paused", "1 while the provider has asked for silence.", lambda one: one.paused_until is not None),
+    ("outwait_suspended", "1 while a person has paused it.", lambda one: one.suspended_since is not None),
+    ("outwait_breaker_open", "0 closed, 0.5 one request goes, 1 open.", lambda one: _BREAKER[one.breaker]),
+    ("outwait_outages_in_row", "Outages since the last good answer.", lambda one: one.outages),
+)
+
+
+def _counters(counted: Counts) -> Iterator[Metric]:
+    for what, name, text, labels in _COUNTERS:
+        rows = ((found[1:], number) for found, number in counted.items() if found[0] == what)
+        yield _counter(name, text, labels, rows)
+    requests: dict[tuple[str, ...], int] = {}
+    for found, number in counted.items():
+        if found[0] == "requests":
+            requests[found[1:4]] = requests.get(found[1:4], 0) + number
+    text = "Requests to providers. not_sent never left, lost got no whole answer."
+    yield _counter("outwait_requests", text, ("provider", "kind", "result"), requests.items())
+
+
+_COUNTERS = (
+    ("accepted", "outwait_jobs_accepted", "Jobs recorded; a repeated request is none.", ("provider",)),
+    ("state", "outwait_jobs_entered", "Jobs that came into a state; ends are counted once.", ("provider", "state")),
+    ("event", "outwait_timeline_events", "Entries of jobs' timelines.", ("event",)),
+    ("delivery", "outwait_deliveries", "Delivery attempts that ended.", ("kind", "result")),
+    ("opened", "outwait_breaker_openings", "How often a provider was cut off.", ("provider",)),
+)
+
+
+def _histograms(counted: Counts) -> Iterator[Metric]:
+    text = "How long requests to providers took."
+    yield _histogram("outwait_request_seconds", text, ("provider", "kind"), REQUEST_BOUNDS, _durations(counted))
+    text = "How long after it was due a step started."
+    yield _histogram("outwait_late_seconds", text, ("step", "provider"), LATE_BOUNDS, _lateness(counted))
+
+
+Classes = tuple[list[int], float]
+"""How many are in each class, and the sum of their seconds."""
+
+
+def _durations(counted: Counts) -> dict[tuple[str, ...], Classes]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for name, number in counted.items():
+        if name[0] == "requests":
+            found.setdefault(name[1:3], [0] * (len(REQUEST_BOUNDS) + 1))[int(name[4])] += number
+    return {label: (row, counted.get(("request-micros", *label), 0) / 1e6) for label, row in found.items()}
+
+
+def _lateness(counted: Counts) -> dict[tuple[str, ...], Classes]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for name, number in counted.items():
+        if name[0] == "late":
+            found.setdefault(name[1:3], [0] * (len(LATE_BOUNDS) + 1))[int(name[3])] += number
+    return {label: (row, counted.get(("late-ms", *label), 0) / 1e3) for label, row in found.items()}
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        if number is not None:
+            family.add_metric(values, number)
+    return family
+
+
+def _counter(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], int]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family
+
+
+def _histogram(
+    name: str, text: str, labels: Sequence[str], bounds: Sequence[float], rows: Mapping[tuple[str, ...], Classes]
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, (classes, seconds) in rows.items():
+        uppers = [*map(str, bounds), "+Inf"]
+        family.add_metric(values, list(zip(uppers, map(float, accumulate(classes)), strict=True)), seconds)
+    return family
+
+
+def _ours(jobs: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, Mapping[str, int]]:
+    """The jobs of our providers, and of all others together."""
+    found: dict[str, Mapping[str, int]] = {}
+    for name, states in jobs.items():
+        label = name if name in names else OTHER
+        known = found.get(label, {})
+        found[label] = {state: known.get(state, 0) + number for state, number in states.items()}
+    return found

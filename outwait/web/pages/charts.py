@@ -1,0 +1,195 @@
+"""Charts as a template draws them: an SVG of a fixed grid that stretches with the page, its labels, and its table.
+
+Labels are text beside the SVG, not inside it, so that they keep their size on a phone.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+from outwait.web.pages import tones
+from outwait.worker.model.jobs import JobState
+from outwait.worker.store.stats import Minute
+
+WIDTH, HEIGHT = 600, 120
+"""Units of the grid; the page stretches it."""
+
+WINDOWS = {60: 1, 360: 5, 1440: 15}
+"""Minutes that a chart may show, and minutes of one of its points."""
+
+LABELS = 5
+"""Moments written under a chart."""
+
+Value = float | None
+
+
+class Series(NamedTuple):
+    """One line, or one layer of the bars. None: nobody looked."""
+
+    name: str
+    tone: str
+    values: Sequence[Value]
+
+
+class Bar(NamedTuple):
+    """A rectangle of the grid."""
+
+    tone: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Line(NamedTuple):
+    """A path of the grid."""
+
+    tone: str
+    path: str
+
+
+class Chart(NamedTuple):
+    """Everything that is drawn of one chart. `ticks` are written from the top down, `rows` are its table."""
+
+    id: str
+    title: str
+    unit: str
+    summary: str
+    legend: Sequence[tuple[str, str]]
+    ticks: Sequence[str]
+    times: Sequence[str]
+    bars: Sequence[Bar]
+    lines: Sequence[Line]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+class _Bucket(NamedTuple):
+    at: int
+    minutes: Sequence[Minute]
+
+    def total(self, of: Callable[[Minute], int]) -> float:
+        return sum(of(minute) for minute in self.minutes)
+
+    def peak(self, of: Callable[[Minute], Value]) -> Value:
+        return max((value for minute in self.minutes if (value := of(minute)) is not None), default=None)
+
+
+def charts(history: Sequence[Minute], step: int) -> list[Chart]:
+    """The overview's charts; `step` minutes are one point."""
+    buckets = [_Bucket(group[0].at, group) for group in _grouped(history, step)]
+    per = "minute" if step == 1 else f"{step} minutes"
+    return [_throughput(buckets, per), _waiting(buckets), _lateness(buckets)]
+
+
+def _throughput(buckets: Sequence[_Bucket], per: str) -> Chart:
+    def ended(state: JobState) -> Series:
+        return Series(state, tones.tone(state), [one.total(lambda minute: minute.ended[state]) for one in buckets])
+
+    series = [ended(state) for state in JobState if state.ended]
+    total = sum(value or 0 for one in series for value in one.values)
+    return _drawn("throughput", "Jobs ended", f"per {per}", f"{total:,.0f} jobs ended", buckets, series, stacked=True)
+
+
+def _waiting(buckets: Sequence[_Bucket]) -> Chart:
+    series = [
+        Series("waiting at providers", tones.WARN, [one.peak(lambda minute: minute.waiting) for one in buckets]),
+        Series("queued", tones.INFO, [one.peak(lambda minute: minute.queued) for one in buckets]),
+    ]
+    return _drawn("waiting", "Jobs open", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
+
+
+def _lateness(buckets: Sequence[_Bucket]) -> Chart:
+    series = [
+        Series("95 of 100 polls start within", tones.ODD, [one.peak(lambda minute: minute.late) for one in buckets])
+    ]
+    return _drawn("lateness", "Lateness of polls", "seconds", f"at most {_top(series):.3g} s", buckets, series)
+
+
+def _drawn(  # noqa: PLR0913 - what a chart consists of
+    name: str,
+    title: str,
+    unit: str,
+    summary: str,
+    buckets: Sequence[_Bucket],
+    series: Sequence[Series],
+    *,
+    stacked: bool = False,
+) -> Chart:
+    heights = [sum(one.values[at] or 0 for one in series) for at in range(len(buckets))] if stacked else []
+    top = nice(max(heights, default=0) if stacked else _top(series))
+    return Chart(
+        id=name,
+        title=title,
+        unit=unit,
+        summary=summary,
+        legend=[(one.name, one.tone) for one in series],
+        ticks=[f"{top:,g}", f"{top / 2:,g}", "0"],
+        times=_times(buckets),
+        bars=_bars(series, top) if stacked else [],
+        lines=[] if stacked else [Line(one.tone, _path(one.values, top)) for one in series],
+        rows=[(_moment(bucket.at), [_cell(one.values[at]) for one in series]) for at, bucket in enumerate(buckets)],
+    )
+
+
+def nice(value: float) -> float:
+    """The least round number that is not below a value."""
+    step = 0.001
+    while True:
+        for factor in (1, 2, 4, 5):
+            if value <= step * factor:
+                return step * factor
+        step *= 10
+
+
+def _bars(series: Sequence[Series], top: float) -> list[Bar]:
+    many = max(len(series[0].values), 1)
+    width, found = WIDTH / many, []
+    for at in range(len(series[0].values)):
+        floor = float(HEIGHT)
+        for one in series:
+            height = (one.values[at] or 0) / top * HEIGHT
+            if height:
+                floor -= height
+                found.append(Bar(one.tone, at * width, floor, width * 0.8, height))
+    return found
+
+
+def _path(values: Sequence[Value], top: float) -> str:
+    """Straight lines between neighbours, a dash where a value stands alone, and nothing where nobody looked."""
+    step = WIDTH / max(len(values) - 1, 1)
+    points = [None if value is None else (at * step, HEIGHT - value / top * HEIGHT) for at, value in enumerate(values)]
+    parts, drawn = [], False
+    for before, point in pairwise([None, *points]):
+        if point is None:
+            continue
+        x, y = point
+        parts.append(f"L{x:.1f} {y:.1f}" if before else f"M{x:.1f} {y:.1f}h1")
+        drawn = True
+    return "".join(parts) if drawn else ""
+
+
+def _top(series: Sequence[Series]) -> float:
+    return max((value for one in series for value in one.values if value is not None), default=0)
+
+
+def _times(buckets: Sequence[_Bucket]) -> list[str]:
+    if not buckets:
+        return []
+    places = [round(at * (len(buckets) - 1) / (LABELS - 1)) for at in range(LABELS)]
+    return [_moment(buckets[at].at) for at in places[:-1]] + ["now"]
+
+
+def _moment(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M")
+
+
+def _cell(value: Value) -> str:
+    return "-" if value is None else f"{value:,.3g}" if value != int(value) else f"{value:,.0f}"
+
+
+def _grouped(history: Sequence[Minute], step: int) -> list[Sequence[Minute]]:
+    """Whole groups, the last of which ends with the newest minute."""
+    first = len(history) % step
+    starts = range(first, len(history), step)
+    return [history[start : start + step] for start in starts]

@@ -1,0 +1,86 @@
+"""`/`: how everything stands, and what needs a person. Whoever sees one tenant's jobs alone is led to those."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from outwait.web.pages.charts import WINDOWS, charts
+from outwait.web.pages.rendering import HEADERS, page
+from outwait.web.pages.session import Viewing
+from outwait.web.services import Services, Shared
+from outwait.worker.model.jobs import JobState
+from outwait.worker.store.governors import GroupStatus
+from outwait.worker.store.reads import LaneStatus
+from outwait.worker.store.receivers import DisabledReceiver
+from outwait.worker.store.stats import Stats
+
+router = APIRouter(include_in_schema=False)
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+class Needs(NamedTuple):
+    """What a person should look at."""
+
+    held: int
+    dead: int
+    stopped: Sequence[GroupStatus]
+    endpoints: Sequence[DisabledReceiver]
+    parked: int
+    misdirected: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether all is well."""
+        return not any(self)
+
+
+@router.get("/")
+async def overview(request: Request, shared: Shared, seen: Viewing, window: str = "60") -> Response:
+    """The front page."""
+    if not seen.whole:
+        return RedirectResponse("/jobs", 303, HEADERS)
+    minutes = next((one for one in WINDOWS if str(one) == window), 60)
+    stats = Stats(shared.connection)
+    counts, lanes, history, needs = await asyncio.gather(
+        shared.client.counts(), shared.client.lanes(), stats.history(minutes), _needs(shared, stats)
+    )
+    return await page(
+        request,
+        "overview.html",
+        seen,
+        counts=counts,
+        totals=_totals(counts),
+        states=list(JobState),
+        lanes=[lane for lane in lanes if lane.due_now or lane.waiting or lane.leased],
+        due=sum(lane.due_now for lane in lanes),
+        latest=max((lane.oldest_due_age for lane in lanes if not _held(lane)), default=0.0),
+        charts=charts(history, WINDOWS[minutes]),
+        window=minutes,
+        needs=needs,
+    )
+
+
+async def _needs(shared: Services, stats: Stats) -> Needs:
+    client = shared.client
+    held, dead, groups, endpoints, parked, misdirected = await asyncio.gather(
+        stats.held(shared.registry.names),
+        stats.dead(),
+        client.providers(),
+        client.disabled_endpoints(),
+        client.parked(),
+        client.misdirected(),
+    )
+    stopped = [group for group in groups if not group.flows]
+    return Needs(sum(held.values()), dead, stopped, endpoints, len(parked), misdirected)
+
+
+def _totals(counts: Counts) -> dict[str, int]:
+    return {state: sum(numbers.get(state, 0) for numbers in counts.values()) for state in JobState}
+
+
+def _held(lane: LaneStatus) -> bool:
+    return lane.lane.startswith("held:")

@@ -1,0 +1,159 @@
+"""Templates to answers: the Jinja environment, how numbers and moments are written, and the headers of every page."""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from outwait.web.pages.notices import notice
+from outwait.web.pages.session import Viewer
+from outwait.web.pages.tones import tone
+from outwait.web.services import services
+from outwait.worker.net.redaction import redact
+from outwait.worker.store.stats import Stats
+
+HERE = Path(__file__).parent
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: browsers would send our own forms with the origin `null`.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+"""Of every page: nothing of it runs, loads, is framed or is kept elsewhere."""
+
+
+class Asset(NamedTuple):
+    """A file that pages load, and what changes when it does."""
+
+    body: bytes
+    media_type: str
+    version: str
+
+
+_MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Our own files, by name."""
+    bodies = {file.name: file.read_bytes() for file in (HERE / "assets").iterdir() if file.suffix in _MEDIA_TYPES}
+    return {
+        name: Asset(body, _MEDIA_TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12])
+        for name, body in bodies.items()
+    }
+
+
+class Waiting(NamedTuple):
+    """How many wait for a person, beside the links to them."""
+
+    held: int
+    dead: int
+
+
+async def page(
+    request: Request, template: str, viewer: Viewer | None = None, *, status: int = 200, **context: Any
+) -> HTMLResponse:
+    """A page as an answer. Raises StoreUnavailable where the viewer's navigation needs the store."""
+    shared = services(request)
+    waiting = None
+    if viewer is not None and viewer.whole:
+        stats = Stats(shared.connection)
+        waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
+    flower = shared.settings.web.flower_url if viewer and viewer.whole else None  # it knows no tenants
+    return drawn(request, template, status=status, viewer=viewer, waiting=waiting, flower_url=flower, **context)
+
+
+def drawn(request: Request, template: str, *, status: int, **context: Any) -> HTMLResponse:
+    """The same without asking the store for anything."""
+    common = {
+        "viewer": None,
+        "waiting": None,
+        "path": request.url.path,
+        "now": time.time(),
+        "flower_url": None,
+        "q": "",
+        "notice": notice(request.query_params.get("done", ""), request.query_params.get("n", "1")),
+    }
+    text = environment().get_template(template).render(common | context)
+    return HTMLResponse(text, status, HEADERS)
+
+
+@cache
+def environment() -> Environment:
+    """The templates, escaped by default; a name that a page forgot to give is an error."""
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "ago": ago,
+        "count": "{:,}".format,
+        "pairs": lambda names: [(name, name) for name in names],
+        "redact": redact,
+        "span": span,
+        "tone": tone,
+        "utc": utc,
+        "iso": iso,
+        "clock": clock,
+    }
+    found.globals["asset"] = lambda name: f"/assets/{name}?v={assets()[name].version}"
+    return found
+
+
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def iso(seconds: float) -> str:
+    """A moment for machines."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc(seconds: float) -> str:
+    """A moment in full."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def clock(seconds: float) -> str:
+    """The time of day, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def ago(seconds: float, now: float) -> str:
+    """A moment as people say it: `3 min ago`, `in 10 s`."""
+    distance = now - seconds
+    if abs(distance) < 1:
+        return "now"
+    return f"{span(distance)} ago" if distance > 0 else f"in {span(-distance)}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in one or two units: `850 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, smaller, least in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name} {rest} {least}" if rest else f"{whole // size} {name}"
+    return f"{whole} s"

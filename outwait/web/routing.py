@@ -1,0 +1,61 @@
+"""How the API's routes take a request: first who asks, then what kind of body it is, then strict JSON."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import HTTPException, Path, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import from_json
+
+from outwait.web.auth import authenticate
+from outwait.worker.model.jobs import JOB_ID_PATTERN
+from outwait.worker.providers.registry import PROVIDERS
+
+
+def _provider(name: str) -> str:
+    if name not in PROVIDERS:
+        raise ValueError(f"there is no such provider; there are {', '.join(PROVIDERS)}")
+    return name
+
+
+ProviderName = Annotated[str, AfterValidator(_provider), WithJsonSchema({"type": "string", "enum": list(PROVIDERS)})]
+"""A provider that there is."""
+
+JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id.")]
+
+
+class ApiRoute(APIRoute):
+    """A route that reads no body before it knows who sends it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler, behind these checks."""
+        handle = super().get_route_handler()
+        takes_body = self.body_field is not None
+
+        async def checked(request: Request) -> Response:
+            request = _StrictJson(request.scope, request.receive)
+            await authenticate(request)
+            if takes_body:
+                _only_json(request)
+            return await handle(request)
+
+        return checked
+
+
+class _StrictJson(Request):
+    async def json(self) -> Any:
+        """The body. Nesting without end, lone surrogates and NaN are no JSON, though Python's parser takes them."""
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+def _only_json(request: Request) -> None:
+    sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent and media_type != "application/json":
+        given = f"{media_type[:80]!r}" if media_type else "nothing"
+        raise HTTPException(415, f"send JSON, with Content-Type: application/json; it says {given}")

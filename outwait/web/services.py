@@ -1,0 +1,51 @@
+"""What the routes of one web process share; built when it starts, closed when it ends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from outwait.client import Client
+from outwait.config.settings import Settings
+from outwait.web.mailbox import Mailbox
+from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store.access import Access
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.watch import Watch
+
+
+@dataclass(frozen=True)
+class Services:
+    """Shared parts of one process. `connection` is for reads that the client has no word for."""
+
+    settings: Settings
+    registry: Registry
+    client: Client
+    connection: Connection
+    access: Access
+    mailbox: Mailbox
+    watch: Watch
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Services]:
+    """The services, inside the event loop that uses them. Raises ConfigError."""
+    registry = build(settings.providers)
+    connection = Connection(settings)
+    try:
+        async with Client(settings, registry) as client, Watch(settings) as watch:
+            mailbox = Mailbox(settings, registry, connection)
+            yield Services(settings, registry, client, connection, Access(connection), mailbox, watch)
+    finally:
+        await connection.close()
+
+
+def services(request: Request) -> Services:
+    """Those of the process that answers this request."""
+    return cast("Services", request.app.state.services)
+
+
+Shared = Annotated[Services, Depends(services)]
+"""A route's parameter: the shared parts."""

@@ -1,0 +1,153 @@
+"""Signed webhooks: one POST a delivery, as Standard Webhooks lays down, and what the receiver's answer means."""
+
+import asyncio
+import time
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import NamedTuple, Protocol
+
+import httpx
+
+from outwait.config.groups import WebhookSettings
+from outwait.tasks.handlers.envelope import Envelope
+from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError
+from outwait.worker.model.targets import WebhookTarget
+from outwait.worker.net.outbound import Guard, webhook_refusal
+from outwait.worker.net.redaction import redact
+from outwait.worker.net.signatures import signed
+from outwait.worker.providers.exchange import retry_after
+from outwait.worker.store.receivers import DisabledReceiver
+
+ANSWER_READ = 2048
+"""Bytes of an answer that are looked at."""
+
+ANSWER_WITHIN = 1.0
+"""Seconds in which they must come: the status has decided already."""
+
+ANSWER_SHOWN = 100
+"""Characters of an answer that are kept."""
+
+PLACES = 256
+"""Webhooks that one worker process sends at once: each needs a file descriptor, and polls need theirs."""
+
+
+class Sender(Protocol):
+    """What sends where a producer says: the process's guarded connections."""
+
+    def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
+        """Send and hand out the answer unread. Raises AddressRefused, NotSent or AnswerLost."""
+        ...
+
+
+class DisabledReceivers(Protocol):
+    """Which receivers are disabled: the store."""
+
+    async def find(self, url: str) -> DisabledReceiver | None:
+        """The entry of a receiver that is disabled."""
+        ...
+
+    async def disable(self, url: str, why: str) -> None:
+        """Send nothing more to a receiver."""
+        ...
+
+
+class Webhooks:
+    """Sends webhooks. Used from one event loop.
+
+    Args:
+        settings: the master secrets and the time limit.
+        guard: which receivers the operator allows though they are no public https ones.
+        sender: the connections.
+        endpoints: which receivers are disabled.
+    """
+
+    def __init__(self, settings: WebhookSettings, guard: Guard, sender: Sender, endpoints: DisabledReceivers) -> None:
+        self._secrets = [secret.get_secret_value() for secret in settings.secrets]
+        self._time_limit = settings.time_limit
+        self._guard = guard
+        self._sender = sender
+        self._endpoints = endpoints
+        self._places = asyncio.Semaphore(PLACES)
+
+    def refusal(self, target: WebhookTarget) -> str:
+        """Why nothing is sent to a receiver, or ""."""
+        return webhook_refusal(target, signs=bool(self._secrets), guard=self._guard)
+
+    async def deliver(self, target: WebhookTarget, envelope: Envelope) -> str:
+        """Send one delivery.
+
+        Returns:
+            What the receiver answered: status, seconds, the beginning of its text.
+
+        Raises:
+            DeliveryFailed: it did not take it: no answer, or any but 2xx.
+            DeliveryRefused: it may not be sent to, or it is disabled: now (it answered 410) or before.
+        """
+        if why := self.refusal(target):
+            raise DeliveryRefused(why)
+        if disabled := await self._endpoints.find(target.endpoint):
+            raise DeliveryRefused(_switched_off(target, disabled.why))
+        async with self._places:
+            answer = await self._post(target, envelope)
+        if 200 <= answer.status < 300:
+            return answer.told
+        if answer.status == 410:
+            await self._endpoints.disable(target.endpoint, f"it answered {answer.told}")
+            raise DeliveryRefused(_switched_off(target, f"it answered {answer.told}"))
+        redirected = "; redirects are not followed: name where it leads to" if 300 <= answer.status < 400 else ""
+        raise DeliveryFailed(f"{target.host} answered {answer.told}{redirected}", retry_after=answer.retry_after)
+
+    async def _post(self, target: WebhookTarget, envelope: Envelope) -> "_Answer":
+        begun = time.monotonic()
+        try:
+            async with self._sender.stream(self._request(target, envelope), timeout=self._time_limit) as response:
+                took = time.monotonic() - begun
+                text = await _beginning(response)
+        except AddressRefused as error:
+            raise DeliveryRefused(str(error)) from error
+        except ProviderError as error:
+            raise DeliveryFailed(f"{target.host} {_silence(error, self._time_limit)}") from error
+        told = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")
+        return _Answer(response.status_code, told, retry_after(response))
+
+    def _request(self, target: WebhookTarget, envelope: Envelope) -> httpx.Request:
+        body = envelope.json()
+        sent = signed(self._secrets, target.endpoint, envelope.delivery_id, int(time.time()), body)
+        try:
+            return httpx.Request("POST", target.url, headers={"content-type": "application/json", **sent}, content=body)
+        except httpx.InvalidURL as error:
+            raise DeliveryRefused(f"{target.host}: {error}") from error
+
+
+class _Answer(NamedTuple):
+    status: int
+    told: str
+    retry_after: float | None
+
+
+async def _beginning(response: httpx.Response) -> str:
+    """The first words of an answer, without secrets and control characters; its end is not waited for."""
+    body = bytearray()
+    with suppress(TimeoutError, ProviderError):
+        async with asyncio.timeout(ANSWER_WITHIN):
+            async for chunk in response.aiter_raw():
+                body += chunk[:ANSWER_READ]
+                if len(body) >= ANSWER_READ:
+                    break
+    words = " ".join(body[:ANSWER_READ].decode("ascii", "replace").split())
+    text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in redact(words))
+    return text if len(text) <= ANSWER_SHOWN else text[:ANSWER_SHOWN] + "..."
+
+
+def _silence(error: ProviderError, time_limit: float) -> str:
+    """Why there is no answer. The error's own text names the path, which may be a secret of the receiver's."""
+    cause = error.__cause__
+    if isinstance(cause, TimeoutError):
+        return f"did not answer within {time_limit:g} s"
+    return f"gave no answer: {redact(str(cause)) or type(cause).__name__}"
+
+
+def _switched_off(target: WebhookTarget, why: str) -> str:
+    return (
+        f"the receiver at {target.host} is disabled: {why}. `outwait endpoints` shows it, and "
+        "`outwait endpoints --enable URL` lets it be sent to again"
+    )

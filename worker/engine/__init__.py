@@ -1,0 +1,1 @@
+"""What moves jobs: intake, clock, batches, recorder, and what a step shares."""

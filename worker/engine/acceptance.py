@@ -1,0 +1,117 @@
+"""Turns what a producer asks for into a job, or says why it cannot be one. Every way in uses it."""
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from outwait.config.settings import Settings
+from outwait.worker.model import targets
+from outwait.worker.model.errors import InvalidRequest, OutwaitError
+from outwait.worker.model.jobs import JOB_ID_PATTERN, JobError, JobRequest
+from outwait.worker.net.outbound import Guard, webhook_refusal
+from outwait.worker.providers.registry import Registry, told
+from outwait.worker.store import codec
+from outwait.worker.store.lanes import NewJob
+
+UNKNOWN = "unknown"
+"""Provider and operation of a refused job that names none."""
+
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""A trace context that we can go on with (W3C Trace Context, version 00)."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
+
+class Acceptance:
+    """The checks of one process.
+
+    Args:
+        registry: the providers, which validate parameters.
+        settings: how large a request may be, and which receivers of webhooks it may name.
+    """
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._params_max = settings.store.params_max
+        self._compress_above = settings.store.compress_above
+        self._signs = bool(settings.webhooks.secrets)
+        self._guard = Guard(settings.outbound.allow)
+
+    def request(self, raw: Any) -> JobRequest:
+        """Raises InvalidRequest for what does not follow the wire contract."""
+        try:
+            return JobRequest.model_validate(raw)
+        except ValidationError as error:
+            raise InvalidRequest(told(error, JobRequest)) from error
+
+    def job(
+        self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0, trace: str = ""
+    ) -> NewJob:
+        """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest.
+
+        `trace` is the producer's trace context (W3C `traceparent`); one that is none is left out.
+        """
+        if not re.fullmatch(JOB_ID_PATTERN, job_id):
+            raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
+        self._registry.validate(request.provider, request.operation, request.params)
+        named = [self._target(target) for target in request.targets]
+        asked = {"params": request.params, "targets": named, "metadata": request.metadata}
+        spec = codec.encode({name: value for name, value in asked.items() if value})
+        if len(spec) > self._params_max:
+            raise InvalidRequest(
+                f"the request has {len(spec)} bytes, more than the {self._params_max} that OUTWAIT_STORE__PARAMS_MAX "
+                "allows: give large input by reference (a URL), or raise the setting"
+            )
+        deadline = request.deadline or self._registry.operation(request.provider, request.operation).deadline
+        return NewJob(
+            id=job_id,
+            provider=request.provider,
+            operation=request.operation,
+            digest=codec.digest(request),
+            spec=codec.blob(spec, self._compress_above),
+            key=request.idempotency_key or "",
+            deadline=int((countdown + deadline) * 1000),
+            message=message,
+            countdown=max(0, int(countdown * 1000)),
+            tenant=request.tenant or "",
+            priority=request.priority,
+            trace=trace if TRACEPARENT.fullmatch(trace) else "",
+        )
+
+    def _target(self, text: str) -> str:
+        target = targets.parse(text)
+        if isinstance(target, targets.WebhookTarget):
+            why = webhook_refusal(target, signs=self._signs, guard=self._guard)
+            if why:
+                raise InvalidRequest(f"target {target.host}: {why}")
+        return targets.canonical(target)
+
+    def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
+        """A job that ends at once, failed, so that its producer can read why by its id."""
+        asked = raw if isinstance(raw, dict) else {}
+        spec = codec.encode({"targets": _usable(asked.get("targets"))})
+        return NewJob(
+            id=job_id,
+            provider=_name(asked.get("provider")),
+            operation=_name(asked.get("operation")),
+            digest=f"refused-{codec.fingerprint(repr(asked))}",
+            spec=codec.blob(spec, self._compress_above),
+            error=JobError(error.code, str(error)).text(),
+            message=message,
+        )
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
+
+
+def _usable(asked: Any) -> list[str]:
+    """The targets of a refused request that can be told of the refusal."""
+    found = []
+    for target in asked if isinstance(asked, list) else []:
+        try:
+            found.append(targets.canonical(targets.parse(str(target))))
+        except InvalidRequest:
+            continue
+    return found

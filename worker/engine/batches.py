@@ -1,0 +1,171 @@
+"""Runs one batch of claims on the process's loop: begin, run concurrently, renew leases, record as outcomes come."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+
+from outwait.config.logs import ABOUT
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.model.jobs import Claim, job_of
+from outwait.worker.model.outcomes import Outcome, Release, ReleaseDelivery
+from outwait.worker.net.redaction import redact
+from outwait.worker.store.lanes import LanePolicy, Lanes
+from outwait.worker.telemetry.tally import Tally
+from outwait.worker.telemetry.traces import Tracer
+
+log = logging.getLogger(__name__)
+
+LAST_WRITE = 2.0
+"""Seconds after the grace in which what was stopped is still given back."""
+
+STALE = 0.1
+"""Share of a lease after which a step that was begun and has not started is given back: this process stood still, and
+meanwhile its lease may have ended or its provider been silenced."""
+
+
+class StepRun(Protocol):
+    """One step of a batch of jobs."""
+
+    intent: bool
+    """Whether the intent is written before it runs: submits only."""
+
+    async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
+        """What precedes the step and sends nothing for a job; the claims that go on. Others are recorded."""
+        ...
+
+    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+        """Do the step for one claim. `now` is Redis's time in milliseconds.
+
+        It never raises; cancelled at shutdown, it still says what became of the job.
+        """
+        ...
+
+
+class Batches:
+    """The batches of one process."""
+
+    def __init__(
+        self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally, tracer: Tracer | None = None
+    ) -> None:
+        self._lanes = lanes
+        self._policies = policies
+        self._recorder = recorder
+        self._tally = tally
+        self._tracer = tracer
+        self._batches: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def run(self, lane: str, claims: list[Claim], step: StepRun) -> None:
+        """Run a step for a batch of claims; returns when each outcome is in the store."""
+        batch = asyncio.create_task(self._batch(lane, claims, step))
+        self._batches.add(batch)
+        batch.add_done_callback(self._batches.discard)
+        await batch
+
+    async def drain(self, grace: float) -> None:
+        """Finish what runs within `grace` seconds, stop the rest, and give back what comes later."""
+        self._closing = True
+        if await self._over(grace):
+            return
+        for task in self._running:
+            task.cancel()
+        if not await self._over(LAST_WRITE):
+            log.error("shutdown-unfinished", extra={"outcomes": self._recorder.pending})
+
+    async def _over(self, within: float) -> bool:
+        """Whether every batch has ended, its outcomes written, within so many seconds."""
+        if not self._batches:
+            return True
+        _, pending = await asyncio.wait(set(self._batches), timeout=within)
+        return not pending
+
+    async def _batch(self, lane: str, claims: list[Claim], step: StepRun) -> None:
+        policy = self._policies.of(lane)
+        if self._closing:
+            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+        else:
+            try:
+                await self._run(lane, policy, claims, step)
+            except (StoreUnavailable, StoreRefused) as error:
+                # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
+                log.warning("batch-not-begun", extra={"lane": redact(lane), "claims": len(claims), "error": str(error)})
+        await self._recorder.flushed()
+
+    async def _run(self, lane: str, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
+        claims = await step.prepare(claims, self._recorder)
+        if self._closing:
+            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+            return
+        if not claims:
+            return
+        until = time.monotonic() + policy.lease / 1000 * STALE
+        now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
+        begun = [
+            msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
+        ]
+        self._tally.started(lane, begun, now)
+        if len(begun) < len(claims):
+            log.info("stale-claims", extra={"lane": redact(lane), "dropped": len(claims) - len(begun)})
+        tasks = {asyncio.create_task(self._one(lane, step, claim, now, until)): claim for claim in begun}
+        self._running |= tasks.keys()
+        renewing = asyncio.create_task(self._renew(lane, policy, tasks))
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            renewing.cancel()
+            self._running -= tasks.keys()
+
+    async def _begin(self, lane: str, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
+        items = [(claim.item, claim.fence) for claim in claims]
+        try:
+            return await self._lanes.begin(lane, policy, items, intent=intent)
+        except StoreUnavailable:
+            if intent:
+                # Redis may have written it and only the answer is lost: nothing was sent, so nothing is uncertain.
+                self._recorder.add(*(Release(item, fence + 1, intent) for item, fence in items))
+            raise
+
+    async def _one(self, lane: str, step: StepRun, claim: Claim, now: int, until: float) -> None:
+        ABOUT.set(about(lane, claim))
+        if time.monotonic() > until:
+            self._recorder.add(give_back(claim, self._policies.of(lane)))
+        elif self._tracer is None:
+            self._recorder.add(*await step.run(claim, now))
+        else:
+            began = time.time_ns()
+            outcomes = await step.run(claim, now)
+            self._recorder.add(*outcomes)  # first: whatever becomes of the span, what the step learnt is kept
+            self._tracer.step(lane, claim, began, now, outcomes[0])
+
+    async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
+        while True:
+            await asyncio.sleep(policy.lease / 3000)
+            items = [(claim.item, claim.fence) for task, claim in tasks.items() if not task.done()]
+            try:
+                await self._lanes.renew(lane, policy, items)
+            except (StoreUnavailable, StoreRefused):
+                continue  # the recorder tells of the outage
+
+
+def give_back(claim: Claim, policy: LanePolicy) -> Outcome:
+    """The outcome of a claim that nothing was done with."""
+    if policy.kind == "delivery":
+        return ReleaseDelivery(claim.item, claim.fence)
+    return Release(claim.item, claim.fence)
+
+
+def about(lane: str, claim: Claim) -> dict[str, str]:
+    """What a step's log lines say of themselves."""
+    step = lane.partition(":")[0]
+    if step != "deliver":
+        return {"job": claim.item, "provider": claim.provider, "step": step}
+    return {"job": job_of(claim.item), "provider": claim.provider, "step": step, "delivery": claim.item}

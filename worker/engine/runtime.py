@@ -1,0 +1,169 @@
+"""What the steps of one worker process share: an event loop in a thread, the store, the connections, the providers.
+
+Built once, by the Celery app (`outwait.worker.app`), in the process that runs the steps.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+
+from outwait.config.settings import Settings
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.engine.batches import LAST_WRITE, Batches, StepRun
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.model.jobs import Claim, JobError, Step
+from outwait.worker.model.outcomes import NO_FENCE, Cancel
+from outwait.worker.net.http import Http
+from outwait.worker.net.outbound import Guard
+from outwait.worker.providers.exchange import Exchange
+from outwait.worker.providers.registry import Registry
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.durations import Durations
+from outwait.worker.store.governors import Governors
+from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.provider_webhooks import Webhooks
+from outwait.worker.store.reads import Reads
+from outwait.worker.store.receivers import Receivers
+from outwait.worker.store.stats import Stats
+from outwait.worker.store.streams import Streams
+from outwait.worker.store.tokens import Tokens
+from outwait.worker.telemetry.tally import Tally
+from outwait.worker.telemetry.traces import tracer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+COUNT_EVERY = 5.0
+"""Seconds between two writes of what was counted; a `kill -9` loses that much of it."""
+
+
+class Runtime:
+    """Shared parts of one process.
+
+    Args:
+        settings: this process's settings.
+        registry: the providers.
+        events: where job events go.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, events: FlowerEvents) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.events = events
+        self.policies = Policies(settings, registry)
+        self.guard = Guard(settings.outbound.allow)
+        self._tracer = tracer(settings)
+        self.on_due: Callable[[list[str]], None] = lambda _lanes: None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="outwait-steps", daemon=True)
+        self._thread.start()
+        self.call(self._open())
+
+    async def _open(self) -> None:
+        self.connection = Connection(self.settings)
+        self.reads = Reads(self.connection)
+        self.tokens = Tokens(self.connection)
+        self.streams = Streams(self.connection)
+        self.governors = Governors(self.connection)
+        self.addresses = WebhookUrls(self.settings, Webhooks(self.connection))
+        self._durations = Durations(self.connection)
+        self.endpoints = Receivers(self.connection)
+        self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
+        lanes = Lanes(self.connection)
+        self.recorder = Recorder(lanes, self._due)
+        self._tally = Tally()
+        self._stats = Stats(self.connection)
+        self._counting = asyncio.create_task(self._count())
+        self.batches = Batches(lanes, self.policies, self.recorder, self._tally, self._tracer)
+
+    def _due(self, lanes: list[str]) -> None:
+        self.on_due(lanes)
+
+    def exchange(self, step: Step, provider: str) -> Exchange:
+        """A new conversation with a provider, for one step of one job."""
+        return Exchange(self.http, self.tokens, self.policies.step(step).time_limit, provider, self._tally)
+
+    def durations(self, provider: str, operation: str) -> tuple[float, ...]:
+        """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
+        return self._durations.of(provider, operation) if self.settings.poll.adaptive else ()
+
+    def run(self, lane: str, claims: Sequence[Any], step: StepRun) -> None:
+        """Run a batch from one of Celery's threads.
+
+        Returns when the batch is recorded, or after `worker.handoff` seconds: slow answers then go on without
+        holding the thread, so that other lanes get it.
+        """
+        batch = self.batches.run(lane, msgspec.convert(claims, list[Claim]), step)
+        future = asyncio.run_coroutine_threadsafe(batch, self._loop)
+        try:
+            future.result(self.settings.worker.handoff)
+        except TimeoutError:
+            if future.done():
+                raise
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Give jobs up; ids that are no jobs of ours are none of our business. Returns at once."""
+        asyncio.run_coroutine_threadsafe(self._cancel(job_ids), self._loop)
+
+    async def _cancel(self, job_ids: Sequence[str]) -> None:
+        error = JobError("cancelled", "revoked through Celery").text()
+        for job_id in job_ids:
+            self.recorder.add(Cancel(await self.reads.resolve(job_id), NO_FENCE, error))
+
+    def drain(self) -> None:
+        """Finish or give back what is held, within the grace time."""
+        self.call(self.batches.drain(self.settings.worker.grace))
+
+    def close(self) -> None:
+        """Write what is left, close the connections and end the loop."""
+        self.call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        if self._tracer is not None:
+            self._tracer.close()
+
+    async def _count(self) -> None:
+        """Bring what was counted to the store now and then, and see how things stand."""
+        while True:
+            await asyncio.sleep(COUNT_EVERY)
+            try:
+                await self._write_counts()
+                await self._stats.sample()
+            except (StoreUnavailable, StoreRefused):
+                continue  # the recorder tells of the outage
+            except Exception:
+                log.exception("counting-broken")
+
+    async def _write_counts(self) -> None:
+        counts = self._tally.take()
+        if not counts:
+            return
+        try:
+            await self._stats.add(counts)
+        except BaseException:
+            self._tally.give_back(counts)
+            raise
+
+    async def _close(self) -> None:
+        with suppress(TimeoutError):  # Redis may be away: what is not written comes again when its lease ends
+            await asyncio.wait_for(self.recorder.flushed(), LAST_WRITE)
+        self._counting.cancel()
+        with suppress(TimeoutError, StoreUnavailable, StoreRefused):
+            await asyncio.wait_for(self._write_counts(), LAST_WRITE)
+        await self._durations.read()
+        await self.http.close()
+        await self.connection.close()

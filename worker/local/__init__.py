@@ -1,0 +1,1 @@
+"""Processes on this machine: the embedded Redis, and children that end when we end."""

@@ -1,0 +1,215 @@
+"""The process's connections to providers: httpx's types over aiohttp's connections.
+
+httpx's own pool costs ten times the CPU at 64 requests in flight, and the ready-made httpx transport over aiohttp
+reports a connection that broke after the request left as a failed connect. For us that difference is a second
+payment, so errors are sorted here from aiohttp's own.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+import httpx
+from yarl import URL
+
+from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
+from outwait.worker.net.outbound import Guard
+from outwait.worker.net.redaction import redact
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for DNS, TCP and TLS; a request that has not got that far certainly never left."""
+
+_AGENT = {"User-Agent": "outwait"}
+
+IDLE_CONNECTION = 30.0
+"""Seconds that an unused connection is kept for the next poll."""
+
+
+class Http:
+    """Connections of one process. Build it inside the loop that uses it.
+
+    Args:
+        body_max: bytes of the largest answer that is read, after decompression.
+        verify: how servers' certificates are checked.
+        guard: where `stream` may connect to. The environment's proxies are used by nobody.
+    """
+
+    def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None, guard: Guard | None = None) -> None:
+        self._body_max = body_max
+        self._guard = guard or Guard()
+        self._kept = _session(verify, keepalive_timeout=IDLE_CONNECTION)
+        self._fresh = _session(verify, force_close=True)
+        self._guarded = _session(verify, keepalive_timeout=IDLE_CONNECTION, socket_factory=self._socket)
+
+    async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
+        """Send a request and read its whole answer.
+
+        Args:
+            request: its body is sent as it is; a stream is sent as it comes.
+            timeout: seconds for the whole exchange.
+            fresh: use a new connection. A kept one may be closed by the server just as we send, and then nobody
+                knows whether the request was processed.
+
+        Raises:
+            NotSent: it certainly never left.
+            AnswerLost: it left, perhaps, and no whole answer came.
+            ResultTooLarge: the answer is over the cap.
+        """
+        try:
+            async with _ask(self._fresh if fresh else self._kept, request, timeout) as answer:
+                content = await self._read(answer, request)
+                return _response(answer, content, request)
+        except _BROKEN as error:
+            raise _sorted(error, request) from error
+
+    @asynccontextmanager
+    async def stream(self, request: httpx.Request, *, timeout: float) -> AsyncIterator[httpx.Response]:
+        """Send a request on a producer's word, and hand out its answer unread, for `aiter_raw()`.
+
+        However large it is, little is in memory.
+
+        Raises:
+            AddressRefused: no address of the host is public, nor allowed.
+            NotSent, AnswerLost: as `send`; also while the body is read.
+        """
+        session = self._kept if self._guard.allows(_url(request).raw_host or "") else self._guarded
+        try:
+            async with _ask(session, request, timeout) as answer:
+                body = _Unread(answer, request)
+                yield httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
+        except _BROKEN as error:
+            raise _sorted(error, request) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in (self._kept, self._fresh, self._guarded):
+            await session.close()
+
+    def _socket(self, place: aiohttp.AddrInfoType) -> socket.socket:
+        """The last thing before a connection: after names were resolved, whatever they were, and for each address."""
+        family, kind, protocol, _, address = place
+        if not self._guard.lets(str(address[0])):
+            raise _NotPublic
+        return socket.socket(family, kind, protocol)
+
+    async def _read(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
+        length = answer.content_length
+        if length is not None and length <= self._body_max and "content-encoding" not in answer.headers:
+            return await answer.read()
+        body = bytearray()
+        async for chunk in answer.content.iter_chunked(65536):
+            body += chunk
+            if len(body) > self._body_max:
+                answer.close()
+                raise ResultTooLarge(
+                    f"{request.url.path} answered with more than {self._body_max} bytes (OUTWAIT_STORE__RESULT_MAX)"
+                )
+        return bytes(body)
+
+
+class _NotPublic(PermissionError):
+    """The guard refuses an address."""
+
+    def __str__(self) -> str:
+        return "not a public address"
+
+
+_BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+
+
+class _Unread(httpx.AsyncByteStream):
+    """A body that is read as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._answer.content.iter_chunked(65536):
+                yield chunk
+        except _BROKEN as error:
+            raise _sorted(error, self._request) from error
+
+
+def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_once]
+    )
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Once: aiohttp repeats a GET at once when its connection breaks: a poll too soon, and in no ledger."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientError(str(error)) from error
+
+
+def _ask(
+    session: aiohttp.ClientSession, request: httpx.Request, timeout: float
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    body = _body(request)
+    headers = request.headers.multi_items()
+    if not isinstance(body, bytes | None):  # aiohttp decides about chunks itself
+        headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
+    return session.request(
+        request.method,
+        _url(request),
+        headers=headers,
+        data=body,
+        timeout=_limits(timeout),
+        allow_redirects=False,
+    )
+
+
+@lru_cache(maxsize=64)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
+    return aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
+
+
+def _url(request: httpx.Request) -> URL:
+    return URL(str(request.url), encoded=True)
+
+
+def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        return request.read() or None
+    if not isinstance(stream, AsyncIterable):
+        raise TypeError("a streamed request body must be asynchronous")
+    return stream
+
+
+def _response(answer: aiohttp.ClientResponse, content: bytes, request: httpx.Request) -> httpx.Response:
+    """As `httpx.Response(content=…)`, which would send the body through its decoders, a twentieth of a poll."""
+    body = httpx.ByteStream(content)
+    response = httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
+    response._content = content  # noqa: SLF001 - see above
+    response.is_closed = response.is_stream_consumed = True
+    return response
+
+
+def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    # The body is decompressed already; httpx would try it a second time.
+    return [pair for pair in answer.raw_headers if pair[0].lower() != b"content-encoding"]
+
+
+def _sorted(error: Exception, request: httpx.Request) -> ProviderError:
+    where = f"{request.method} {request.url.host}{request.url.path}"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _NotPublic):
+        return AddressRefused(
+            f"{request.url.host} has no public address: the operator may allow it in OUTWAIT_OUTBOUND__ALLOW"
+        )
+    cause = redact(str(error)) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return NotSent(f"{where} was not sent: {cause}")
+    return AnswerLost(f"{where} got no whole answer: {cause}")

@@ -1,0 +1,50 @@
+"""What one process counts for /metrics, in memory, until `outwait.worker.store.stats` adds it to the store.
+
+Only what the store's scripts cannot see is counted here: requests, and how late steps start. What becomes of jobs is
+counted by the scripts that decide it.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, Name
+from outwait.worker.model.jobs import Claim
+
+_LATE_MS = tuple(int(bound * 1000) for bound in LATE_BOUNDS)
+
+
+class Tally:
+    """The counts of one process. Used from one event loop."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[Name, int] = defaultdict(int)
+
+    def request(self, provider: str, kind: str, result: str, seconds: float) -> None:
+        """One request is over. `kind` is a line of the ledger (`Count` of providers/exchange.py), or `other`."""
+        counts = self._counts
+        counts["requests", provider, kind, result, bisect_left(REQUEST_BOUNDS, seconds)] += 1
+        counts["request-micros", provider, kind] += int(seconds * 1_000_000)
+
+    def started(self, lane: str, claims: Iterable[Claim], now: int) -> None:
+        """Steps start `now`, in milliseconds of Redis's clock."""
+        counts = self._counts
+        step, _, name = lane.partition(":")
+        provider = "" if step == "deliver" else name  # there may be any number of targets
+        total = 0
+        for claim in claims:
+            if claim.due:  # a worker of the previous release does not tell
+                late = max(0, now - claim.due)
+                counts["late", step, provider, bisect_left(_LATE_MS, late)] += 1
+                total += late
+        counts["late-ms", step, provider] += total
+
+    def take(self) -> Mapping[Name, int]:
+        """What was counted since the last time."""
+        taken, self._counts = self._counts, defaultdict(int)
+        return taken
+
+    def give_back(self, taken: Mapping[Name, int]) -> None:
+        """It could not be added to the store: it is taken again next time."""
+        for name, many in taken.items():
+            self._counts[name] += many
