@@ -15,6 +15,7 @@ from outwait.worker.engine.recorder import Recorder
 from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
 from outwait.worker.model.jobs import Claim, Job, JobError, job_of
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from outwait.worker.net.redaction import redact
 
@@ -31,8 +32,8 @@ class DeliverTask(StepTask):
     def handlers(self) -> Handlers:
         """The handlers. Raises ConfigError for a module that cannot be imported."""
         runtime = app.runtime
-        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.endpoints)
-        return Handlers(app.settings.handlers, app.send_task, runtime.streams, webhooks)
+        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.store.receivers)
+        return Handlers(app.settings.handlers, app.send_task, runtime.store.streams, webhooks)
 
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""
@@ -42,7 +43,7 @@ class DeliverTask(StepTask):
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
     """Deliver a batch of claimed deliveries of one handler."""
-    app.runtime.run(lane, claims, Deliver(app.runtime, self.handlers, lane))
+    app.runtime.run(Lane.parse(lane), claims, Deliver(app.runtime, self.handlers, Lane.parse(lane)))
 
 
 class Deliver:
@@ -50,10 +51,10 @@ class Deliver:
 
     intent = False
 
-    def __init__(self, runtime: Runtime, handlers: Handlers, lane: str) -> None:
+    def __init__(self, runtime: Runtime, handlers: Handlers, lane: Lane) -> None:
         self._runtime = runtime
         self._handlers = handlers
-        self._target = lane.partition(":")[2]
+        self._target = lane.name
         self._settings = runtime.settings.deliver
         webhook = self._target.startswith(("https:", "http:"))
         self._schedule = runtime.settings.webhooks.schedule if webhook else []
@@ -62,8 +63,8 @@ class Deliver:
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read the jobs of the batch in one round trip."""
-        ids = sorted({job_of(claim.item) for claim in claims})
-        self._jobs = {job.id: job for job in await self._runtime.reads.many(ids)}
+        ids = sorted({job_of(claim.work_id) for claim in claims})
+        self._jobs = {job.id: job for job in await self._runtime.store.reads.jobs(ids)}
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
@@ -77,22 +78,27 @@ class Deliver:
                 self._target, envelope, self._settings.time_limit, in_subprocess=suspect
             )
         except asyncio.CancelledError:
-            return (ReleaseDelivery(claim.item, claim.fence),)
+            return (ReleaseDelivery(work_id=claim.work_id, fence=claim.fence),)
         except HandlerError as error:
-            about = {"delivery": claim.item, "target": redact(self._target)}
+            about = {"delivery": claim.work_id, "target": redact(self._target)}
             log.warning("delivery-failed", extra=about, exc_info=error.__cause__)
             return (self.decide(claim, error),)
         except Exception as error:
-            log.exception("deliver-broken", extra={"delivery": claim.item, "target": redact(self._target)})
+            log.exception("deliver-broken", extra={"delivery": claim.work_id, "target": redact(self._target)})
             return (self.decide(claim, HandlerError(f"{type(error).__name__}: {error}")),)
-        return (Delivered(claim.item, claim.fence, told),)
+        return (Delivered(work_id=claim.work_id, fence=claim.fence, detail=told),)
 
     def decide(self, claim: Claim, error: HandlerError) -> Outcome:
         """Another attempt, or the dead letter."""
         told = JobError(error.code, redact(str(error))).text()
         if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._attempts:
-            return Dead(claim.item, claim.fence, told)
-        return Redeliver(claim.item, claim.fence, int(self._countdown(claim.attempts, error) * 1000), told)
+            return Dead(work_id=claim.work_id, fence=claim.fence, error=told)
+        return Redeliver(
+            work_id=claim.work_id,
+            fence=claim.fence,
+            countdown_ms=int(self._countdown(claim.attempts, error) * 1000),
+            error=told,
+        )
 
     def _countdown(self, attempts: int, error: HandlerError) -> float:
         asked = error.retry_after if isinstance(error, DeliveryFailed) else None
@@ -104,19 +110,19 @@ class Deliver:
         """Whether the workers that ran this delivery before were lost, again and again."""
         if claim.attempts < SUSPECT:
             return False
-        story = await self._runtime.reads.timeline(job_of(claim.item))
+        story = await self._runtime.store.reads.timeline(job_of(claim.work_id))
         lost = [one for one in story if (one.event, one.detail) == ("lease-ended", f"deliver:{self._target}")]
         return len(lost) >= SUSPECT
 
     async def _envelope(self, claim: Claim) -> Envelope:
-        job = self._jobs[job_of(claim.item)]
+        job = self._jobs[job_of(claim.work_id)]
         return Envelope(
-            delivery_id=claim.item,
+            delivery_id=claim.work_id,
             job_id=job.id,
             provider=job.provider,
             operation=job.operation,
             state=job.state,
-            result=await self._runtime.reads.result(job.id),
+            result=await self._runtime.store.reads.result(job.id),
             error=job.error,
             external_id=job.external_id,
             metadata=job.metadata,

@@ -26,6 +26,7 @@ from outwait.worker.model.errors import (
     Unreadable,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
@@ -40,7 +41,7 @@ YOUNG = 60.0
 @app.task(name="tasks.poll", ignore_result=True)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
-    app.runtime.run(lane, claims, Poll(app.runtime, lane))
+    app.runtime.run(Lane.parse(lane), claims, Poll(app.runtime, Lane.parse(lane)))
 
 
 class Poll:
@@ -48,11 +49,11 @@ class Poll:
 
     intent = False
 
-    def __init__(self, runtime: Runtime, lane: str) -> None:
+    def __init__(self, runtime: Runtime, lane: Lane) -> None:
         self._runtime = runtime
         self._policy = runtime.policies.of(lane)
         self._settings = runtime.settings.poll
-        self._name = lane.partition(":")[2]
+        self._name = lane.name
         self._limits = runtime.registry.limits(self._name)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -72,7 +73,7 @@ class Poll:
             met = error
             outcome = self.decide(claim, now, exchange, error)
         except Exception as error:
-            log.exception("poll-broken", extra={"job": claim.item, "provider": self._name})
+            log.exception("poll-broken", extra={"job": claim.work_id, "provider": self._name})
             outcome = self._again(claim, now, exchange, AnswerLost(redact(f"{type(error).__name__}: {error}")))
         if isinstance(outcome, Wait) and self._runtime.events.polls_shown():
             await self._show(claim)
@@ -85,7 +86,7 @@ class Poll:
             case Pending():
                 return self._wait(claim, now, counts, answer)
             case Succeeded() | Failed():
-                return end_outcome(claim.item, claim.fence, answer, self._runtime.settings.store, counts)
+                return end_outcome(claim.work_id, claim.fence, answer, self._runtime.settings.store, counts)
 
     def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
@@ -93,7 +94,7 @@ class Poll:
             case RateLimited():
                 rate_feedback.slow_down(exchange, error)
                 return self._again(claim, now, exchange, error, attempt=0)
-            case ExternalIdUnknown() if now - claim.submitted > YOUNG * 1000:
+            case ExternalIdUnknown() if now - claim.submitted_ms > YOUNG * 1000:
                 return self._gone(claim, now, exchange, error)
             case Rejected() | ResultTooLarge():
                 return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
@@ -108,8 +109,8 @@ class Poll:
         async def params() -> Any:
             return registry.validate(self._name, claim.operation, await self._params(claim))
 
-        age = (now - claim.submitted) / 1000
-        waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
+        age = (now - claim.submitted_ms) / 1000
+        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
         return await registry.get(self._name).poll(waiting, exchange)
 
     async def _show(self, claim: Claim) -> None:
@@ -118,7 +119,7 @@ class Poll:
             self._runtime.events.polled(claim, await self._params(claim))
 
     async def _params(self, claim: Claim) -> dict[str, Any]:
-        (spec,) = await self._runtime.reads.specs([claim.item])
+        (spec,) = await self._runtime.store.reads.specs([claim.work_id])
         return spec.params if spec else {}
 
     def _wait(self, claim: Claim, now: int, counts: Counts, answer: Pending) -> Outcome:
@@ -132,16 +133,16 @@ class Poll:
             hurried = countdown
             countdown = self._countdown(claim, now, answer.poll_in, answer.safety)
         return Wait(
-            claim.item,
-            claim.fence,
-            countdown,
-            answer.status,
-            answer.memo,
-            counts.polls,
-            counts.fetches,
-            answer.warning or "",
-            hurried,
-            _near_expiry(claim, now, operation),
+            work_id=claim.work_id,
+            fence=claim.fence,
+            countdown_ms=countdown,
+            status=answer.status,
+            memo=answer.memo,
+            polls=counts.polls,
+            fetches=counts.fetches,
+            warning=answer.warning or "",
+            webhook_countdown_ms=hurried,
+            expiry_warning=_near_expiry(claim, now, operation),
         )
 
     def _countdown(self, claim: Claim, now: int, asked: float | None, safety: float = 0.0) -> int:
@@ -155,22 +156,29 @@ class Poll:
         """
         operation = self._operation(claim)
         durations = self._runtime.durations(self._name, claim.operation)
-        usual = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted) / 1000, durations)
+        usual = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted_ms) / 1000, durations)
         least = max(operation.poll_every, min(asked or 0.0, pacing.LONGEST))
         return _in_time(claim, now, operation, max(usual, safety), least)
 
     def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
         expiry = self._operation(claim).expiry
-        if expiry is not None and now - claim.submitted >= expiry * 1000:
+        if expiry is not None and now - claim.submitted_ms >= expiry * 1000:
             return expired(claim, "the provider's id expired before the result was read", _counts(exchange))
         return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
 
     def _stopped(self, claim: Claim, exchange: Exchange) -> Outcome:
         """The worker ends before the answer came. Whoever polls next keeps the provider's interval."""
         if not exchange.ledger[Count.POLLS]:
-            return Release(claim.item, claim.fence)
+            return Release(work_id=claim.work_id, fence=claim.fence)
         wait, counts = int(self._operation(claim).poll_every * 1000), _counts(exchange)
-        return Retry(claim.item, claim.fence, wait, "the worker stopped before the answer came", 0, *counts)
+        return Retry(
+            work_id=claim.work_id,
+            fence=claim.fence,
+            countdown_ms=wait,
+            reason="the worker stopped before the answer came",
+            attempt=0,
+            **counts._asdict(),
+        )
 
     def _again(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError, *, attempt: int = 1) -> Outcome:
         operation = self._operation(claim)
@@ -184,24 +192,31 @@ class Poll:
         least = max(operation.poll_every, min(error.retry_after or 0.0, pacing.LONGEST))
         wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), least)
         countdown = _in_time(claim, now, operation, wait, least)
-        return Retry(claim.item, claim.fence, countdown, f"{error.code}: {error}", attempt, *counts)
+        return Retry(
+            work_id=claim.work_id,
+            fence=claim.fence,
+            countdown_ms=countdown,
+            reason=f"{error.code}: {error}",
+            attempt=attempt,
+            **counts._asdict(),
+        )
 
     def _operation(self, claim: Claim) -> Operation:
         return self._runtime.registry.operation(self._name, claim.operation)
 
     def _over(self, claim: Claim, now: int, operation: Operation) -> str:
         """Why the job's time is over, or nothing."""
-        if claim.deadline and now >= claim.deadline:
+        if claim.deadline_ms and now >= claim.deadline_ms:
             return "the deadline passed"
-        if operation.expiry is not None and now - claim.submitted >= operation.expiry * 1000:
+        if operation.expiry is not None and now - claim.submitted_ms >= operation.expiry * 1000:
             return "the provider's id expired"
         return ""
 
 
 def _in_time(claim: Claim, now: int, operation: Operation, countdown: float, least: float) -> int:
     """The countdown in milliseconds: a last poll comes at the deadline, and one before the external id expires."""
-    left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
-    moments = pacing.moments(operation, (now - claim.submitted) / 1000, left)
+    left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
+    moments = pacing.moments(operation, (now - claim.submitted_ms) / 1000, left)
     return math.ceil(pacing.in_time(countdown, least, moments) * 1000)
 
 
@@ -209,12 +224,12 @@ def _near_expiry(claim: Claim, now: int, operation: Operation) -> str:
     """What to warn of once most of the external id's life is over; the store takes it once for each job."""
     if operation.expiry is None:
         return ""
-    near = claim.submitted + operation.expiry * (1 - pacing.NEAR_EXPIRY) * 1000
+    near = claim.submitted_ms + operation.expiry * (1 - pacing.NEAR_EXPIRY) * 1000
     if now < near:
         return ""
-    left = (claim.submitted - now) / 1000 + operation.expiry
-    if claim.polled < near:
-        log.warning("external-id-expires", extra={"job": claim.item, "seconds": round(left)})
+    left = (claim.submitted_ms - now) / 1000 + operation.expiry
+    if claim.polled_ms < near:
+        log.warning("external-id-expires", extra={"job": claim.work_id, "seconds": round(left)})
     return f"the provider's id expires in {left:.0f} s"
 
 

@@ -29,6 +29,7 @@ from outwait.worker.model.errors import (
     Unauthorized,
 )
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Provider, Submission
@@ -45,7 +46,7 @@ class SubmitTask(StepTask):
     @cached_property
     def intake(self) -> Intake:
         """What turns messages into jobs."""
-        return app.intake(app.runtime.connection)
+        return app.intake(app.runtime.store)
 
     def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
         """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
@@ -78,7 +79,7 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
 @app.task(name="tasks.submit_due", ignore_result=True)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
-    app.runtime.run(lane, claims, Submit(app.runtime, lane))
+    app.runtime.run(Lane.parse(lane), claims, Submit(app.runtime, Lane.parse(lane)))
 
 
 class Submit:
@@ -86,11 +87,11 @@ class Submit:
 
     intent = True
 
-    def __init__(self, runtime: Runtime, lane: str) -> None:
+    def __init__(self, runtime: Runtime, lane: Lane) -> None:
         self._runtime = runtime
         self._policy = runtime.policies.of(lane)
         self._settings = runtime.settings.submit
-        self._name = lane.partition(":")[2]
+        self._name = lane.name
         self._limits = runtime.registry.limits(self._name)
         self._specs: dict[str, Spec] = {}
         self._webhook_urls: dict[str, str | None] = {}
@@ -98,23 +99,23 @@ class Submit:
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """Sort out what must not be sent, read the parameters, and have a token ready before any intent is written."""
         ready = []
-        specs = await self._runtime.reads.specs([claim.item for claim in claims])
+        specs = await self._runtime.store.reads.specs([claim.work_id for claim in claims])
         for claim, spec in zip(claims, specs, strict=True):
             verdict = self._verdict(claim, spec)
             if spec is None or verdict is not None:
-                record.add(verdict or Release(claim.item, claim.fence), *self._unused(claim))
+                record.add(verdict or Release(work_id=claim.work_id, fence=claim.fence), *self._unused(claim))
             else:
-                self._specs[claim.item] = spec
+                self._specs[claim.work_id] = spec
                 ready.append(claim)
         if ready and self._provider.webhooks:
             urls = self._runtime.addresses
-            self._webhook_urls = {claim.item: await urls.url(self._name, claim.item) for claim in ready}
+            self._webhook_urls = {claim.work_id: await urls.url(self._name, claim.work_id) for claim in ready}
         return await self._with_token(ready, record)
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Send one job."""
         exchange = self._runtime.exchange(Step.SUBMIT, self._name)
-        if claim.deadline and now >= claim.deadline:
+        if claim.deadline_ms and now >= claim.deadline_ms:
             return (expired(claim, "the deadline passed before the job could be submitted"),)
         met: ProviderError | None = None
         try:
@@ -125,7 +126,7 @@ class Submit:
             met = error
             outcome = self.decide(claim, exchange, error)
         except Exception as error:
-            log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
+            log.exception("submit-broken", extra={"job": claim.work_id, "provider": self._name})
             outcome = self._lost(claim, exchange, redact(f"{type(error).__name__}: {error}"))
         return (outcome, *rate_feedback.rate_feedback(self._policy, self._limits, claim, exchange, met))
 
@@ -145,20 +146,20 @@ class Submit:
         return self._runtime.registry.get(self._name)
 
     async def _send(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
-        spec = self._specs[claim.item]
+        spec = self._specs[claim.work_id]
         registry = self._runtime.registry
         params = registry.validate(self._name, claim.operation, spec.params)
-        submission = Submission(claim.item, claim.operation, params, self._webhook_urls.get(claim.item))
+        submission = Submission(claim.work_id, claim.operation, params, self._webhook_urls.get(claim.work_id))
         found = await self._provider.submit(submission, exchange)
         self._runtime.events.submitted(claim, spec.params)
         return Submitted(
-            claim.item,
-            claim.fence,
-            found.external_id,
-            found.memo,
-            self._first_poll(claim, now, found.first_poll),
-            exchange.ledger[Count.SUBMITS],
-            exchange.ledger[Count.FETCHES],
+            work_id=claim.work_id,
+            fence=claim.fence,
+            external_id=found.external_id,
+            memo=found.memo,
+            countdown_ms=self._first_poll(claim, now, found.first_poll),
+            submits=exchange.ledger[Count.SUBMITS],
+            fetches=exchange.ledger[Count.FETCHES],
         )
 
     def _first_poll(self, claim: Claim, now: int, asked: float | None) -> int:
@@ -167,7 +168,7 @@ class Submit:
         durations = self._runtime.durations(self._name, claim.operation) if asked is None else ()
         wanted = operation.first_poll if asked is None else asked
         countdown, least = pacing.poll_countdown(wanted, durations=durations), min(wanted, operation.first_poll)
-        left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
+        left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
         return math.ceil(pacing.in_time(countdown, least, pacing.moments(operation, 0.0, left)) * 1000)
 
     def _verdict(self, claim: Claim, spec: Spec | None) -> Outcome | None:
@@ -188,9 +189,15 @@ class Submit:
     def _uncertain(self, claim: Claim) -> Outcome:
         match self._limits.uncertain:
             case UncertainPolicy.HOLD:
-                return Hold(claim.item, claim.fence, "submitted, perhaps: a person decides")
+                return Hold(work_id=claim.work_id, fence=claim.fence, reason="submitted, perhaps: a person decides")
             case UncertainPolicy.RESUBMIT:
-                return Retry(claim.item, claim.fence, 0, "uncertain: the provider's policy is to submit again")
+                return Retry(
+                    work_id=claim.work_id,
+                    fence=claim.fence,
+                    countdown_ms=0,
+                    reason="uncertain: the provider's policy is to submit again",
+                    attempt=1,
+                )
             case UncertainPolicy.FAIL:
                 return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
 
@@ -212,14 +219,21 @@ class Submit:
 
     def _unused(self, claim: Claim) -> tuple[Outcome, ...]:
         """The place in the provider's rate that the claim took and does not need."""
-        return rate_feedback.release_slot(self._policy, claim.item, claim.fence, 0)
+        return rate_feedback.release_slot(self._policy, claim.work_id, claim.fence, 0)
 
     def _again(self, claim: Claim, exchange: Exchange, error: ProviderError, *, attempt: int) -> Outcome:
         if claim.attempts + attempt >= self._settings.attempts:
             return self._failed(claim, exchange, error)
         countdown = pacing.backoff(self._settings, claim.attempts, error.retry_after)
         reason, sent = f"{error.code}: {error}", exchange.ledger[Count.SUBMITS]
-        return Retry(claim.item, claim.fence, int(countdown * 1000), reason, attempt, submits=sent)
+        return Retry(
+            work_id=claim.work_id,
+            fence=claim.fence,
+            countdown_ms=int(countdown * 1000),
+            reason=reason,
+            attempt=attempt,
+            submits=sent,
+        )
 
     def _failed(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
         told = JobError(error.code, str(error), error.detail)
@@ -227,5 +241,13 @@ class Submit:
 
     def _lost(self, claim: Claim, exchange: Exchange, reason: str) -> Outcome:
         if not exchange.ledger[Count.SUBMITS]:
-            return Retry(claim.item, claim.fence, int(pacing.backoff(self._settings, claim.attempts) * 1000), reason)
-        return Uncertain(claim.item, claim.fence, reason, exchange.ledger[Count.SUBMITS])
+            return Retry(
+                work_id=claim.work_id,
+                fence=claim.fence,
+                countdown_ms=int(pacing.backoff(self._settings, claim.attempts) * 1000),
+                reason=reason,
+                attempt=1,
+            )
+        return Uncertain(
+            work_id=claim.work_id, fence=claim.fence, reason=reason, submits=exchange.ledger[Count.SUBMITS]
+        )

@@ -3,7 +3,7 @@
 from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
-from outwait.worker.model.outcomes import NO_COUNTS, NOTHING, Counts, End
+from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
 from outwait.worker.providers.contract import Failed, Succeeded
 from outwait.worker.store import codec
 
@@ -16,12 +16,26 @@ def end_outcome(
         case Failed():
             detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
             error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
-            return End(item, fence, JobState.FAILED, error.text(), NOTHING, answer.status, *counts)
+            return End(
+                work_id=item,
+                fence=fence,
+                state=JobState.FAILED,
+                error=error.text(),
+                status=answer.status,
+                **counts._asdict(),
+            )
         case Succeeded():
             text = codec.encode(answer.result)
             if len(text) <= store.result_max:
                 result = codec.blob(text, store.compress_above)
-                return End(item, fence, JobState.SUCCEEDED, "", result, answer.status, *counts)
+                return End(
+                    work_id=item,
+                    fence=fence,
+                    state=JobState.SUCCEEDED,
+                    result=result,
+                    status=answer.status,
+                    **counts._asdict(),
+                )
             message = f"the result has {len(text)} bytes, more than the {store.result_max} of OUTWAIT_STORE__RESULT_MAX"
             error = JobError(ResultTooLarge.code, message)
-            return End(item, fence, JobState.FAILED, error.text(), NOTHING, "", *counts)
+            return End(work_id=item, fence=fence, state=JobState.FAILED, error=error.text(), **counts._asdict())

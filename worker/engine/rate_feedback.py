@@ -2,7 +2,7 @@
 
 from outwait.worker.model.errors import AnswerLost, NotSent, ProviderError, RateLimited, Unavailable, Unreadable
 from outwait.worker.model.jobs import Claim
-from outwait.worker.model.outcomes import NO_FENCE, Outage, Outcome, Pause, Spent
+from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
 from outwait.worker.providers.contract import ProviderSettings
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.lanes import LanePolicy
@@ -31,20 +31,36 @@ def rate_feedback(
     told: list[Outcome] = []
     if isinstance(error, OUTAGES):
         wait, longest = int(limits.breaker_wait * 1000), int(limits.breaker_longest * 1000)
-        told.append(Outage(policy.group, NO_FENCE, str(error), limits.breaker_after, wait, longest))
+        told.append(
+            Outage(
+                provider=policy.provider,
+                reason=str(error),
+                limit=limits.breaker_after,
+                wait_ms=wait,
+                longest_ms=longest,
+            )
+        )
     if exchange.pause:
-        reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
-        told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))
-    return (*told, *release_slot(policy, claim.item, claim.fence - 1, exchange.ledger.total()))
+        reason = f"{policy.provider} asked for {exchange.pause:g} s of silence"
+        told.append(Pause(provider=policy.provider, pause_ms=int(exchange.pause * 1000), reason=reason))
+    return (*told, *release_slot(policy, claim.work_id, claim.fence - 1, exchange.ledger.total()))
 
 
 def request(claim: Claim) -> str:
     """What a running step's request is called in the rate window: by its claim's fence, which `begin` has raised."""
-    return f"{claim.item}:{claim.fence - 1}"
+    return f"{claim.work_id}:{claim.fence - 1}"
 
 
-def release_slot(policy: LanePolicy, item: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
+def release_slot(policy: LanePolicy, work_id: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
     """What a claim really used of its provider's rate."""
     if not policy.rate_limit:
         return ()
-    return (Spent(policy.group, NO_FENCE, item, claim_fence, requests, policy.rate_window),)
+    return (
+        Spent(
+            provider=policy.provider,
+            work_id=work_id,
+            claim_fence=claim_fence,
+            requests=requests,
+            window_ms=policy.rate_window_ms,
+        ),
+    )
