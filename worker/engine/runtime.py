@@ -62,7 +62,7 @@ class Runtime:
 
     async def _open(self) -> None:
         self.store = Store.open(self.settings)
-        self.addresses = WebhookUrls(self.store)
+        self.addresses = WebhookUrls(self.settings, self.store.webhooks)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
