@@ -27,10 +27,10 @@ end
 -- goes before all others. Turns are far below any time, so that such a job is due.
 local function next_turn(lane, tenant, priority)
   local band = 9 - priority
-  local tenant_field = band .. ':' .. (tenant or '')
-  local reached, last = get(FAIR .. lane, band, tenant_field)
+  local of_tenant = band .. ':' .. (tenant or '')
+  local reached, last = get(FAIR .. lane, band, of_tenant)
   local turn = math.max(tonumber(reached or 0), tonumber(last or 0)) + 1
-  call('HSET', FAIR .. lane, tenant_field, turn)
+  call('HSET', FAIR .. lane, of_tenant, turn)
   return band * BAND + turn
 end
 
