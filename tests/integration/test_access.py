@@ -82,7 +82,7 @@ async def test_a_session_ends_by_itself_by_logging_out_and_with_its_key(access: 
     async def over() -> bool:
         return await access.session(short) is None
 
-    await until(over, within=5)
+    await until(over)
     await access.log_out(left)
     assert await access.session(left) is None
     assert await access.session(kept) == made.key

@@ -143,7 +143,7 @@ async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(cli
     async def over() -> bool:
         return (await unless(client)).paused_until is None
 
-    await until(over, within=5)
+    await until(over)
 
 
 async def test_the_breaker_is_shown_closed_open_and_probing(client: Client, hands: Hands) -> None:
@@ -158,7 +158,7 @@ async def test_the_breaker_is_shown_closed_open_and_probing(client: Client, hand
     async def probing() -> bool:
         return (await unless(client)).breaker is Breaker.PROBING
 
-    await until(probing, within=5)
+    await until(probing)
 
 
 async def test_dead_deliveries_are_found_by_target_provider_and_time(client: Client, hands: Hands) -> None:
