@@ -17,6 +17,7 @@ from outwait.worker.store import dead as deadletters
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.lanes import Lanes, NewJob
+from tests.patience import PATIENCE
 from tests.stack import until
 
 SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
@@ -135,10 +136,10 @@ async def test_a_misspelt_provider_is_told(client: Client) -> None:
 
 
 async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(client: Client, hands: Hands) -> None:
-    await hands.lanes.record([Pause("unless", NO_FENCE, 300, "unless asked for 0.3 s of silence")])
+    await hands.lanes.record([Pause("unless", NO_FENCE, 2000, "unless asked for 2 s of silence")])
     one = await unless(client)
     assert one.paused_until is not None
-    assert one.paused_why == "unless asked for 0.3 s of silence"
+    assert one.paused_why == "unless asked for 2 s of silence"
 
     async def over() -> bool:
         return (await unless(client)).paused_until is None
@@ -147,7 +148,7 @@ async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(cli
 
 
 async def test_the_breaker_is_shown_closed_open_and_probing(client: Client, hands: Hands) -> None:
-    outage = Outage("unless", NO_FENCE, "connection refused", 2, 200, 1000)
+    outage = Outage("unless", NO_FENCE, "connection refused", 2, 2000, 10_000)
     await hands.lanes.record([outage])
     assert ((one := await unless(client)).breaker, one.outages) == (Breaker.CLOSED, 1)
     await hands.lanes.record([outage])
@@ -203,4 +204,4 @@ async def test_what_dies_again_during_a_replay_is_not_repeated_for_ever(
         return count
 
     monkeypatch.setattr(client._replays, "_repeat", and_die)
-    assert await asyncio.wait_for(client.replay_all(), 20) == 9
+    assert await asyncio.wait_for(client.replay_all(), PATIENCE) == 9
