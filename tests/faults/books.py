@@ -13,10 +13,10 @@ from tests.faults import heard
 from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
 from tests.stack import Stack
 
-HEARD = 0.5
-"""Seconds in which one worker's 429 is known to all: what arrives sooner had left before."""
+KNOWN = 0.5
+"""Share of a penalty after which one worker's 429 is known to all: what arrives sooner had left before."""
 
-TICKS = 1.5
+TICKS = 5
 """Seconds from the end of a lease until somebody sees it, on a machine that is busy."""
 
 STRUCK = {Kind.KILL, Kind.FREEZE, Kind.REDIS_KILL, Kind.REDIS_RESTART}
@@ -68,6 +68,7 @@ class Balance:
     def __init__(self, stack: Stack, plan: Plan, struck: Struck, jobs: dict[str, Job]) -> None:
         ledger = stack.ledger()
         self.struck, self.jobs = struck, jobs
+        self.known = plan.penalty * KNOWN
         self.plan = {job.id: job for job in plan.jobs}
         self.totals: list[dict[str, Any]] = list(ledger["totals"].values())
         self.seen: dict[str, list[dict[str, Any]]] = {}
@@ -179,8 +180,8 @@ class Balance:
         figures = self.books.figures
         figures["429s answered"] = self._total("rate_limited")
         figures["penalties ordered"] = figures["429s answered"] - self._total("in_penalty")
-        late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > HEARD]
-        unheard = [(at, after) for at, after in late if self.struck.between(at - after - HEARD, at)]
+        late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > self.known]
+        unheard = [(at, after) for at, after in late if self.struck.between(at - after - self.known, at)]
         figures["requests on their way when a penalty began"] = self._total("in_penalty") - len(late)
         figures["requests in a penalty whose 429 went to a worker that was struck"] = len(unheard)
         ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
