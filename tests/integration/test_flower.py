@@ -111,7 +111,7 @@ async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stac
     job_id = await enqueued(stack, query('how long? sandbox:{"duration":6}'))
     waiting = await row_in(flower, job_id, "POLLING")
     assert (waiting["uuid"], waiting["name"]) == (job_id, "outwait.unless.query")
-    assert "'how long?'" in waiting["kwargs"]
+    assert "'how long? sandbox" in waiting["kwargs"]
     job = await over(stack, job_id)
     row = await row_in(flower, job_id, "SUCCESS")
     assert job.submitted is not None
