@@ -51,7 +51,7 @@ def play(results: Path, *, keep: bool) -> Exit:
         jobs, story = asyncio.run(_run(plan, stage))
         checks = _checks(plan, jobs, stage)
         _report(jobs, story, checks)
-        say(f"\nResults:  {shown}/results.jsonl   (the handler of examples/handlers.py wrote {shown}/crm.txt)")
+        say(f"\nResults:  {shown}/results.jsonl   (a Python handler wrote {shown}/crm.txt)")
         say(f"Logs:     {shown}/logs")
         say(f"Took:     {span(time.monotonic() - began)}")
         _look_around(stage, keep=keep)
