@@ -33,7 +33,7 @@ class Enqueued(NamedTuple):
     created: bool
 
 
-class Client:
+class StoreClient:
     """The jobs of one namespace; build and use it inside one event loop.
 
     Args:
