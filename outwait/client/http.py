@@ -72,6 +72,11 @@ class _Items(msgspec.Struct, frozen=True):
     jobs: list[_Item]
 
 
+class _Jobs(msgspec.Struct, frozen=True):
+    jobs: list[Job]
+    cursor: str | None = None
+
+
 class HttpClient:
     """The jobs that an API key may see; use it inside one event loop.
 
@@ -118,7 +123,8 @@ class HttpClient:
     async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page."""
         answer = await self._get("/v1/jobs", {"limit": limit, "cursor": cursor, **wanted})
-        return msgspec.json.decode(answer, type=Page)
+        page = msgspec.json.decode(answer, type=_Jobs)
+        return Page(page.jobs, page.cursor)
 
     async def result(self, job_id: str) -> Any:
         """The result as JSON data."""
