@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +16,7 @@ from outwait import AsyncClient, Choice, Client, DeliveryState, JobRequest, JobS
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
-from tests.stack import Stack, until
+from tests.stack import ROOT, Stack, until
 
 ALL = tuple(Scope)
 
@@ -379,3 +380,28 @@ def test_a_forked_process_gets_connections_of_its_own(stack: Stack) -> None:
         [sys.executable, "-c", FORKS], env=stack.environment, check=False, timeout=60, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# The page
+
+
+def test_the_examples_of_the_page_run(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
+    key = asyncio.run(api_key(stack))
+    page = (ROOT / "docs" / "client.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(examples) == 4
+    for example in examples:
+        code = example.replace("http://127.0.0.1:8080", stack.web_url).replace("ow_…", key)
+        subprocess.run([sys.executable, "-c", code], env=stack.environment, check=True, timeout=60)
+    printed = capfd.readouterr().out
+    assert "Is there a trial?" in printed
+    assert " succeeded " in printed
+
+
+def test_the_example_program_runs_over_redis_and_over_http(stack: Stack) -> None:
+    key = asyncio.run(api_key(stack))
+    for variables in ({}, {"API_URL": stack.web_url, "API_KEY": key}):
+        command = [sys.executable, str(ROOT / "examples" / "client.py"), "Is there a trial?"]
+        environment = stack.environment | variables
+        done = subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
+        assert "Is there a trial?" in done.stdout, done.stderr
