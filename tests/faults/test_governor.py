@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.engine.rate_feedback import LONGEST_PAUSE, UNTOLD_PAUSE, slow_down
 from outwait.worker.model.errors import RateLimited
 from outwait.worker.model.jobs import JobRequest, JobState
@@ -49,7 +49,7 @@ def audio(number: int, marker: str = "") -> JobRequest:
     return JobRequest(provider="elevateai", operation="audio", params=params)
 
 
-async def took(client: Client, request: JobRequest) -> float:
+async def took(client: StoreClient, request: JobRequest) -> float:
     """Seconds from a job's enqueue to its end."""
     job = await ended(client, (await client.enqueue(request)).job_id)
     assert job.state is JobState.SUCCEEDED, job.error
@@ -57,7 +57,7 @@ async def took(client: Client, request: JobRequest) -> float:
     return job.ended - job.created
 
 
-async def paces(client: Client, first: int, number: int) -> list[float]:
+async def paces(client: StoreClient, first: int, number: int) -> list[float]:
     """How long jobs of the two other providers take, one after the other."""
     requests = [request for n in range(first, first + number) for request in (query(f"q{n}"), audio(n))]
     return [await took(client, request) for request in requests]
@@ -92,7 +92,7 @@ async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_
         assert median(beside) < 1.5 * median(alone) + 0.1
 
 
-async def left(client: Client) -> int:
+async def left(client: StoreClient) -> int:
     """Jobs of the limited provider that have not ended."""
     counts = (await client.counts())["ringcentral"]
     return counts["queued"] + counts["waiting"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import JobRequest, JobState
 from tests.stack import Stack, closed, query, until
@@ -43,7 +43,7 @@ def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
         yield found
 
 
-async def marked(client: Client, name: str, **marker: Any) -> None:
+async def marked(client: StoreClient, name: str, **marker: Any) -> None:
     await client.enqueue(query(f"{name} sandbox:{json.dumps({'duration': 0} | marker)}"), job_id=name)
 
 
@@ -162,5 +162,5 @@ async def called(stack: Stack) -> bool:
     return (stack.folder / "called").exists()
 
 
-async def held(client: Client, name: str) -> bool:
+async def held(client: StoreClient, name: str) -> bool:
     return "held" in [entry.event for entry in await client.timeline(name)]
