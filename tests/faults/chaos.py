@@ -281,8 +281,8 @@ class Chaos:
             return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
-            await until(empty, within=150)
-            await until(told, within=60)
+            await until(empty)
+            await until(told)
 
 
 def _groups(jobs: list[PlannedJob]) -> Iterable[list[PlannedJob]]:

@@ -1,6 +1,5 @@
 """One tenant's backlog of 100,000 jobs, and another tenant's single job."""
 
-import time
 from pathlib import Path
 
 from outwait.client.store import StoreClient
@@ -30,12 +29,18 @@ async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -
             first = [claim.item for claim in await lanes.claim(LANE, policy)]
             await client.enqueue(once, job_id="once")
             await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")
-            began = time.monotonic()
+            before = await cpu(connection)
             second = [claim.item for claim in await lanes.claim(LANE, policy)]
-            took = time.monotonic() - began
+            took = await cpu(connection) - before
             assert (await client.counts())["unless"]["queued"] == BACKLOG + 2
         await connection.close()
     assert first == [f"many-{n}" for n in range(policy.batch)]
     assert second[0] == "urgent"
     assert "once" in second[:3]
-    assert took < 0.2, "a claim does not look through the backlog"
+    assert took < 0.1, "a claim does not look through the backlog"
+
+
+async def cpu(connection: Connection) -> float:
+    """Seconds of CPU that the server has used: how busy the machine is does not count."""
+    used = await connection.redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])

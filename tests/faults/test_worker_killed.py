@@ -5,7 +5,6 @@ Each has its own wire to Redis: a command is stopped there, or a request hangs a
 
 import json
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,8 @@ from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, ended, query, until
 
-LIMIT, LEASE = 1.5, 2.0
-START = 6.0
-"""Seconds that the next worker may take to start on a busy machine."""
+LIMIT, LEASE = 8.0, 10.0
+"""Seconds. Long enough for a busy machine: only what was killed outlives its lease."""
 
 HANDLERS = """
 import asyncio, pathlib
@@ -47,7 +45,6 @@ class Crew:
         self.stack = stack
         self._redis_url = redis_url
         self._wires: list[Wire] = []
-        self.killed = 0.0
         self.hire()
 
     def hire(self, **variables: str) -> None:
@@ -57,7 +54,6 @@ class Crew:
 
     def kill(self, **variables: str) -> None:
         self.stack.kill(self.worker)
-        self.killed = time.monotonic()
         self.hire(**variables)
 
     @property
@@ -101,9 +97,8 @@ async def warmed(client: StoreClient, name: str) -> None:
 
 
 async def finished(crew: Crew, client: StoreClient, job_id: str, *, submits: int = 1) -> None:
-    """The job came to its one end in lease time, was paid for once, and was delivered."""
-    job = await closed(client, job_id, within=LEASE + START)
-    assert time.monotonic() - crew.killed < LEASE + START
+    """The job came to its one end, was paid for once, and was delivered."""
+    job = await closed(client, job_id)
     story = Counter(entry.event for entry in await client.timeline(job_id))
     assert job.state is JobState.SUCCEEDED, job.error
     assert (job.ledger.submits, len(crew.stack.seen(f"{job_id} "))) == (submits, submits), story
@@ -162,7 +157,7 @@ async def test_while_a_message_is_taken_in(crew: Crew, redis_url: str, point: Po
         async def there() -> bool:
             return name in [job.id for job in (await client.jobs()).jobs]
 
-        await until(there, within=LEASE + START)
+        await until(there)
         await finished(crew, client, name)
 
 
@@ -231,10 +226,10 @@ async def settled(client: StoreClient, name: str, policy: str) -> None:
         async def held() -> bool:
             return "held" in [entry.event for entry in await client.timeline(name)]
 
-        await until(held, within=LEASE + START)
+        await until(held)
         assert (await client.job(name)).state is JobState.UNCERTAIN
         return
-    job = await ended(client, name, within=LEASE + START)
+    job = await ended(client, name)
     assert job.state is (JobState.SUCCEEDED if policy == "resubmit" else JobState.FAILED), job.error
     story = [entry.event for entry in await client.timeline(name)]
     assert story.count("uncertain") == 1

@@ -72,7 +72,7 @@ async def test_what_the_provider_says_failed_fails_with_its_words(stack: Stack) 
 
 async def test_a_job_that_never_finishes_expires_at_its_deadline(stack: Stack) -> None:
     async with stack.client() as client:
-        job_id = (await client.enqueue(query('x sandbox:{"outcome":"never"}', deadline=1))).job_id
+        job_id = (await client.enqueue(query('x sandbox:{"outcome":"never"}', deadline=6))).job_id
         job = await ended(client, job_id)
     assert job.state is JobState.EXPIRED
     assert job.ledger.polls >= 2

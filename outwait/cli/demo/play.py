@@ -22,7 +22,7 @@ from outwait.config.settings import load_settings
 from outwait.worker.model.errors import OperatorError, OutwaitError
 from outwait.worker.model.jobs import Job, JobState, TimelineEntry
 
-PLAY_WITHIN = 60.0
+PLAY_WITHIN = 180.0
 """Seconds for all jobs together."""
 
 STORY = "busy-provider"
