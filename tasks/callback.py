@@ -14,7 +14,7 @@ from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.results import TOGETHER, CeleryResults
 from outwait.worker.engine import pacing
 from outwait.worker.engine.provider_step import ProviderGateway
-from outwait.worker.engine.rate_feedback import rate_feedback, slot_name
+from outwait.worker.engine.rate_feedback import slot_name
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model import targets
 from outwait.worker.model.errors import OperatorError, ProviderError
@@ -104,15 +104,7 @@ class Callback:
             outcome = fan_out(claim, names, await gateway.provider.cancel(waiting, exchange))
         except (ProviderError, OperatorError) as raised:
             outcome, error = decide_cancel_error(claim, names, raised), raised
-        feedback = rate_feedback(
-            policy=gateway.policy,
-            limits=gateway.limits,
-            claim=claim,
-            error=error,
-            requested_s=exchange.pause,
-            requests=exchange.ledger.total(),
-        )
-        return (outcome, *feedback)
+        return (outcome, *gateway.feedback(claim, exchange, error))
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]

@@ -131,7 +131,7 @@ def test_a_429_is_obeyed_within_reason(asked: float | None, pause: float) -> Non
 
 
 async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str, tmp_path: Path) -> None:
-    """Protected by rate_feedback.py `provider_feedback` (the pause), which claim.lua `gate` and begin.lua `silent` obey.
+    """Protected by rate_feedback.py `provider_feedback` (the pause); claim.lua `gate` and begin.lua `silent` obey.
 
     Without it each job would be told for itself, when its own next poll comes.
     """

@@ -48,6 +48,17 @@ class ProviderGateway:
         """Raises InvalidRequest."""
         return self.registry.operation(self.name, name)
 
+    def feedback(self, claim: Claim, exchange: Exchange, error: BaseException | None) -> tuple[Outcome, ...]:
+        """What the governor needs to know of a finished step."""
+        return rate_feedback(
+            policy=self.policy,
+            limits=self.limits,
+            claim=claim,
+            error=error,
+            requested_s=exchange.pause,
+            requests=exchange.ledger.total(),
+        )
+
 
 @dataclass(kw_only=True)
 class ProviderStep(ABC):
@@ -77,15 +88,7 @@ class ProviderStep(ABC):
             error = raised
         if error is not None:
             outcome = self.decide_error(claim, now, requests_sent(exchange), error)
-        feedback = rate_feedback(
-            policy=self.gateway.policy,
-            limits=self.gateway.limits,
-            claim=claim,
-            error=error,
-            requested_s=exchange.pause,
-            requests=exchange.ledger.total(),
-        )
-        return (outcome, *feedback)
+        return (outcome, *self.gateway.feedback(claim, exchange, error))
 
 
 def requests_sent(exchange: Exchange) -> Counts:
