@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.sandbox import environment
 from outwait.worker.local.embedded import free_port
@@ -122,9 +122,9 @@ class Stack:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTWAIT_")}
         return {**inherited, **self.variables, "PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1"}
 
-    def client(self) -> Client:
+    def client(self) -> StoreClient:
         """A client of this namespace."""
-        return Client(self.settings)
+        return StoreClient(self.settings)
 
     def worker(self, **variables: str) -> subprocess.Popen[bytes]:
         """Start a worker process; it is ready when it has its first job."""
@@ -220,7 +220,7 @@ def query(text: str = "why?", **fields: Any) -> JobRequest:
     return JobRequest(provider="unless", operation="query", params=params, **fields)
 
 
-async def ended(client: Client, job_id: str) -> Job:
+async def ended(client: StoreClient, job_id: str) -> Job:
     """Wait until a job has ended."""
 
     async def look() -> Job | None:
@@ -231,7 +231,7 @@ async def ended(client: Client, job_id: str) -> Job:
     return found
 
 
-async def closed(client: Client, job_id: str) -> Job:
+async def closed(client: StoreClient, job_id: str) -> Job:
     """Wait until a job is closed: each of its deliveries is settled."""
 
     async def look() -> Job | None:

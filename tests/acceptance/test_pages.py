@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.store import codec
 from outwait.worker.store.access import Access, Scope
@@ -46,7 +46,7 @@ def broken(envelope: Envelope) -> None:
 class Site:
     """The stack, its client, and an API key of each kind."""
 
-    def __init__(self, stack: Stack, client: Client, connection: Connection) -> None:
+    def __init__(self, stack: Stack, client: StoreClient, connection: Connection) -> None:
         self.stack = stack
         self.client = client
         self.url = stack.web_url

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from celery import Celery
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.stack import Stack, closed, query, until
 
@@ -94,7 +94,7 @@ async def test_a_message_is_due_when_its_producer_said(stack: Stack, redis_url: 
     assert 2 <= ended["later"].submitted - now.timestamp() < HOUR / 2
 
 
-async def known(client: Client, job_id: str) -> Job:
+async def known(client: StoreClient, job_id: str) -> Job:
     """The job, once its message was taken in and it has ended."""
 
     async def there() -> bool:

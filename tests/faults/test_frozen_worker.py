@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.stack import WORKER, Stack, closed, query, until
 
@@ -36,7 +36,7 @@ async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path)
         assert first.poll() is None
 
 
-async def slow(client: Client, name: str, **fields: Any) -> None:
+async def slow(client: StoreClient, name: str, **fields: Any) -> None:
     """A job whose answers take seconds: long enough to freeze whoever waits for them, on a busy machine too."""
     await client.enqueue(query(f'{name} sandbox:{{"latency": 5}}', **fields), job_id=name)
 
@@ -49,7 +49,7 @@ async def submitted(stack: Stack, number: int) -> bool:
     return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= number
 
 
-async def held(client: Client) -> bool:
+async def held(client: StoreClient) -> bool:
     return "held" in [entry.event for entry in await client.timeline("sent")]
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobState
 from tests.stack import Stack, until
 
@@ -92,19 +92,19 @@ async def due(moment: float, stack: Stack, number: int) -> bool:
     return time.monotonic() >= moment and stack.logs().count(" ready.") >= number
 
 
-async def working(client: Client) -> bool:
+async def working(client: StoreClient) -> bool:
     """Whether the first job has ended."""
     return bool((await client.counts()).get("unless", {}).get("succeeded"))
 
 
-async def settled(client: Client, number: int) -> bool:
+async def settled(client: StoreClient, number: int) -> bool:
     """Whether that many jobs are there, and nothing is left to do but for a person."""
     counts = (await client.counts())["unless"]
     busy = [lane for lane in await client.lanes() if not lane.lane.startswith("held:")]
     return sum(counts.values()) >= number and not any(lane.due_now + lane.waiting + lane.leased for lane in busy)
 
 
-async def every(client: Client) -> dict[str, JobState]:
+async def every(client: StoreClient) -> dict[str, JobState]:
     """Each job there is, and its state."""
     found: dict[str, JobState] = {}
     cursor = None

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from celery import Celery
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.jobs import Claim, JobState
 from outwait.worker.providers.registry import build
@@ -55,7 +55,7 @@ async def lanes(late: Late) -> AsyncIterator[Lanes]:
     await connection.close()
 
 
-async def waiting(client: Client, name: str) -> None:
+async def waiting(client: StoreClient, name: str) -> None:
     await client.enqueue(query(name), job_id=name)
 
     async def look() -> bool:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Delivery, DeliveryState, JobState
 from tests.stack import Stack, closed, query, until
 
@@ -83,11 +83,11 @@ def supervised(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Supervised(stack)
 
 
-async def enqueued(client: Client, *names: str, target: str) -> None:
+async def enqueued(client: StoreClient, *names: str, target: str) -> None:
     await client.enqueue_many([(query(name, targets=[target]), name) for name in names])
 
 
-async def delivery(client: Client, name: str) -> Delivery:
+async def delivery(client: StoreClient, name: str) -> Delivery:
     job = await closed(client, name)
     assert job.state is JobState.SUCCEEDED
     (found,) = await client.deliveries(name)

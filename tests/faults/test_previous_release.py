@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobState
 from tests.faults import previous
 from tests.patience import PATIENCE
@@ -81,6 +81,6 @@ async def ready(stack: Stack, name: str) -> bool:
     return "ready." in stack.logs(name)
 
 
-async def submitted(client: Client, names: Sequence[str]) -> bool:
+async def submitted(client: StoreClient, names: Sequence[str]) -> bool:
     jobs = {job.id for job in (await client.jobs(limit=200)).jobs if job.submitted}
     return jobs.issuperset(names)

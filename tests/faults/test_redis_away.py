@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.worker.engine.clock import SETTLE, Clock
 from outwait.worker.engine.lane_policies import Policies
@@ -53,7 +53,7 @@ class Load:
                 await until(partial(self._enqueued, client, request, name))
                 self.sent.append(name)
 
-    async def _enqueued(self, client: Client, request: JobRequest, name: str) -> bool:
+    async def _enqueued(self, client: StoreClient, request: JobRequest, name: str) -> bool:
         # The same id again is the same job: what was written before the reply was lost counts once.
         await asyncio.sleep(0.02)  # the pace of this producer
         with suppress(OperatorError):
@@ -148,7 +148,7 @@ async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(t
         settings = Settings(redis_url=redis.url, _env_file=None)
         connection = Connection(settings)
         clock = Clock(Lanes(connection), Policies(settings, build({})), lambda lane, _claims: sent.append(lane))
-        async with Client(settings) as client:
+        async with StoreClient(settings) as client:
             await client.enqueue(query())
         redis.stop()
         with pytest.raises(StoreUnavailable):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import JobRequest, JobState
 from tests.patience import PATIENCE
@@ -42,7 +42,7 @@ def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
         yield found
 
 
-async def marked(client: Client, name: str, **marker: Any) -> None:
+async def marked(client: StoreClient, name: str, **marker: Any) -> None:
     await client.enqueue(query(f"{name} sandbox:{json.dumps({'duration': 0} | marker)}"), job_id=name)
 
 
@@ -156,5 +156,5 @@ async def called(stack: Stack) -> bool:
     return (stack.folder / "called").exists()
 
 
-async def held(client: Client, name: str) -> bool:
+async def held(client: StoreClient, name: str) -> bool:
     return "held" in [entry.event for entry in await client.timeline(name)]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.local.embedded import EmbeddedRedis
@@ -22,7 +22,7 @@ async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -
         settings = Settings(redis_url=redis.url, _env_file=None)
         connection = Connection(settings)
         lanes, policy = Lanes(connection), Policies(settings, build({})).of(LANE)
-        async with Client(settings) as client:
+        async with StoreClient(settings) as client:
             many, once = query(tenant="many"), query(tenant="once")
             for start in range(0, BACKLOG, TOGETHER):
                 await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, ended, query, until
@@ -79,7 +79,7 @@ def crew(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         found.leave()
 
 
-async def enqueue(client: Client, name: str, **marker: object) -> str:
+async def enqueue(client: StoreClient, name: str, **marker: object) -> str:
     text = f"{name} sandbox:{json.dumps(marker)}" if marker else name
     return (await client.enqueue(query(text, targets=["slow"]), job_id=name)).job_id
 
@@ -91,12 +91,12 @@ async def met(stop: Stop) -> None:
     await until(look, what=f"a command with {stop.marks}")
 
 
-async def warmed(client: Client, name: str) -> None:
+async def warmed(client: StoreClient, name: str) -> None:
     """One job through the whole of it, so that Redis knows the scripts by their names."""
     await closed(client, await enqueue(client, f"{name}-warm"))
 
 
-async def finished(crew: Crew, client: Client, job_id: str, *, submits: int = 1) -> None:
+async def finished(crew: Crew, client: StoreClient, job_id: str, *, submits: int = 1) -> None:
     """The job came to its one end, was paid for once, and was delivered."""
     job = await closed(client, job_id)
     story = Counter(entry.event for entry in await client.timeline(job_id))
@@ -108,7 +108,7 @@ async def finished(crew: Crew, client: Client, job_id: str, *, submits: int = 1)
     assert {line for line in handled if line.startswith(f"{job_id}#")} == {f"{job_id}#1"}
 
 
-async def nothing_left(client: Client) -> None:
+async def nothing_left(client: StoreClient) -> None:
     """No job stands in any lane, but for those that are held for a person."""
     lanes = [lane for lane in await client.lanes() if not lane.lane.startswith("held:")]
     assert [lane for lane in lanes if lane.due_now + lane.waiting + lane.leased] == []
@@ -220,7 +220,7 @@ async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: 
             assert (await client.job(name)).ledger.submits == 1 + again, "what left, perhaps, is counted too"
 
 
-async def settled(client: Client, name: str, policy: str) -> None:
+async def settled(client: StoreClient, name: str, policy: str) -> None:
     if policy == "hold":
 
         async def held() -> bool:

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobError, JobRequest, JobState
 from outwait.worker.model.outcomes import NO_FENCE, End, Retry, Submitted, Wait
 from outwait.worker.store import codec
@@ -76,7 +76,7 @@ async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: C
     assert claim.polled == 0
 
 
-async def polls(client: Client, jobs: int) -> list[int]:
+async def polls(client: StoreClient, jobs: int) -> list[int]:
     """Polls of each of so many jobs, run together."""
     ids = [(await client.enqueue(query(f"{n}"))).job_id for n in range(jobs)]
     found = await asyncio.gather(*(ended(client, one) for one in ids))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
 from outwait.worker.model.outcomes import Choice
@@ -151,7 +151,7 @@ async def test_an_uncertain_submit_is_held_until_a_person_resolves_it(stack: Sta
     assert job.ledger.submits == 1
 
 
-async def state(client: Client, job_id: str, wanted: JobState) -> None:
+async def state(client: StoreClient, job_id: str, wanted: JobState) -> None:
     async def look() -> bool:
         return (await client.job(job_id)).state is wanted
 

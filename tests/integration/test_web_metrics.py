@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.connection import Connection
@@ -114,7 +114,7 @@ async def _history(stack: Stack, polls: int) -> None:
     assert [minute.dead for minute in minutes if minute.dead is not None][-1] <= 1
 
 
-async def _jobs(client: Client, many: int) -> list[Job]:
+async def _jobs(client: StoreClient, many: int) -> list[Job]:
     async def look() -> list[Job] | None:
         page = await client.jobs(limit=100)
         return page.jobs if sum(job.closed is not None for job in page.jobs) == many else None

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.patience import PATIENCE
@@ -71,11 +71,11 @@ def sent(stack: Stack, name: str) -> dict[str, Any]:
     return found
 
 
-async def story(client: Client, job_id: str) -> list[str]:
+async def story(client: StoreClient, job_id: str) -> list[str]:
     return [f"{entry.event} {entry.detail}".strip() for entry in await client.timeline(job_id)]
 
 
-async def running(stack: Stack, client: Client, name: str, **behaviour: Any) -> str:
+async def running(stack: Stack, client: StoreClient, name: str, **behaviour: Any) -> str:
     """A submitted job that no webhook ends by itself; its webhook's URL."""
     await client.enqueue(speech(name, webhook="never", **behaviour), job_id=name)
 
