@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from outwait.worker.local.embedded import free_port
+from tests.patience import PATIENCE, wait_until
 
 QUESTION = ("unless", "query", "-p", "query=Is it open?", "-p", "sessionId=s", "-p", "visitorId=v")
 
@@ -60,8 +60,8 @@ class HostileFolder:
         ours = {
             "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "0.2",
             "OUTWAIT_HANDLERS__MODULES": "my_handlers",
-            "OUTWAIT_DELIVER__TIME_LIMIT": "5",
-            "OUTWAIT_DELIVER__LEASE": "6",  # what a lost worker held is delivered soon
+            "OUTWAIT_DELIVER__TIME_LIMIT": "8",
+            "OUTWAIT_DELIVER__LEASE": "10",  # what a lost worker held is delivered soon
             "OUTWAIT_WEB__PORT": self.web.rpartition(":")[2],
             "OUTWAIT_FLOWER__PORT": self.flower.rpartition(":")[2],
         }
@@ -100,21 +100,20 @@ class HostileFolder:
             yield
         finally:
             up.terminate()
-            up.wait(60)
+            up.wait(PATIENCE)
 
     def wait_for(self, text: str, up: "subprocess.Popen[bytes]") -> None:
         """Wait until the processes have written this."""
-        deadline = time.monotonic() + 60
-        while text not in (written := (self.folder / "log.txt").read_text()):
-            assert up.poll() is None, written
-            assert time.monotonic() < deadline, written
-            time.sleep(0.05)
+
+        def written() -> bool:
+            log = (self.folder / "log.txt").read_text()
+            assert up.poll() is None, log
+            return text in log
+
+        wait_until(written, what=text)
 
     def notes_after(self, *words: str) -> str:
         """What the handlers have noted when a job of this submit is closed."""
         job = self.run("submit", *QUESTION, *words).strip()
-        deadline = time.monotonic() + 60
-        while not self.json("status", job)["job"]["closed"]:
-            assert time.monotonic() < deadline, (self.folder / "log.txt").read_text()
-            time.sleep(0.2)
+        wait_until(lambda: self.json("status", job)["job"]["closed"], what=f"job {job} closed")
         return (self.folder / "notes.txt").read_text()
