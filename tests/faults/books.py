@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobState
-from tests.faults import heard
-from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
+from tests.faults import provider_webhooks
+from tests.faults.plan import NEVER_TAKEN, TARGETS, Blow, Kind, Plan
 from tests.stack import Stack
 
 KNOWN = 0.5
@@ -73,7 +73,7 @@ class Balance:
         self.totals: list[dict[str, Any]] = list(ledger["totals"].values())
         self.seen: dict[str, list[dict[str, Any]]] = {}
         for job in ledger["jobs"]:
-            self.seen.setdefault(heard.job_of(job), []).append(job)
+            self.seen.setdefault(provider_webhooks.job_of(job), []).append(job)
         self.lines = dict(_lines(stack))
         self.held = {key: job for key, job in jobs.items() if job.state is JobState.UNCERTAIN}
         self.ended = {key: job for key, job in jobs.items() if job.state.ended}
@@ -155,7 +155,7 @@ class Balance:
         figures["webhooks sent"] = self._total("webhooks_sent")
         figures["webhooks answered with 200"] = self._total("webhooks_acknowledged")
         figures["webhooks in the jobs' ledgers"] = sum(job.ledger.webhooks for job in self.jobs.values())
-        lost, made_up = heard.differences(self.jobs, self.seen)
+        lost, made_up = provider_webhooks.differences(self.jobs, self.seen)
         self.books.check("webhooks lost", lost, excused=self.cut)
         self.books.check("webhooks in a ledger that nobody sent", made_up)
 
@@ -181,13 +181,13 @@ class Balance:
         figures["429s answered"] = self._total("rate_limited")
         figures["penalties ordered"] = figures["429s answered"] - self._total("in_penalty")
         late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > self.known]
-        unheard = [(at, after) for at, after in late if self.struck.between(at - after - self.known, at)]
+        with_worker = [(at, after) for at, after in late if self.struck.between(at - after - self.known, at)]
         figures["requests on their way when a penalty began"] = self._total("in_penalty") - len(late)
-        figures["requests in a penalty whose 429 went to a worker that was struck"] = len(unheard)
+        figures["requests in a penalty whose 429 went to a worker that was struck"] = len(with_worker)
         ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
         self.books.figures["429s for a rate that was exceeded"] = max(0, figures["penalties ordered"] - ordered)
         rest = [
-            f"{after:.2f} s after its 429" for at, after in sorted(late, key=_longest) if (at, after) not in unheard
+            f"{after:.2f} s after its 429" for at, after in sorted(late, key=_longest) if (at, after) not in with_worker
         ]
         self.books.check("requests in a penalty", rest)
 
@@ -228,7 +228,7 @@ class Balance:
 
     def _answer_taken(self, key: str) -> bool:
         """Whether a fault certainly took the answer of a submit. What spoils answers may have met a mere 429."""
-        return self.plan[key].loss in UNHEARD or any(job["answer_fault"] for job in self.seen.get(key, []))
+        return self.plan[key].loss in NEVER_TAKEN or any(job["answer_fault"] for job in self.seen.get(key, []))
 
     def _bound(self, key: str, seen: list[dict[str, Any]]) -> bool:
         return self.jobs[key].external_id in [job["id"] for job in seen]

@@ -28,7 +28,7 @@ from outwait.worker.engine.intake import TASK
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.store.connection import Connection
-from tests.faults import heard, previous
+from tests.faults import previous, provider_webhooks
 from tests.faults.books import Books, Struck, balance
 from tests.faults.plan import LONG, Blow, Kind, Plan, PlannedJob, Size, plan
 from tests.stack import WEB, WORKER, Stack, until
@@ -278,7 +278,7 @@ class Chaos:
             return not rest and (known >= len(self.struck.accepted) or bool(self.struck.cuts))
 
         async def told() -> bool:
-            return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
+            return provider_webhooks.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
             await until(empty)

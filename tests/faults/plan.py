@@ -12,8 +12,8 @@ from outwait.worker.model.jobs import JobRequest, JobState
 
 TARGETS = ("file:chaos.jsonl", "file:second.jsonl")
 
-UNHEARD = ("drop", "error")
-LOSSES = (*UNHEARD, "drop_after", "error_after", "html", "broken_json", "empty", "hang_after")
+NEVER_TAKEN = ("drop", "error")
+LOSSES = (*NEVER_TAKEN, "drop_after", "error_after", "html", "broken_json", "empty", "hang_after")
 """Faults of a submit after which nobody but the provider knows whether the job was taken. After the first two it was
 not; the others spoil the answer, which may have been a 429."""
 
