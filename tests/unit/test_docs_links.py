@@ -13,8 +13,8 @@ PAGES = [*map(ROOT.__truediv__, ("README.md", "CONTRIBUTING.md", "CHANGELOG.md",
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # a changelog names files of the past too
 
-EXAMPLES = {"worker/providers/acme.py"}
-"""Files that a page tells its reader to write."""
+EXAMPLE = "acme"
+"""In the names of files that a page tells its reader to write."""
 
 FOLDERS = r"(?:worker|tasks|config|outwait|tests|benchmarks|docs|examples)/"
 TEST_FOLDERS = [ROOT / "tests" / name for name in ("", "unit", "integration", "faults", "contract", "acceptance")]
@@ -50,7 +50,7 @@ def missing_files(page: Path) -> Iterator[str]:
     """Paths from the top of the repository, and test files by their bare names."""
     for code in quoted(page):
         path = re.match(rf"{FOLDERS}[\w./*-]*|[\w/]*test_\w+\.py", code)
-        if path and path[0] not in EXAMPLES and not any(any(folder.glob(path[0])) for folder in (ROOT, *TEST_FOLDERS)):
+        if path and EXAMPLE not in path[0] and not any(any(folder.glob(path[0])) for folder in (ROOT, *TEST_FOLDERS)):
             yield path[0]
 
 
