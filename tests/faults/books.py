@@ -77,7 +77,7 @@ class Balance:
         self.lines = dict(_lines(stack))
         self.held = {key: job for key, job in jobs.items() if job.state is JobState.UNCERTAIN}
         self.ended = {key: job for key, job in jobs.items() if job.state.ended}
-        self.cut = "an earlier write went with the file's last second" if struck.cuts else ""
+        self.cut = "an earlier write was lost with the file's last second" if struck.cuts else ""
         self.books = Books()
 
     def blows(self) -> None:
@@ -105,8 +105,8 @@ class Balance:
         gone = [key for key in self.struck.accepted if key not in self.jobs]
         with_cut = [key for key in gone if self.struck.with_a_cut(self.struck.accepted[key])]
         if self.struck.cuts:
-            figures["jobs that went with the file's last second"] = len(with_cut)
-            figures["of those, taken by the sandbox"] = sum(key in self.seen for key in with_cut)
+            figures["jobs lost with the file's last second"] = len(with_cut)
+            figures["of those, accepted by the sandbox"] = sum(key in self.seen for key in with_cut)
         self.books.check("jobs lost", [key for key in gone if key not in with_cut])
         self.books.check("jobs neither ended nor held", sorted(self.jobs.keys() - self.ended.keys() - self.held.keys()))
         self.books.check(
@@ -118,11 +118,11 @@ class Balance:
         """At most one submit a job was accepted; what the provider has and Outwait does not know is held."""
         figures = self.books.figures
         figures["submits sent"] = sum(total["requests"]["submit"] for total in self.totals)
-        figures["submits that the sandbox took"] = self._total("jobs")
+        figures["submits that the sandbox accepted"] = self._total("jobs")
         twice = [key for key, seen in self.seen.items() if len(seen) > 1]
         with_cut = [key for key in twice if self._went(key)]
         if self.struck.cuts:
-            figures["submits repeated because the intent went with the file's last second"] = len(with_cut)
+            figures["submits repeated because the intent was lost with the file's last second"] = len(with_cut)
         self.books.check("submits repeated", [key for key in twice if key not in with_cut])
         assert self._total("repeated_submits") == sum(len(seen) - 1 for seen in self.seen.values())
         unknown = [key for key, seen in self.seen.items() if key in self.ended and not self._bound(key, seen)]
@@ -137,16 +137,16 @@ class Balance:
         lost = {key for key in rest - paid if await self._worker_lost(client, key, lease)}
         figures = self.books.figures
         figures["held: a fault took the answer"] = len(by_fault)
-        figures["held: the provider has it, and who asked was struck"] = len(paid)
-        figures["held: the intent was written, and who would have asked was struck"] = len(lost)
-        self.books.check("held without a doubt", sorted(rest - paid - lost))
+        figures["held: the provider has the job, and the worker was killed or frozen"] = len(paid)
+        figures["held: the intent was written, and the worker was killed or frozen"] = len(lost)
+        self.books.check("held although nothing was uncertain", sorted(rest - paid - lost))
         told = {key for key in self.ended if await self._adopted(client, key)}
-        figures["adopted: a webhook told the id that the lost answer held"] = len(told)
+        figures["adopted: a webhook named the id that was in the lost answer"] = len(told)
         free = sorted(key for key in doubted - self.held.keys() - told if not self._after_a_cut(key))
-        self.books.check("in doubt, and neither held nor adopted", free)
+        self.books.check("uncertain, and neither held nor adopted", free)
         named = [key for key in self.held if self._named(key)]
         by_old = [key for key in named if self.struck.old and await self._held_later(client, key)]
-        figures["held by a worker of the previous release, which heeds no webhook"] = len(by_old)
+        figures["held by a worker of the previous release, which ignores webhooks"] = len(by_old)
         self.books.check("held although a webhook named its id", sorted(set(named) - set(by_old)))
 
     def webhooks(self) -> None:
@@ -183,7 +183,7 @@ class Balance:
         late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > self.known]
         with_worker = [(at, after) for at, after in late if self.struck.between(at - after - self.known, at)]
         figures["requests on their way when a penalty began"] = self._total("in_penalty") - len(late)
-        figures["requests in a penalty whose 429 went to a worker that was struck"] = len(with_worker)
+        figures["requests in a penalty whose 429 went to a worker that was killed or frozen"] = len(with_worker)
         ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
         self.books.figures["429s for a rate that was exceeded"] = max(0, figures["penalties ordered"] - ordered)
         rest = [

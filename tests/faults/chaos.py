@@ -105,8 +105,8 @@ class Chaos:
             ended = time.monotonic()
             await self._drained(client)
             books = await balance(self._stack, client, self._plan, self.struck)
-            books.figures["seconds of load and blows"] = round(ended - self._began)
-            books.figures["seconds until nothing moved any more"] = round(time.monotonic() - ended)
+            books.figures["seconds of load and faults"] = round(ended - self._began)
+            books.figures["seconds until nothing changed any more"] = round(time.monotonic() - ended)
             return books
 
     async def _at(self, moment: float) -> None:
