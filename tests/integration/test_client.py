@@ -16,8 +16,8 @@ from outwait import AsyncClient, Choice, Client, DeliveryState, JobRequest, JobS
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
-from tests.patience import PATIENCE
-from tests.stack import ROOT, Stack, until
+from tests.patience import PATIENCE, until
+from tests.stack import ROOT, Stack
 
 ALL = tuple(Scope)
 
@@ -285,7 +285,7 @@ params = {"query": sys.argv[1], "sessionId": "s-1", "visitorId": "v-1"}
 request = {"provider": "unless", "operation": "query", "params": params, "deadline": float(sys.argv[2])}
 job = app.send_task("tasks.submit", kwargs=request, queue=os.environ["OUTWAIT_INTAKE__QUEUE"])
 try:
-    job.get(timeout=150)
+    job.get(timeout=float(sys.argv[3]))
 except outwait.JobFailed as error:
     print("failed", isinstance(error, outwait.JobEnded), error)
 except outwait.JobExpired as error:
@@ -296,13 +296,13 @@ except outwait.JobExpired as error:
 @pytest.mark.parametrize(
     ("text", "deadline", "printed"),
     [
-        (FAILURE["query"], "60", "failed True provider_failed: ERROR"),
+        (FAILURE["query"], "3600", "failed True provider_failed: ERROR"),
         (NEVER["query"], "0.5", "expired True expired: "),
     ],
 )
 def test_celery_raises_the_errors_of_outwait(stack: Stack, text: str, deadline: str, printed: str) -> None:
-    command = [sys.executable, "-c", GETS, text, deadline]
-    done = subprocess.run(command, env=stack.environment, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-c", GETS, text, deadline, str(PATIENCE)]
+    done = subprocess.run(command, env=stack.environment, check=False, timeout=PATIENCE, capture_output=True, text=True)
     assert done.stdout.startswith(printed), done.stderr
 
 
@@ -378,7 +378,12 @@ else:
 
 def test_a_forked_process_gets_connections_of_its_own(stack: Stack) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKS], env=stack.environment, check=False, capture_output=True, text=True
+        [sys.executable, "-c", FORKS],
+        env=stack.environment,
+        check=False,
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -393,7 +398,7 @@ def test_the_examples_of_the_page_run(stack: Stack, capfd: pytest.CaptureFixture
     assert len(examples) == 4
     for example in examples:
         code = example.replace("http://127.0.0.1:8080", stack.web_url).replace("ow_…", key)
-        subprocess.run([sys.executable, "-c", code], env=stack.environment, check=True)
+        subprocess.run([sys.executable, "-c", code], env=stack.environment, check=True, timeout=PATIENCE)
     printed = capfd.readouterr().out
     assert "Is there a trial?" in printed
     assert " succeeded " in printed
@@ -404,5 +409,5 @@ def test_the_example_program_runs_over_redis_and_over_http(stack: Stack) -> None
     for variables in ({}, {"API_URL": stack.web_url, "API_KEY": key}):
         command = [sys.executable, str(ROOT / "examples" / "client.py"), "Is there a trial?"]
         environment = stack.environment | variables
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, check=False, timeout=PATIENCE, capture_output=True, text=True)
         assert "Is there a trial?" in done.stdout, done.stderr
