@@ -14,7 +14,7 @@ from outwait.worker.local.embedded import free_port
 QUESTION = ("unless", "query", "-p", "query=Is it open?", "-p", "sessionId=s", "-p", "visitorId=v")
 
 NAMES = ("tasks", "worker", "celery", "redis", "examples", "aiohttp", "typer", "email", "queue")
-"""Modules of the user's that raise when they are imported."""
+"""The user's modules that raise when they are imported."""
 
 CONFIG = "SHOP = 'corner-shop'\n"
 """The user's `config.py`, which the handlers import."""
@@ -66,10 +66,14 @@ class HostileFolder:
             "OUTWAIT_FLOWER__PORT": self.flower.rpartition(":")[2],
         }
         self.environment = {**given, **ours, **variables}
-        for name in NAMES:
-            (folder / f"{name}.py").write_text(f"raise RuntimeError('this is the {name}.py of the user')\n")
+        self.add(*NAMES)
         (folder / "config.py").write_text(CONFIG)
         (folder / "my_handlers.py").write_text(HANDLERS)
+
+    def add(self, *names: str) -> None:
+        """Give the user modules that raise when they are imported."""
+        for name in names:
+            (self.folder / f"{name}.py").write_text(f"raise RuntimeError('this is the {name}.py of the user')\n")
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run one command, which must end with this code; gives what it prints."""
