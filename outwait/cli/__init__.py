@@ -1,6 +1,6 @@
 """The command line: `outwait`. One file a group of commands; nothing imports this room.
 
-Commands ask the store through `outwait.client`; what takes long to import (Celery, Flower) is imported by the
+Commands ask the store through `StoreClient`; what takes long to import (Celery, Flower) is imported by the
 commands that need it.
 """
 

@@ -18,7 +18,7 @@ from outwait.tasks.handlers.functions import Function
 from outwait.tasks.handlers.isolation import failure
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
 
-START = 15.0
+START = 60.0
 """Seconds that the process may take to import the handler's module; the handler's time limit counts from then."""
 
 _PROGRAM = "import sys; sys.path = {path!r}; from {module} import main; main()"

@@ -21,8 +21,8 @@ from outwait.worker.local.embedded import HOST, EmbeddedRedis, free_port
 from outwait.worker.local.processes import Child
 from outwait.worker.model.errors import OperatorError
 
-READY_WITHIN = 20.0
-"""Seconds for the sandbox and the web process to listen."""
+READY_WITHIN = 120.0
+"""Seconds for the sandbox and the web process to listen: a busy machine takes its time."""
 
 POLL_EVERY = "0.5"
 """Seconds between polls: the sandbox allows it, the real providers ask for up to 30."""
