@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from outwait.worker.local.embedded import free_port
+from tests.patience import PATIENCE, wait_until
 
 QUESTION = ("unless", "query", "-p", "query=Is it open?", "-p", "sessionId=s", "-p", "visitorId=v")
 
@@ -100,25 +100,20 @@ class HostileFolder:
             command = [*self.command, "up", "--sandbox"]
             up = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         try:
-            self.wait_for(" ready.", up)
+            wait_until(lambda: up.poll() is not None or " ready." in self.log, what="the worker is ready")
+            assert up.poll() is None, self.log
             yield
         finally:
             up.terminate()
-            up.wait(60)
+            up.wait(PATIENCE)
 
-    def wait_for(self, text: str, up: "subprocess.Popen[bytes]") -> None:
-        """Wait until the processes have written this."""
-        deadline = time.monotonic() + 60
-        while text not in (written := (self.folder / "log.txt").read_text()):
-            assert up.poll() is None, written
-            assert time.monotonic() < deadline, written
-            time.sleep(0.05)
+    @property
+    def log(self) -> str:
+        """What the processes of `up` wrote."""
+        return (self.folder / "log.txt").read_text()
 
     def notes_after(self, *words: str) -> str:
         """What the handlers have noted when a job of this submit is closed."""
         job = self.run("submit", *QUESTION, *words).strip()
-        deadline = time.monotonic() + 60
-        while not self.json("status", job)["job"]["closed"]:
-            assert time.monotonic() < deadline, (self.folder / "log.txt").read_text()
-            time.sleep(0.2)
+        wait_until(lambda: self.json("status", job)["job"]["closed"], what=f"{job} is closed")
         return (self.folder / "notes.txt").read_text()
