@@ -1,4 +1,6 @@
-"""What a provider's final answer makes of a job, whether it was polled or posted."""
+"""What a provider's final answer means for a job, whether a poll or a webhook brought it. Pure."""
+
+import msgspec
 
 from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
@@ -9,33 +11,34 @@ from outwait.worker.store import codec
 
 
 def end_outcome(
-    item: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
+    work_id: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
 ) -> End:
-    """The job's end."""
+    """The end of the job."""
+    state, status, error = JobState.FAILED, answer.status, ""
+    result: msgspec.Raw | None = None
     match answer:
         case Failed():
             detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
-            return End(
-                work_id=item,
-                fence=fence,
-                state=JobState.FAILED,
-                error=error.text(),
-                status=answer.status,
-                **counts._asdict(),
-            )
+            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
         case Succeeded():
             text = codec.encode(answer.result)
             if len(text) <= store.result_max:
-                result = codec.blob(text, store.compress_above)
-                return End(
-                    work_id=item,
-                    fence=fence,
-                    state=JobState.SUCCEEDED,
-                    result=result,
-                    status=answer.status,
-                    **counts._asdict(),
-                )
-            message = f"the result has {len(text)} bytes, more than the {store.result_max} of OUTWAIT_STORE__RESULT_MAX"
-            error = JobError(ResultTooLarge.code, message)
-            return End(work_id=item, fence=fence, state=JobState.FAILED, error=error.text(), **counts._asdict())
+                state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
+            else:
+                status, error = "", _too_large(len(text), store.result_max).text()
+    return End(
+        work_id=work_id,
+        fence=fence,
+        state=state,
+        error=error,
+        result=result,
+        status=status,
+        submits=counts.submits,
+        polls=counts.polls,
+        fetches=counts.fetches,
+    )
+
+
+def _too_large(size: int, limit: int) -> JobError:
+    message = f"the result has {size} bytes, more than the {limit} of OUTWAIT_STORE__RESULT_MAX"
+    return JobError(ResultTooLarge.code, message)

@@ -1,66 +1,85 @@
-"""What a step that is over tells the governor. The governor itself acts at claim time, in the claim script."""
+"""What a finished step means for the governor, which acts when the next work is claimed. Pure."""
 
-from outwait.worker.model.errors import AnswerLost, NotSent, ProviderError, RateLimited, Unavailable, Unreadable
+from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
 from outwait.worker.providers.contract import ProviderSettings
-from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.lanes import LanePolicy
 
-UNTOLD_PAUSE = 30.0
-"""Seconds to be silent after a 429 that says nothing (RingCentral asks for at least 30)."""
+DEFAULT_PAUSE = 30.0
+"""Seconds without a request after a 429 that names no time (RingCentral asks for at least 30)."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds that no answer can silence us longer than."""
-
+"""Longest pause in seconds that a 429 can cause."""
 
 OUTAGES = (NotSent, AnswerLost, Unavailable, Unreadable)
-"""What counts as an outage of the provider: enough in a row open its breaker."""
+"""Errors that count as an outage of the provider: enough of them in a row open its circuit breaker."""
 
 
-def slow_down(exchange: Exchange, error: RateLimited) -> None:
-    """The provider asked us to slow down: nothing at all is sent until then."""
-    wanted = UNTOLD_PAUSE if error.retry_after is None else error.retry_after
-    exchange.pause = min(max(exchange.pause or 0.0, wanted), LONGEST_PAUSE)
+def pause_s(error: BaseException | None, requested_s: float | None) -> float:
+    """Seconds for which nothing may be sent to the provider; 0 for no pause.
+
+    Args:
+        error: what the step raised, if it did.
+        requested_s: the pause that an answer asked for during the step (`Exchange.pause`).
+    """
+    if not isinstance(error, RateLimited):
+        return requested_s or 0.0
+    after_429 = DEFAULT_PAUSE if error.retry_after is None else error.retry_after
+    return min(max(requested_s or 0.0, after_429), LONGEST_PAUSE)
 
 
-def rate_feedback(
-    policy: LanePolicy, limits: ProviderSettings, claim: Claim, exchange: Exchange, error: ProviderError | None = None
+def provider_feedback(
+    provider: str, limits: ProviderSettings, error: BaseException | None, requested_s: float | None
 ) -> tuple[Outcome, ...]:
-    """The requests that a step sent, the pause that it was asked for, and the outage that it met."""
-    told: list[Outcome] = []
+    """The outage that the error is, and the pause that the provider asked for."""
+    outcomes: list[Outcome] = []
     if isinstance(error, OUTAGES):
-        wait, longest = int(limits.breaker_wait * 1000), int(limits.breaker_longest * 1000)
-        told.append(
+        outcomes.append(
             Outage(
-                provider=policy.provider,
+                provider=provider,
                 reason=str(error),
                 limit=limits.breaker_after,
-                wait_ms=wait,
-                longest_ms=longest,
+                wait_ms=int(limits.breaker_wait * 1000),
+                longest_ms=int(limits.breaker_longest * 1000),
             )
         )
-    if exchange.pause:
-        reason = f"{policy.provider} asked for {exchange.pause:g} s of silence"
-        told.append(Pause(provider=policy.provider, pause_ms=int(exchange.pause * 1000), reason=reason))
-    return (*told, *release_slot(policy, claim.work_id, claim.fence - 1, exchange.ledger.total()))
-
-
-def request(claim: Claim) -> str:
-    """What a running step's request is called in the rate window: by its claim's fence, which `begin` has raised."""
-    return f"{claim.work_id}:{claim.fence - 1}"
+    if pause := pause_s(error, requested_s):
+        reason = f"{provider} asked for {pause:g} s of silence"
+        outcomes.append(Pause(provider=provider, pause_ms=int(pause * 1000), reason=reason))
+    return tuple(outcomes)
 
 
 def release_slot(policy: LanePolicy, work_id: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
-    """What a claim really used of its provider's rate."""
+    """Give back the slot in the provider's rate that a claim took, and count the requests that were really sent."""
     if not policy.rate_limit:
         return ()
-    return (
-        Spent(
-            provider=policy.provider,
-            work_id=work_id,
-            claim_fence=claim_fence,
-            requests=requests,
-            window_ms=policy.rate_window_ms,
-        ),
+    slot = Spent(
+        provider=policy.provider,
+        work_id=work_id,
+        claim_fence=claim_fence,
+        requests=requests,
+        window_ms=policy.rate_window_ms,
     )
+    return (slot,)
+
+
+def rate_feedback(
+    *,
+    policy: LanePolicy,
+    limits: ProviderSettings,
+    claim: Claim,
+    error: BaseException | None,
+    requested_s: float | None,
+    requests: int,
+) -> tuple[Outcome, ...]:
+    """Everything that the governor needs to know of one finished step: outage, pause and the requests sent."""
+    slot = release_slot(policy, claim.work_id, claim.fence - 1, requests)
+    if error is None and not requested_s:
+        return slot
+    return (*provider_feedback(policy.provider, limits, error, requested_s), *slot)
+
+
+def slot_name(claim: Claim) -> str:
+    """The name of a running step's slot in the rate window: by its claim's fence, which `begin` has raised by 1."""
+    return f"{claim.work_id}:{claim.fence - 1}"

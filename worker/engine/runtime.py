@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from outwait.config.settings import Settings
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.batches import LAST_WRITE, Batches, StepRun
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
@@ -62,7 +64,7 @@ class Runtime:
 
     async def _open(self) -> None:
         self.store = Store.open(self.settings)
-        self.addresses = WebhookUrls(self.settings, self.store.webhooks)
+        self.webhook_urls = WebhookUrls(self.settings, self.store.webhooks)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
@@ -72,11 +74,20 @@ class Runtime:
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
 
-    def exchange(self, step: Step, provider: str) -> Exchange:
-        """A new conversation with a provider, for one step of one job."""
-        return Exchange(self.http, self.store.tokens, self.policies.step(step).time_limit, provider, self._tally)
+    def gateway(self, step: Step, provider: str) -> ProviderGateway:
+        """A provider, for one step. A callback's requests count as polls do. Raises InvalidRequest."""
+        lane = Lane.of(Step.POLL if step is Step.CALLBACK else step, provider)
+        time_limit = self.policies.step(step).time_limit
+        return ProviderGateway(
+            name=provider,
+            registry=self.registry,
+            policy=self.policies.of(lane),
+            limits=self.registry.limits(provider),
+            new_exchange=partial(Exchange, self.http, self.store.tokens, time_limit, provider, self._tally),
+            durations_s=partial(self._durations_s, provider),
+        )
 
-    def durations(self, provider: str, operation: str) -> tuple[float, ...]:
+    def _durations_s(self, provider: str, operation: str) -> tuple[float, ...]:
         """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
         return self.store.durations.of(provider, operation) if self.settings.poll.adaptive else ()
 
@@ -99,7 +110,7 @@ class Runtime:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Give jobs up; ids that are no jobs of ours are none of our business. Returns at once."""
+        """Cancel jobs; ids that belong to no job of ours are ignored. Returns at once."""
         asyncio.run_coroutine_threadsafe(self._cancel(job_ids), self._loop)
 
     async def _cancel(self, job_ids: Sequence[str]) -> None:
@@ -128,7 +139,7 @@ class Runtime:
                 await self._write_counts()
                 await self.store.statistics.sample()
             except (StoreUnavailable, StoreRefused):
-                continue  # the recorder tells of the outage
+                continue  # the recorder logs the outage
             except Exception:
                 log.exception("counting-broken")
 

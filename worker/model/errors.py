@@ -9,7 +9,7 @@ OutwaitError
 │   ├── NotReplayable           nothing of this job can be delivered again
 │   ├── Unauthenticated         no API key came with the request, or none that is good (any more)
 │   └── Forbidden               the API key is not for this
-├── ProviderError               the provider's side; `decide` says what happens to the job
+├── ProviderError               the provider's side; each step's `decide_error` says what happens to the job
 │   ├── NotSent                 the request certainly never left: connection refused, DNS, TLS
 │   │   └── AddressRefused      a producer named a host whose address is not public: the operator may allow it
 │   ├── AnswerLost              it left, and no answer came: broken connection, time-out

@@ -205,7 +205,7 @@ end
 function verbs.uncertain(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   if not job then return why end
-  if not OPEN[job.state] then return REFUSED end
+  if job.state ~= 'queued' and job.state ~= 'uncertain' then return REFUSED end
   count(job, outcome)
   set_state(job, 'uncertain')
   call('HDEL', JOB .. job.id, job_field.intent)
