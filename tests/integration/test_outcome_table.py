@@ -32,6 +32,7 @@ from outwait.worker.model.outcomes import (
     Resume,
     Retry,
     Spent,
+    StepOutcome,
     Submitted,
     Suspend,
     Uncertain,
@@ -170,7 +171,7 @@ ROWS = [
     ),
 ]  # fmt: skip
 
-FENCED = [row for row in ROWS if row.outcome(7).fence != NO_FENCE]
+FENCED = [row for row in ROWS if isinstance(row.outcome(7), StepOutcome)]
 
 
 class DeliveryRow(NamedTuple):

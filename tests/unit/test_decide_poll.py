@@ -263,7 +263,7 @@ def test_the_last_polls_come_at_the_deadline_and_before_the_external_id_expires(
     )
     mortal = POLLED._replace(operation=replace(OPERATION, expiry=400.0))
     assert decide_answer(mortal, pending, STORE) == wait(
-        countdown=60_000, webhook_countdown_ms=5500
+        countdown_ms=60_000, webhook_countdown_ms=5500
     )  # a tenth of its life is left
 
 
@@ -274,7 +274,7 @@ def test_it_is_said_when_most_of_the_external_ids_life_is_over() -> None:
     fresh = POLLED._replace(operation=replace(OPERATION, expiry=340.0))
     outcome = decide_answer(fresh, Pending("RUNNING"), STORE)
     assert isinstance(outcome, Wait)
-    assert outcome.expires == ""
+    assert outcome.expiry_warning == ""
 
 
 def test_what_was_learnt_puts_a_poll_off_to_when_jobs_of_this_age_end() -> None:
