@@ -74,7 +74,14 @@ async def seed(own: Mapping[str, str], number: int) -> list[str]:
     for start in range(0, number, BATCH):
         group = names[start : start + BATCH]
         await lanes.enqueue([acceptance.job(job_id, REQUEST) for job_id in group])
-        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "webhook", 300_000) for job_id in group])
+        await lanes.record(
+            [
+                Submitted(
+                    work_id=job_id, fence=NO_FENCE, external_id=job_id, memo="webhook", countdown_ms=300_000, submits=1
+                )
+                for job_id in group
+            ]
+        )
     urls = [str(await addresses.url("ringcentral", job_id)) for job_id in names]
     await connection.close()
     return urls

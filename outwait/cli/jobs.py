@@ -94,7 +94,7 @@ def _overview(context: typer.Context, *, as_json: bool) -> None:
         print_table(
             ("lane", "due now", "waiting", "leased", "latest by"),
             [
-                (one.lane, str(one.due_now), str(one.waiting), str(one.leased), span(one.oldest_due_age))
+                (str(one.lane), str(one.due_now), str(one.waiting), str(one.leased), span(one.oldest_due_age))
                 for one in lanes
             ],
             empty="",

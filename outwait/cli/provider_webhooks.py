@@ -53,12 +53,12 @@ def _shown(webhook: Webhook) -> dict[str, Any]:
         "provider": webhook.provider,
         "at": webhook.at,
         "size": webhook.size,
-        "told": webhook.told,
+        "told": webhook.summary,
         "problem": webhook.problem or None,
         "body": webhook.body.decode(errors="replace"),
     }
 
 
 def _print(found: Sequence[Webhook], *, empty: str) -> None:
-    rows = [(when(one.at), one.provider, one.job_id, str(one.size), one.told) for one in found]
+    rows = [(when(one.at), one.provider, one.job_id, str(one.size), one.summary) for one in found]
     print_table(("at", "provider", "job", "bytes", "says"), rows, empty=empty)

@@ -24,7 +24,6 @@ from outwait.web.stream import settled
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.store.listing import CURSOR_PATTERN
-from outwait.worker.store.reads import Reads
 
 WAIT_MOST = 60
 """Seconds that a long poll lasts at most: proxies give up soon after."""
@@ -107,7 +106,7 @@ async def result(job_id: JobId, shared: Shared, key: Reader) -> Response:
     if found.state is not JobState.SUCCEEDED:
         why = f"{found.error.code}: {found.error.message}" if found.error else "no reason is recorded"
         return problems.problem(404, "no_result", f"The job {found.state}", why)
-    (text,) = await Reads(shared.connection).result_texts([found.id])
+    (text,) = await shared.store.reads.result_texts([found.id])
     return Response(text, media_type="application/json")
 
 

@@ -5,14 +5,13 @@ import logging
 import zlib
 from collections.abc import AsyncIterator
 
-from outwait.config.settings import Settings
 from outwait.worker.engine.provider_webhooks import Receiver, WebhookUrls
 from outwait.worker.model.errors import StoreRefused
 from outwait.worker.model.outcomes import WebhookReceived
 from outwait.worker.providers.registry import PROVIDERS, Registry
-from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhook, Webhooks
+from outwait.worker.store.provider_webhooks import Webhook
+from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +39,15 @@ class Mailbox:
     """Takes webhooks in; one a web process.
 
     Args:
-        settings: how large a body may be.
+        store: where they are kept; its settings say how large a body may be.
         registry: the providers, which read the bodies.
-        connection: the store.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
-        self._body_max = settings.web.body_max
-        self._addresses = WebhookUrls(settings, Webhooks(connection))
-        self._receiver = Receiver(settings, registry, connection)
-        self._writer = _Writer(Lanes(connection))
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._body_max = store.settings.web.body_max
+        self._addresses = WebhookUrls(store)
+        self._receiver = Receiver(store, registry)
+        self._writer = _Writer(store.lanes)
         self.refused = 0
         """Requests with a token that we did not make."""
 
@@ -75,9 +73,9 @@ class Mailbox:
                 break
         webhook = Webhook(provider, job_id, *content.end())
         if len(webhook.body) > LARGE:
-            heard = await asyncio.to_thread(self._receiver.heard, webhook)
+            heard = await asyncio.to_thread(self._receiver.webhook_received, webhook)
         else:
-            heard = self._receiver.heard(webhook)
+            heard = self._receiver.webhook_received(webhook)
         await self._writer.write(heard)
 
 
@@ -149,7 +147,7 @@ class _Writer:
     def _next(self) -> list[tuple[WebhookReceived, asyncio.Future[None]]]:
         size, many = 0, 0
         for heard, _ in self._waiting[:GROUP]:
-            size += len(bytes(heard.record))
+            size += len(bytes(heard.record or b""))
             if many and size > GROUP_BYTES:
                 break
             many += 1

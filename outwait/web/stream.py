@@ -15,7 +15,6 @@ from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import JobNotFound, StoreUnavailable
 from outwait.worker.model.jobs import Job
-from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ async def _told(shared: Services, job_id: str, last: str, good: Callable[[], Awa
 
 
 async def _events(shared: Services, job_id: str) -> list[Event]:
-    return numbered(await Reads(shared.connection).timeline(job_id))
+    return numbered(await shared.store.reads.timeline(job_id))
 
 
 def _after(last: str, events: list[Event]) -> list[Event]:

@@ -66,13 +66,13 @@ async def waiting(client: Client, name: str) -> None:
 
 async def claimed(late: Late, lanes: Lanes, name: str, *, lease: int | None = None) -> list[Claim]:
     """The claims that the clock would send for this job, as soon as it is due."""
-    policy = late.policy if lease is None else late.policy._replace(lease=lease)
+    policy = late.policy if lease is None else msgspec.structs.replace(late.policy, lease_ms=lease)
 
     async def look() -> list[Claim]:
         return await lanes.claim(LANE, policy)
 
     claims: list[Claim] = await until(look)
-    assert [claim.item for claim in claims] == [name]
+    assert [claim.work_id for claim in claims] == [name]
     return claims
 
 

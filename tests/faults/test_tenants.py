@@ -27,11 +27,11 @@ async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -
             many, once = query(tenant="many"), query(tenant="once")
             for start in range(0, BACKLOG, TOGETHER):
                 await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])
-            first = [claim.item for claim in await lanes.claim(LANE, policy)]
+            first = [claim.work_id for claim in await lanes.claim(LANE, policy)]
             await client.enqueue(once, job_id="once")
             await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")
             began = time.monotonic()
-            second = [claim.item for claim in await lanes.claim(LANE, policy)]
+            second = [claim.work_id for claim in await lanes.claim(LANE, policy)]
             took = time.monotonic() - began
             assert (await client.counts())["unless"]["queued"] == BACKLOG + 2
         await connection.close()

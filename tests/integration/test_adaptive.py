@@ -16,7 +16,7 @@ from outwait.worker.store.durations import Durations
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from tests.stack import Stack, ended, query, until
 
-POLICY = LanePolicy(batch=300, lease=60_000, cap=300)
+POLICY = LanePolicy(batch=300, lease_ms=60_000, cap=300)
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 RESULT = codec.blob(b"1", 1000)
 
@@ -36,8 +36,10 @@ async def learnt(connection: Connection) -> tuple[float, ...]:
 async def submitted(lanes: Lanes, connection: Connection, *took: int) -> list[str]:
     """Jobs whose submit was this many milliseconds ago."""
     ids = [f"j{n}" for n in range(len(took))]
-    await lanes.enqueue([NewJob(one, "unless", "query", "d", SPEC) for one in ids])
-    await lanes.record([Submitted(one, NO_FENCE, f"x-{one}", "", 0) for one in ids])
+    await lanes.enqueue([NewJob(id=one, provider="unless", operation="query", digest="d", spec=SPEC) for one in ids])
+    await lanes.record(
+        [Submitted(work_id=one, fence=NO_FENCE, external_id=f"x-{one}", countdown_ms=0, submits=1) for one in ids]
+    )
     for one, ago in zip(ids, took, strict=True):
         await connection.redis.hincrby(connection.keys("JOB", one), "su", -ago)
     return ids
@@ -47,14 +49,21 @@ async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_end
     lanes: Lanes, connection: Connection
 ) -> None:
     first, later, posted = await submitted(lanes, connection, 8_000, 8_000, 8_000)
-    await lanes.record([Wait(later, NO_FENCE, 0, "PENDING"), Wait(posted, NO_FENCE, 0, "PENDING")])
+    await lanes.record(
+        [
+            Wait(work_id=later, fence=NO_FENCE, countdown_ms=0, status="PENDING", polls=1),
+            Wait(work_id=posted, fence=NO_FENCE, countdown_ms=0, status="PENDING", polls=1),
+        ]
+    )
     for one in (later, posted):
         await connection.redis.hincrby(connection.keys("JOB", one), "lp", -2_000)
-    claims = {claim.item: claim for claim in await lanes.claim("poll:unless", POLICY)}
+    claims = {claim.work_id: claim for claim in await lanes.claim("poll:unless", POLICY)}
     assert claims[first].polled == 0
     assert 1_900 < claims[later].polled - claims[later].submitted - 4_000 < 2_100
-    ends = [End(one, claims[one].fence, JobState.SUCCEEDED, "", RESULT) for one in (first, later)]
-    await lanes.record([*ends, End(posted, NO_FENCE, JobState.SUCCEEDED, "", RESULT)])
+    ends = [
+        End(work_id=one, fence=claims[one].fence, state=JobState.SUCCEEDED, result=RESULT) for one in (first, later)
+    ]
+    await lanes.record([*ends, End(work_id=posted, fence=NO_FENCE, state=JobState.SUCCEEDED, result=RESULT)])
     assert await learnt(connection) == pytest.approx((4.0, 7.0, 8.0), abs=0.1)
 
 
@@ -62,17 +71,17 @@ async def test_only_what_succeeded_is_learnt_from_and_only_the_last_two_hundred(
     lanes: Lanes, connection: Connection
 ) -> None:
     ids = await submitted(lanes, connection, 1_000, 2_000, *(3_000 for _ in range(200)))
-    await lanes.record([End(ids[0], NO_FENCE, JobState.FAILED, JobError("x", "y").text())])
-    await lanes.record([End(one, NO_FENCE, JobState.SUCCEEDED, "", RESULT) for one in ids[1:]])
+    await lanes.record([End(work_id=ids[0], fence=NO_FENCE, state=JobState.FAILED, error=JobError("x", "y").text())])
+    await lanes.record([End(work_id=one, fence=NO_FENCE, state=JobState.SUCCEEDED, result=RESULT) for one in ids[1:]])
     assert await learnt(connection) == pytest.approx((3.0,) * 200, abs=0.5)
 
 
 async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: Connection) -> None:
     await submitted(lanes, connection, 1_000)
     (claim,) = await lanes.claim("poll:unless", POLICY)
-    await lanes.record([Retry(claim.item, claim.fence, 0, "503")])
+    await lanes.record([Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, reason="503", attempt=1)])
     (claim,) = await lanes.claim("poll:unless", POLICY)
-    assert claim.polled == 0
+    assert claim.polled_ms == 0
 
 
 async def polls(client: Client, jobs: int) -> list[int]:

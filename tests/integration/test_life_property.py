@@ -36,8 +36,9 @@ from outwait.worker.model.outcomes import (
     WebhookVerdict,
 )
 from outwait.worker.store import codec
+from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
 LANES = ("submit:unless", "poll:unless", "callback")
@@ -71,15 +72,15 @@ class Life(RuleBasedStateMachine):
     @rule()
     def enqueue(self) -> None:
         job_id = f"job{len(self.states)}"
-        self.do(self.lanes.enqueue([NewJob(job_id, "unless", "query", "d", SPEC)]))
+        self.do(self.lanes.enqueue([NewJob(id=job_id, provider="unless", operation="query", digest="d", spec=SPEC)]))
         self.states[job_id] = JobState.QUEUED
 
     @precondition(lambda self: self.states)
     @rule(lane=st.sampled_from(LANES), short=st.booleans())
     def claim(self, lane: str, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
-        policy = LanePolicy(batch=2, lease=1 if short else 60_000, cap=10)
+        policy = LanePolicy(batch=2, lease_ms=1 if short else 60_000, cap=10)
         for claim in self.do(self.lanes.claim(lane, policy)):
-            self.held.append((lane, claim.item, claim.fence))
+            self.held.append((lane, claim.work_id, claim.fence))
         if short:
             end = time.monotonic() + 0.002
             while time.monotonic() < end:
@@ -91,7 +92,7 @@ class Life(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.held) - 1))
         lane, job_id, fence = self.held[index]
         current = self.fence(job_id)
-        policy = LanePolicy(batch=2, lease=60_000, cap=10)
+        policy = LanePolicy(batch=2, lease_ms=60_000, cap=10)
         intent = "i" if lane.startswith("submit") else ""
         _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=intent))
         assert new in (0, fence + 1)
@@ -112,13 +113,13 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), state=st.sampled_from([JobState.CANCELLED, JobState.SUCCEEDED]))
     def end_from_outside(self, data: st.DataObject, state: JobState) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        self.written(End(job_id, NO_FENCE, state), allowed=not self.states[job_id].ended)
+        self.written(End(work_id=job_id, fence=NO_FENCE, state=state), allowed=not self.states[job_id].ended)
 
     @precondition(lambda self: self.states)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        self.written(Cancel(job_id, NO_FENCE, ERROR), allowed=not self.states[job_id].ended)
+        self.written(Cancel(work_id=job_id, error=ERROR), allowed=not self.states[job_id].ended)
 
     @precondition(lambda self: self.states)
     @rule(
@@ -133,9 +134,18 @@ class Life(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         before = self.do(self.reads.job(job_id))
         asked = self.do(self.connection.redis.hmget(self.connection.keys("JOB", job_id), "i", "cq"))
-        end = End(job_id, NO_FENCE, JobState.SUCCEEDED) if trusted else None
+        end = End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED) if trusted else None
         record = codec.blob(b"" if kept else b"w", 100)
-        outcome = WebhookReceived(job_id, NO_FENCE, record, "told", says, external_id, 0, uuid4().hex[:8], end)
+        outcome = WebhookReceived(
+            work_id=job_id,
+            record=record,
+            summary="told",
+            verdict=says,
+            external_id=external_id,
+            min_interval_ms=0,
+            nonce=uuid4().hex[:8],
+            end_outcome=end,
+        )
         self.do(self.lanes.record([outcome]))
         self.heard[job_id] += not kept
         job = self.do(self.reads.job(job_id))
@@ -153,8 +163,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), choice=st.sampled_from(Choice))
     def resolve(self, data: st.DataObject, choice: Choice) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        ending = End(job_id, NO_FENCE, JobState.SUCCEEDED) if choice is Choice.AS_WEBHOOK else None
-        outcome = Resolve(job_id, NO_FENCE, choice, ERROR, ending)
+        ending = End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED) if choice is Choice.AS_WEBHOOK else None
+        outcome = Resolve(work_id=job_id, choice=choice, detail=ERROR, end_outcome=ending)
         self.written(outcome, allowed=self.states[job_id] is JobState.UNCERTAIN)
 
     @invariant()
@@ -202,27 +212,27 @@ class Life(RuleBasedStateMachine):
 
 def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
     """What a worker may have learnt in this lane."""
-    end = End(job_id, fence, JobState.FAILED, ERROR)
+    end = End(work_id=job_id, fence=fence, state=JobState.FAILED, error=ERROR)
     match lane:
         case "submit:unless":
             return [
-                Submitted(job_id, fence, "x-1", "", 0),
-                Retry(job_id, fence, 0, "again"),
-                Release(job_id, fence),
-                Uncertain(job_id, fence, "lost"),
-                Hold(job_id, fence, "a person"),
+                Submitted(work_id=job_id, fence=fence, external_id="x-1", countdown_ms=0, submits=1),
+                Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),
+                Release(work_id=job_id, fence=fence),
+                Uncertain(work_id=job_id, fence=fence, reason="lost", submits=1),
+                Hold(work_id=job_id, fence=fence, reason="a person"),
                 end,
             ]
         case "poll:unless":
             return [
-                Wait(job_id, fence, 0, "PENDING"),
-                Retry(job_id, fence, 0, "again"),
-                Release(job_id, fence),
-                End(job_id, fence, JobState.SUCCEEDED),
+                Wait(work_id=job_id, fence=fence, countdown_ms=0, status="PENDING", polls=1),
+                Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),
+                Release(work_id=job_id, fence=fence),
+                End(work_id=job_id, fence=fence, state=JobState.SUCCEEDED),
                 end,
             ]
         case _:
-            return [Fanout(job_id, fence, ()), Release(job_id, fence)]
+            return [Fanout(work_id=job_id, fence=fence, targets=()), Release(work_id=job_id, fence=fence)]
 
 
 @pytest.mark.timeout(240)

@@ -46,8 +46,8 @@ class Hands:
     async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
         lane = lane_of(step, name)
         claims = await self.lanes.claim(lane, self.policies.of(lane))
-        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.item, one.fence) for one in claims])
-        return [Claim(one.item, fence) for one, fence in zip(claims, fences, strict=True)]
+        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.work_id, one.fence) for one in claims])
+        return [Claim(work_id=one.work_id, fence=fence) for one, fence in zip(claims, fences, strict=True)]
 
     async def enqueue(self, *names: str, provider: str = "unless") -> None:
         jobs = [NewJob(id=name, provider=provider, operation="query", digest="d", spec=SPEC) for name in names]
@@ -55,14 +55,19 @@ class Hands:
 
     async def waiting(self, *names: str) -> None:
         await self.enqueue(*names)
-        await self.lanes.record([Submitted(one.item, one.fence, "x", "", 0) for one in await self.claim(Step.SUBMIT)])
+        await self.lanes.record(
+            [
+                Submitted(work_id=one.work_id, fence=one.fence, external_id="x", countdown_ms=0, submits=1)
+                for one in await self.claim(Step.SUBMIT)
+            ]
+        )
 
     async def dead(self, target: str, *names: str, provider: str = "unless") -> None:
         """Jobs that ended and whose delivery to `target` was given up."""
         await self.enqueue(*names, provider=provider)
-        await self.lanes.record([End(name, NO_FENCE, "failed", "") for name in names])
+        await self.lanes.record([End(work_id=name, fence=NO_FENCE, state="failed") for name in names])
         callbacks = [one for _ in range(0, len(names), 10) for one in await self.claim(Step.CALLBACK, "")]
-        await self.lanes.record([Fanout(one.item, one.fence, (target,)) for one in callbacks])
+        await self.lanes.record([Fanout(work_id=one.work_id, fence=one.fence, targets=(target,)) for one in callbacks])
         await self.die(target)
 
     async def die(self, target: str) -> int:
@@ -70,7 +75,12 @@ class Hands:
         count = 0
         while claims := await self.claim(Step.DELIVER, target):
             count += len(claims)
-            await self.lanes.record([Dead(one.item, one.fence, JobError("gone", "no route").text()) for one in claims])
+            await self.lanes.record(
+                [
+                    Dead(work_id=one.work_id, fence=one.fence, error=JobError("gone", "no route").text())
+                    for one in claims
+                ]
+            )
         return count
 
 
@@ -110,13 +120,13 @@ async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(c
     one = await unless(client)
     assert one.suspended_since is not None
     assert one.suspended_why == "the invoice is wrong"
-    lanes, _ = await hands.lanes.look()
+    lanes, _ = await hands.lanes.due_lanes()
     assert lanes == []  # not looked at again soon: a paused provider costs nothing
     assert await client.resume("unless")
-    lanes, _ = await hands.lanes.look()
+    lanes, _ = await hands.lanes.due_lanes()
     assert sorted(lanes) == ["poll:unless", "submit:unless"]
-    assert [one.item for one in await hands.claim(Step.POLL)] == ["a"]
-    assert [one.item for one in await hands.claim(Step.SUBMIT)] == ["b"]
+    assert [one.work_id for one in await hands.claim(Step.POLL)] == ["a"]
+    assert [one.work_id for one in await hands.claim(Step.SUBMIT)] == ["b"]
     assert (await unless(client)).suspended_since is None
 
 
@@ -135,7 +145,7 @@ async def test_a_misspelt_provider_is_told(client: Client) -> None:
 
 
 async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(client: Client, hands: Hands) -> None:
-    await hands.lanes.record([Pause("unless", NO_FENCE, 300, "unless asked for 0.3 s of silence")])
+    await hands.lanes.record([Pause(provider="unless", pause_ms=300, reason="unless asked for 0.3 s of silence")])
     one = await unless(client)
     assert one.paused_until is not None
     assert one.paused_why == "unless asked for 0.3 s of silence"
@@ -147,7 +157,7 @@ async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(cli
 
 
 async def test_the_breaker_is_shown_closed_open_and_probing(client: Client, hands: Hands) -> None:
-    outage = Outage("unless", NO_FENCE, "connection refused", 2, 200, 1000)
+    outage = Outage(provider="unless", reason="connection refused", limit=2, wait_ms=200, longest_ms=1000)
     await hands.lanes.record([outage])
     assert ((one := await unless(client)).breaker, one.outages) == (Breaker.CLOSED, 1)
     await hands.lanes.record([outage])

@@ -17,7 +17,7 @@ from outwait.client import Client
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.stats import Stats
+from outwait.worker.store.statistics import Statistics
 from tests.stack import Stack, closed, ended, query, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -101,7 +101,7 @@ async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subproce
 async def _history(stack: Stack, polls: int) -> None:
     """The same by minutes, as the charts show it. An empty minute is there too."""
     connection = Connection(stack.settings)
-    minutes = await Stats(connection).history(5)
+    minutes = await Statistics(connection).history(5)
     await connection.close()
     assert [later.at - sooner.at for sooner, later in itertools.pairwise(minutes)] == [60] * 4
     assert sum(minute.accepted for minute in minutes) == sum(minute.submitted for minute in minutes) == 13

@@ -12,7 +12,7 @@ from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, result_of
 from outwait.worker.model.jobs import Claim, JobState, Step
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.reads import LaneStatus
-from outwait.worker.store.stats import quantile
+from outwait.worker.store.statistics import quantile
 from outwait.worker.telemetry.tally import Tally
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,7 +33,9 @@ def exported() -> dict[str, Metric]:
     tally = Tally()
     tally.request("unless", "polls", "2xx", 0.2)
     tally.request("unless", "polls", "429", 99)
-    tally.started("poll:unless", [Claim("a", 1, due=1_000), Claim("b", 1, due=1_400)], now=1_500)
+    tally.started(
+        "poll:unless", [Claim(work_id="a", fence=1, due_ms=1_000), Claim(work_id="b", fence=1, due_ms=1_400)], now=1_500
+    )
     counted = {tuple(map(str, name)): number for name, number in tally.take().items()}
     counted |= {("state", "unless", "failed"): 2, ("accepted", "unless"): 3, ("event", "retry"): 1}
     counted |= {("delivery", "function", "dead"): 1, ("opened", "unless"): 1}

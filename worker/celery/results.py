@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from outwait.worker.model.jobs import Job, JobState
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.store import Store
 
 CELERY_STATES = {JobState.SUCCEEDED: "SUCCESS", JobState.CANCELLED: "REVOKED"}
 """Every other end is Celery's FAILURE."""
@@ -27,32 +26,33 @@ class CeleryResults:
 
     Args:
         backend: Celery's Redis result backend; it names the keys and encodes exceptions, and is never connected.
-        connection: the store, which is the same Redis.
+        store: on the same Redis.
     """
 
-    def __init__(self, backend: Any, connection: Connection) -> None:
+    def __init__(self, backend: Any, store: Store) -> None:
         self._backend = backend
-        self._connection = connection
-        self._reads = Reads(connection)
-        self._expires = math.ceil(connection.settings.events.results_expire)
+        self._store = store
+        self._expires_s = math.ceil(store.settings.events.results_expire)
 
     async def keep(self, results: Sequence[tuple[str, Job, bytes]]) -> None:
         """Keep results: the id that each is asked by, its job, and its JSON. Raises StoreUnavailable."""
         for start in range(0, len(results), TOGETHER):
             part = results[start : start + TOGETHER]
-            rows = [self._encoded(*result) for result in part]
-            keys = [self._backend.get_key_for_task(asked).decode() for asked, _, _ in part]
-            async with self._connection.translated():
-                await self._connection.scripts.run("keep", self._expires, *rows, keys=keys)
+            rows = [(self._key(asked), self._encoded(asked, job, text)) for asked, job, text in part]
+            await self._store.results.keep(rows, expires_s=self._expires_s)
 
     async def keep_ended(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Keep the results of those jobs that have ended; each pair is the id that was asked by, and the job's."""
-        jobs = {job.id: job for job in await self._reads.many(sorted({job_id for _, job_id in pairs}))}
+        jobs = {job.id: job for job in await self._store.reads.jobs(sorted({job_id for _, job_id in pairs}))}
         ended = [(asked, jobs[job_id]) for asked, job_id in pairs if job_id in jobs and jobs[job_id].state.ended]
         for start in range(0, len(ended), TOGETHER):
             part = ended[start : start + TOGETHER]
-            texts = await self._reads.result_texts([job.id for _, job in part])
+            texts = await self._store.reads.result_texts([job.id for _, job in part])
             await self.keep([(asked, job, text) for (asked, job), text in zip(part, texts, strict=True)])
+
+    def _key(self, asked: str) -> str:
+        key: bytes = self._backend.get_key_for_task(asked)
+        return key.decode()
 
     def _encoded(self, asked: str, job: Job, text: bytes) -> bytes:
         """As `Backend.encode` would write it; the result's JSON is put in as it is, however large."""

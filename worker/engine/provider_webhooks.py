@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from outwait.config.settings import Settings
 from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.model.errors import OutwaitError, WrongState
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Job
@@ -23,10 +22,8 @@ from outwait.worker.model.outcomes import NO_FENCE, End, WebhookReceived, Webhoo
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Pending, Succeeded
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhook, Webhooks
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.provider_webhooks import Webhook
+from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +33,18 @@ SIGNED = 22
 _EXTERNAL_ID = re.compile(r"[!-~]{1,128}")
 """What an external id may look like that a webhook names."""
 
-_NOT_KEPT_AGAIN = msgspec.Raw(b"\xa0")
-
 
 class WebhookUrls:
     """Where providers send webhooks to. The part that nobody can guess is made with a secret that the store keeps.
 
     Args:
-        settings: where providers reach the web process.
-        webhooks: keeps the secret.
+        store: keeps the secret; its settings say where providers reach the web process.
     """
 
-    def __init__(self, settings: Settings, webhooks: Webhooks) -> None:
-        self._root = settings.web.public_url
-        self._namespace = settings.namespace
-        self._webhooks = webhooks
+    def __init__(self, store: Store) -> None:
+        self._root = store.settings.web.public_url
+        self._namespace = store.settings.namespace
+        self._webhooks = store.webhooks
         self._secret = b""
         self._opening = asyncio.Lock()
 
@@ -84,8 +78,8 @@ class WebhookUrls:
 class _Reading(NamedTuple):
     """What a webhook says. `answer` is there if it says that the job ended."""
 
-    says: WebhookVerdict
-    told: str
+    verdict: WebhookVerdict
+    summary: str
     external_id: str = ""
     answer: Succeeded | Failed | None = None
 
@@ -93,30 +87,28 @@ class _Reading(NamedTuple):
 class Receiver:
     """Webhooks that came, of one namespace, for one event loop."""
 
-    def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
-        self._settings = settings
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._settings = store.settings
         self._registry = registry
-        self._webhooks = Webhooks(connection)
-        self._lanes = Lanes(connection)
-        self._reads = Reads(connection)
+        self._webhooks = store.webhooks
+        self._lanes = store.lanes
+        self._reads = store.reads
 
-    def heard(self, webhook: Webhook, *, again: bool = False) -> WebhookReceived:
+    def webhook_received(self, webhook: Webhook, *, again: bool = False) -> WebhookReceived:
         """What is recorded of a webhook. Whatever its body is, this raises nothing. `again`: it was kept before."""
         name, store = webhook.provider, self._settings.store
-        found = self._read(webhook)
-        told = f"{found.told}, {webhook.size} bytes"
-        trusted = found.answer if self._registry.limits(name).trust_webhooks else None
-        kept = msgspec.structs.replace(webhook, told=found.told)
+        reading = self._read(webhook)
+        trusted = reading.answer if self._registry.limits(name).trust_webhooks else None
+        kept = msgspec.structs.replace(webhook, summary=reading.summary)
         return WebhookReceived(
-            webhook.job_id,
-            NO_FENCE,
-            _NOT_KEPT_AGAIN if again else kept.packed(store.compress_above),
-            told,
-            found.says,
-            found.external_id,
-            int(self._registry.longest_interval(name) * 1000),
-            secrets.token_hex(4),
-            end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
+            work_id=webhook.job_id,
+            record=None if again else kept.packed(store.compress_above),
+            summary=f"{reading.summary}, {webhook.size} bytes",
+            verdict=reading.verdict,
+            external_id=reading.external_id,
+            min_interval_ms=int(self._registry.longest_interval(name) * 1000),
+            nonce=secrets.token_hex(4),
+            end_outcome=end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
         )
 
     async def of(self, job_id: str) -> list[Webhook]:
@@ -129,16 +121,16 @@ class Receiver:
 
     async def replay(self, job_id: str) -> int:
         """Do again what a job's webhooks say, their reader having been mended, say; how many. Raises JobNotFound."""
-        found = await self.of(job_id)
-        await self._lanes.record([self.heard(one, again=True) for one in found])
-        return len(found)
+        webhooks = await self.of(job_id)
+        await self._lanes.record([self.webhook_received(webhook, again=True) for webhook in webhooks])
+        return len(webhooks)
 
     async def replay_unknown(self) -> int:
         """The same for webhooks whose jobs are there after all; how many."""
-        found = await self.unknown()
-        there = {job.id for job in await self._reads.many(sorted({one.job_id for one in found}))}
-        known = [one for one in found if one.job_id in there]
-        await self._lanes.record([self.heard(one) for one in known])
+        unknown = await self.unknown()
+        there = {job.id for job in await self._reads.jobs(sorted({webhook.job_id for webhook in unknown}))}
+        known = [webhook for webhook in unknown if webhook.job_id in there]
+        await self._lanes.record([self.webhook_received(webhook) for webhook in known])
         for job_id in there:
             await self._webhooks.forget_unknown(job_id)
         return len(known)

@@ -7,12 +7,10 @@ from typing import TypedDict, Unpack
 from outwait.worker.model import targets
 from outwait.worker.model.errors import NotReplayable
 from outwait.worker.model.jobs import Delivery, DeliveryState
-from outwait.worker.model.outcomes import NO_FENCE, Replay
+from outwait.worker.model.outcomes import Replay
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.dead import DeadDelivery, DeadLetters
-from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.dead import DeadDelivery
+from outwait.worker.store.store import Store
 
 
 class Wanted(TypedDict, total=False):
@@ -28,14 +26,12 @@ class Replays:
     """The deliveries of one namespace, for one event loop.
 
     Args:
-        connection: the store.
+        store: where they are.
         registry: the providers that there are.
     """
 
-    def __init__(self, connection: Connection, registry: Registry) -> None:
-        self._dead = DeadLetters(connection)
-        self._lanes = Lanes(connection)
-        self._reads = Reads(connection)
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
         self._registry = registry
 
     async def dead(self, limit: int, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
@@ -51,7 +47,7 @@ class Replays:
     async def one(self, job_id: str, target: str | None) -> int:
         """Repeat a job's dead deliveries, or those to `target`; how many. Raises InvalidRequest or NotReplayable."""
         target = target and targets.canonical(targets.parse(target))
-        deliveries = await self._reads.deliveries(job_id)
+        deliveries = await self._store.reads.deliveries(job_id)
         wanted = [one for one in deliveries if _replayable(one, target)]
         if not wanted:
             raise NotReplayable(_why_not(job_id, deliveries, target))
@@ -66,7 +62,7 @@ class Replays:
         target = target and targets.canonical(targets.parse(target))
         if provider is not None:
             self._registry.limits(provider)  # a misspelt one is told, not taken for one without dead deliveries
-        async for page in self._dead.pages(wanted.get("since")):
+        async for page in self._store.dead_letters.pages(wanted.get("since")):
             yield [
                 one
                 for one in page
@@ -74,7 +70,7 @@ class Replays:
             ]
 
     async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
-        codes, _ = await self._lanes.record([Replay(one.id, NO_FENCE) for one in deliveries])
+        codes, _ = await self._store.lanes.record([Replay(work_id=one.id) for one in deliveries])
         return sum(code > 0 for code in codes)
 
 

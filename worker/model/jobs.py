@@ -1,6 +1,7 @@
 """The words of the domain: states, steps, requests, jobs, claims. Pure data, no I/O.
 
-docs/state-chart.md draws the transitions; only the store's record script makes them.
+docs/state-chart.md draws the transitions. The store's scripts make them: `record` when an outcome is written, `claim`
+when the lease of a worker that was lost ends. `enqueue` writes a job's first state.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: _ENDS,
     **dict.fromkeys(_ENDS, frozenset[JobState]()),
 }
-"""Where a job may go from each state. The record script obeys it; random interleavings prove that it does."""
+"""Where a job may go from each state. The store's scripts obey it; random interleavings prove that they do."""
 
 
 class Step(StrEnum):
@@ -110,13 +111,20 @@ class JobRequest(BaseModel):
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """One due item that this worker leases: what a step needs to read, so that a batch costs one round trip.
+class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One due job or delivery that this worker leases: what a step needs to read, so that a batch costs one round trip.
 
-    `item` is a job id, or a delivery id in a deliver lane. Times are milliseconds of Redis's clock.
+    It travels in Celery's messages as an array, between workers of two releases: the order of the fields is a contract,
+    and new ones come last. Times are milliseconds since 1970 of Redis's clock, 0 where there is none.
+
+    Args:
+        work_id: id of the job, or of the delivery in a deliver lane.
+        polled_ms: when a poll last found the job unfinished.
+        due_ms: since when it is due.
+        trace: the producer's trace context.
     """
 
-    item: str
+    work_id: str
     fence: int
     provider: str = ""
     operation: str = ""
@@ -124,13 +132,13 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     memo: str = ""
     state: str = ""
     attempts: int = 0
-    created: int = 0
-    submitted: int = 0
-    deadline: int = 0
+    created_ms: int = 0
+    submitted_ms: int = 0
+    deadline_ms: int = 0
     provider_status: str = ""
-    polled: int = 0  # when a poll last found it unfinished
-    due: int = 0  # since when
-    trace: str = ""  # the producer's trace context
+    polled_ms: int = 0
+    due_ms: int = 0
+    trace: str = ""
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from outwait.web.pages.session import Operating, Viewer, Viewing
 from outwait.web.services import Shared
 from outwait.worker.engine.replays import Wanted
 from outwait.worker.store.receivers import DisabledReceiver
-from outwait.worker.store.stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ async def dead(
         "dead.html",
         seen,
         dead=found,
-        total=await Stats(shared.connection).dead() if seen.whole else len(found),
+        total=await shared.store.statistics.dead() if seen.whole else len(found),
         endpoints=[(_name(one), one) for one in await shared.client.disabled_endpoints()] if seen.whole else [],
         providers=shared.registry.names,
         ages=AGES,
