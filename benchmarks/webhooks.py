@@ -29,7 +29,7 @@ from outwait.worker.model.outcomes import NO_FENCE, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhooks
+from outwait.worker.store.provider_webhooks import ProviderWebhooks
 
 P99 = 1000
 """The bar, in milliseconds."""
@@ -68,7 +68,7 @@ async def seed(own: Mapping[str, str], number: int) -> list[str]:
     """Jobs that wait at the provider; the URLs of their webhooks."""
     used = settings(own)
     connection = Connection(used)
-    lanes, addresses = Lanes(connection), WebhookUrls(used, Webhooks(connection))
+    lanes, addresses = Lanes(connection), WebhookUrls(used, ProviderWebhooks(connection))
     acceptance = Acceptance(build(used.providers), used)
     names = ids(number)
     for start in range(0, number, BATCH):

@@ -45,7 +45,7 @@ class Mailbox:
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._body_max = store.settings.web.body_max
-        self._addresses = WebhookUrls(store)
+        self._addresses = WebhookUrls(store.settings, store.webhooks)
         self._receiver = Receiver(store, registry)
         self._writer = _Writer(store.lanes)
         self.refused = 0

@@ -15,6 +15,7 @@ from outwait.worker.engine.batches import Batches
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.jobs import Claim, JobState
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome, Pause, Release, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store import codec
@@ -24,7 +25,7 @@ from outwait.worker.store.reads import Reads
 from outwait.worker.telemetry.tally import Tally
 from tests.stack import Stack, closed, query, until
 
-POLL = "poll:unless"
+SUBMIT, POLL = Lane.parse("submit:unless"), Lane.parse("poll:unless")
 POLICY = LanePolicy(batch=10, lease_ms=60_000, cap=100, provider="unless")
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 
@@ -34,7 +35,7 @@ async def lanes(connection: Connection) -> Lanes:
     """One job that waits for its first poll, due now."""
     found = Lanes(connection)
     await found.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
-    (claim,) = await found.claim("submit:unless", POLICY)
+    (claim,) = await found.claim(SUBMIT, POLICY)
     await found.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
     return found
 
@@ -102,11 +103,11 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     lanes = store(connection)
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
     await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
-    claims = await lanes.claim("submit:unless", POLICY)
-    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run("submit:unless", claims, step)
+    claims = await lanes.claim(SUBMIT, POLICY)
+    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run(SUBMIT, claims, step)
     assert step.sent == sent
     assert (await Reads(connection).job("j1")).state is JobState.QUEUED
-    assert len(await lanes.claim("submit:unless", POLICY)) == 1
+    assert len(await lanes.claim(SUBMIT, POLICY)) == 1
 
 
 async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp
 
 async def test_a_crash_leaves_few_submits_in_doubt(connection: Connection, settings: Settings) -> None:
     """Protected by worker/policies.py `SMALL_BATCH`: the intents of a whole batch are written before its requests."""
-    lanes, lane = Lanes(connection), "submit:unless"
+    lanes, lane = Lanes(connection), SUBMIT
     await lanes.enqueue(
         [NewJob(id=f"j{number}", provider="unless", operation="query", digest="d", spec=SPEC) for number in range(40)]
     )

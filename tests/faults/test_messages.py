@@ -10,12 +10,13 @@ from celery import Celery
 from outwait.client import Client
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.jobs import Claim, JobState
+from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from tests.stack import Stack, closed, query, until
 
-LANE = "poll:unless"
+LANE = Lane.parse("poll:unless")
 LEASE = 2.0
 
 
@@ -31,7 +32,7 @@ class Late:
         self.queue = settings.step_queues["poll"]
 
     def send(self, claims: list[Claim], task: str = "tasks.poll") -> None:
-        self.producer.send_task(task, [LANE, msgspec.to_builtins(claims)], queue=self.queue)
+        self.producer.send_task(task, [str(LANE), msgspec.to_builtins(claims)], queue=self.queue)
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import NORMAL
+from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from tests.stack import query
 
 BACKLOG, TOGETHER = 100_000, 2_000
-LANE = "submit:unless"
+LANE = Lane.parse("submit:unless")
 
 
 async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -> None:

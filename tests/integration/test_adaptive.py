@@ -9,6 +9,7 @@ import pytest
 
 from outwait.client import Client
 from outwait.worker.model.jobs import JobError, JobRequest, JobState
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_FENCE, End, Retry, Submitted, Wait
 from outwait.worker.store import codec
 from outwait.worker.store.connection import Connection
@@ -16,6 +17,7 @@ from outwait.worker.store.durations import Durations
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from tests.stack import Stack, ended, query, until
 
+POLL = Lane.parse("poll:unless")
 POLICY = LanePolicy(batch=300, lease_ms=60_000, cap=300)
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 RESULT = codec.blob(b"1", 1000)
@@ -57,9 +59,9 @@ async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_end
     )
     for one in (later, posted):
         await connection.redis.hincrby(connection.keys("JOB", one), "lp", -2_000)
-    claims = {claim.work_id: claim for claim in await lanes.claim("poll:unless", POLICY)}
-    assert claims[first].polled == 0
-    assert 1_900 < claims[later].polled - claims[later].submitted - 4_000 < 2_100
+    claims = {claim.work_id: claim for claim in await lanes.claim(POLL, POLICY)}
+    assert claims[first].polled_ms == 0
+    assert 1_900 < claims[later].polled_ms - claims[later].submitted - 4_000 < 2_100
     ends = [
         End(work_id=one, fence=claims[one].fence, state=JobState.SUCCEEDED, result=RESULT) for one in (first, later)
     ]
@@ -78,9 +80,9 @@ async def test_only_what_succeeded_is_learnt_from_and_only_the_last_two_hundred(
 
 async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: Connection) -> None:
     await submitted(lanes, connection, 1_000)
-    (claim,) = await lanes.claim("poll:unless", POLICY)
+    (claim,) = await lanes.claim(POLL, POLICY)
     await lanes.record([Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, reason="503", attempt=1)])
-    (claim,) = await lanes.claim("poll:unless", POLICY)
+    (claim,) = await lanes.claim(POLL, POLICY)
     assert claim.polled_ms == 0
 
 

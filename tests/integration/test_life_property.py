@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from outwait.config.settings import Settings
-from outwait.worker.model.jobs import TRANSITIONS, JobError, JobState
+from outwait.worker.model.jobs import TRANSITIONS, JobError, JobState, Step
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
@@ -38,11 +39,12 @@ from outwait.worker.model.outcomes import (
 from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.fields import JobField
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
-LANES = ("submit:unless", "poll:unless", "callback")
-ALL_LANES = (*LANES, "held:unless")
+SUBMIT, POLL, HELD = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "held:unless"))
+LANES = (SUBMIT, POLL, CALLBACK)
 ENDS = {state for state in JobState if state.ended}
 ERROR = JobError("x", "y").text()
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
@@ -60,7 +62,7 @@ class Life(RuleBasedStateMachine):
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
         self.heard: Counter[str] = Counter()
-        self.held: list[tuple[str, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
+        self.held: list[tuple[Lane, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
 
     def teardown(self) -> None:
         self.do(self.connection.close())
@@ -77,7 +79,7 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.states)
     @rule(lane=st.sampled_from(LANES), short=st.booleans())
-    def claim(self, lane: str, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
+    def claim(self, lane: Lane, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
         policy = LanePolicy(batch=2, lease_ms=1 if short else 60_000, cap=10)
         for claim in self.do(self.lanes.claim(lane, policy)):
             self.held.append((lane, claim.work_id, claim.fence))
@@ -93,7 +95,7 @@ class Life(RuleBasedStateMachine):
         lane, job_id, fence = self.held[index]
         current = self.fence(job_id)
         policy = LanePolicy(batch=2, lease_ms=60_000, cap=10)
-        intent = "i" if lane.startswith("submit") else ""
+        intent = "i" if lane == SUBMIT else ""
         _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=intent))
         assert new in (0, fence + 1)
         if fence != current:
@@ -124,23 +126,27 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.states)
     @rule(
         data=st.data(),
-        says=st.sampled_from(WebhookVerdict),
+        verdict=st.sampled_from(WebhookVerdict),
         external_id=st.sampled_from(["", "x-1", "x-2"]),
         trusted=st.booleans(),
         kept=st.booleans(),
     )
-    def hear(self, data: st.DataObject, says: WebhookVerdict, external_id: str, *, trusted: bool, kept: bool) -> None:
+    def hear(
+        self, data: st.DataObject, verdict: WebhookVerdict, external_id: str, *, trusted: bool, kept: bool
+    ) -> None:
         """A webhook, which may tell the truth or not; one that was kept before is replayed."""
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         before = self.do(self.reads.job(job_id))
-        asked = self.do(self.connection.redis.hmget(self.connection.keys("JOB", job_id), "i", "cq"))
+        asked = self.do(
+            self.connection.redis.hmget(self.connection.keys("JOB", job_id), JobField.INTENT, JobField.CANCEL_REQUESTED)
+        )
         end = End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED) if trusted else None
-        record = codec.blob(b"" if kept else b"w", 100)
+        record = None if kept else codec.blob(b"w", 100)
         outcome = WebhookReceived(
             work_id=job_id,
             record=record,
-            summary="told",
-            verdict=says,
+            summary="a word",
+            verdict=verdict,
             external_id=external_id,
             min_interval_ms=0,
             nonce=uuid4().hex[:8],
@@ -190,15 +196,15 @@ class Life(RuleBasedStateMachine):
         self.states[job_id] = state
 
     def fence(self, job_id: str) -> int:
-        return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), "f")))
+        return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), JobField.FENCE)))
 
     async def places(self, job_id: str) -> list[str]:
         keys = self.connection.keys
         return [
             f"{kind}:{lane}"
-            for lane in ALL_LANES
+            for lane in (*LANES, HELD)
             for kind in ("DUE", "LEASED")
-            if await self.connection.redis.zscore(keys(kind, lane), job_id) is not None
+            if await self.connection.redis.zscore(keys(kind, str(lane)), job_id) is not None
         ]
 
     async def indexes(self, job_id: str) -> list[JobState]:
@@ -210,11 +216,11 @@ class Life(RuleBasedStateMachine):
         ]
 
 
-def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
+def outcomes(lane: Lane, job_id: str, fence: int) -> list[Outcome]:
     """What a worker may have learnt in this lane."""
     end = End(work_id=job_id, fence=fence, state=JobState.FAILED, error=ERROR)
-    match lane:
-        case "submit:unless":
+    match lane.step:
+        case Step.SUBMIT:
             return [
                 Submitted(work_id=job_id, fence=fence, external_id="x-1", countdown_ms=0, submits=1),
                 Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),
@@ -223,7 +229,7 @@ def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
                 Hold(work_id=job_id, fence=fence, reason="a person"),
                 end,
             ]
-        case "poll:unless":
+        case Step.POLL:
             return [
                 Wait(work_id=job_id, fence=fence, countdown_ms=0, status="PENDING", polls=1),
                 Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),

@@ -7,9 +7,10 @@ import pytest
 
 from outwait.client import Client
 from outwait.config.settings import Settings
-from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, DeliveryState, JobError, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store import codec
@@ -44,7 +45,7 @@ class Hands:
         self.policies = Policies(settings, build(settings.providers))
 
     async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
-        lane = lane_of(step, name)
+        lane = Lane.of(step, name)
         claims = await self.lanes.claim(lane, self.policies.of(lane))
         _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.work_id, one.fence) for one in claims])
         return [Claim(work_id=one.work_id, fence=fence) for one, fence in zip(claims, fences, strict=True)]
@@ -124,7 +125,7 @@ async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(c
     assert lanes == []  # not looked at again soon: a paused provider costs nothing
     assert await client.resume("unless")
     lanes, _ = await hands.lanes.due_lanes()
-    assert sorted(lanes) == ["poll:unless", "submit:unless"]
+    assert sorted(map(str, lanes)) == ["poll:unless", "submit:unless"]
     assert [one.work_id for one in await hands.claim(Step.POLL)] == ["a"]
     assert [one.work_id for one in await hands.claim(Step.SUBMIT)] == ["b"]
     assert (await unless(client)).suspended_since is None

@@ -69,7 +69,7 @@ class Parts:
             gateway=self.gateway(Step.SUBMIT),
             settings=StepSettings(),
             reads=self.store.reads,
-            webhook_urls=WebhookUrls(self.store),
+            webhook_urls=WebhookUrls(self.store.settings, self.store.webhooks),
             events=self.events,
         )
 

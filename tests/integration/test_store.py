@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from outwait.config.settings import Settings
-from outwait.worker.model.jobs import JobError, JobState
+from outwait.worker.model.jobs import JobError, JobState, Step
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
@@ -37,7 +38,8 @@ from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.listing import Listing
 from outwait.worker.store.reads import Reads
 
-SUBMIT, POLL = "submit:unless", "poll:unless"
+SUBMIT, POLL, HELD = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "held:unless"))
+CRM = Lane.of(Step.DELIVER, "crm")
 POLICY = LanePolicy(batch=10, lease_ms=60_000, cap=100)
 ONE = codec.blob(b"1", 1000)
 DELIVERIES = LanePolicy(batch=10, lease_ms=60_000, cap=100)
@@ -58,7 +60,7 @@ def job(job_id: str, digest: str = "d1", **fields: object) -> NewJob:
     return NewJob(id=job_id, provider="unless", operation="query", digest=digest, spec=SPEC, **fields)
 
 
-async def begun(lanes: Lanes, lane: str, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
+async def begun(lanes: Lanes, lane: Lane, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
     (claim,) = await lanes.claim(lane, policy)
     _, (fence,) = await lanes.begin(lane, policy, [(claim.work_id, claim.fence)], intent=intent)
     assert fence > claim.fence
@@ -105,10 +107,10 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
             fetches=2,
         ),
     )
-    item, fence = await begun(lanes, "callback")
+    item, fence = await begun(lanes, CALLBACK)
     await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm", "file:a.jsonl")))
     for target in ("crm", "file:a.jsonl"):
-        item, fence = await begun(lanes, f"deliver:{target}", policy=DELIVERIES)
+        item, fence = await begun(lanes, Lane.of(Step.DELIVER, target), policy=DELIVERIES)
         await write(lanes, Delivered(work_id=item, fence=fence))
 
     found = await reads.job("j1")
@@ -120,7 +122,7 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
         "enqueued", "submitted", "status", "status", "succeeded", "callback", "delivered", "delivered",
         "closed",
     ]  # fmt: skip
-    left = await reads.lanes(["submit:unless", "poll:unless", "callback", "deliver:crm"])
+    left = await reads.lanes([SUBMIT, POLL, CALLBACK, CRM])
     assert all(lane.waiting == lane.leased == 0 for lane in left)
 
 
@@ -227,7 +229,7 @@ async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes
     assert await lanes.claim(SUBMIT, POLICY) == []
     found = await reads.job("j1")
     assert (found.state, found.due) == (JobState.UNCERTAIN, None)
-    assert (await reads.lanes(["held:unless"]))[0].waiting == 1
+    assert (await reads.lanes([HELD]))[0].waiting == 1
     assert await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT)) is Recorded.WRITTEN
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1
 
@@ -281,7 +283,7 @@ async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external
     found = await reads.job("j1")
     assert (found.state, found.external_id) == (JobState.CANCELLED, "x-1")
     assert await lanes.claim(POLL, POLICY) == []
-    assert len(await lanes.claim("callback", POLICY)) == 1
+    assert len(await lanes.claim(CALLBACK, POLICY)) == 1
 
 
 async def test_a_waiting_job_is_cancelled_and_its_poll_in_flight_changes_nothing(lanes: Lanes, reads: Reads) -> None:
@@ -360,12 +362,12 @@ async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: R
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
     await write(lanes, End(work_id=item, fence=fence, state=JobState.SUCCEEDED, result=ONE))
-    item, fence = await begun(lanes, "callback")
+    item, fence = await begun(lanes, CALLBACK)
     await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm",)))
     error = JobError("delivery_failed", "no route").text()
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
     await write(lanes, Redeliver(work_id=item, fence=fence, countdown_ms=0, error=error))
-    (claim,) = await lanes.claim("deliver:crm", DELIVERIES)
+    (claim,) = await lanes.claim(CRM, DELIVERIES)
     assert claim.attempts == 1
     await write(lanes, Dead(work_id=claim.work_id, fence=claim.fence, error=error))
     (dead,) = [page async for page in DeadLetters(connection).pages()]
@@ -373,7 +375,7 @@ async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: R
     assert (await reads.job("j1")).closed is not None
     assert await write(lanes, Replay(work_id="j1#1")) is Recorded.WRITTEN
     assert (await reads.job("j1")).closed is None
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
     await write(lanes, Delivered(work_id=item, fence=fence))
     assert [page async for page in DeadLetters(connection).pages()] == []
     assert (await reads.job("j1")).ledger.submits == 1
@@ -381,7 +383,7 @@ async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: R
 
 async def test_a_job_without_targets_is_closed_at_once(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1", error=JobError("invalid_request", "no such operation").text())])
-    item, fence = await begun(lanes, "callback")
+    item, fence = await begun(lanes, CALLBACK)
     await write(lanes, Fanout(work_id=item, fence=fence, targets=()))
     found = await reads.job("j1")
     assert (found.state, found.closed is not None) == (JobState.FAILED, True)
@@ -394,9 +396,9 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     lanes = Lanes(connection)
     await lanes.enqueue([job("j1", key="k", tenant="t"), job("j2", key="k", tenant="t")])
     await lanes.record([End(work_id="j1", fence=NO_FENCE, state=JobState.CANCELLED)])
-    item, fence = await begun(lanes, "callback")
+    item, fence = await begun(lanes, CALLBACK)
     await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm",)))
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
     await write(lanes, Dead(work_id=item, fence=fence, error=JobError("x", "y").text()))
     await asyncio.sleep(0.01)
     assert await lanes.purge() == 1

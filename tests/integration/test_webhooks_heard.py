@@ -7,17 +7,20 @@ import pytest
 
 from outwait.client import Client
 from outwait.config.settings import Settings
-from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import Receiver, WebhookUrls
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.fields import JobField
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
-from outwait.worker.store.provider_webhooks import Webhook, Webhooks
+from outwait.worker.store.provider_webhooks import ProviderWebhooks, Webhook
+from outwait.worker.store.store import Store
 from tests.stack import until
 
 SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
@@ -48,10 +51,10 @@ class Hands:
         self.lanes = Lanes(connection)
         self.registry: Registry = build({"ringcentral": settings.providers["ringcentral"] | {"trust_webhooks": trust}})
         self.policies = Policies(settings, self.registry)
-        self.receiver = Receiver(settings, self.registry, connection)
+        self.receiver = Receiver(Store(connection), self.registry)
 
     async def claim(self, step: Step, *, lease: int = 60_000) -> Claim:
-        lane = lane_of(step, "ringcentral")
+        lane = Lane.of(step, "ringcentral")
         policy = LanePolicy(batch=10, lease_ms=lease, cap=10, min_interval_ms=30_000 if step is Step.POLL else 0)
         claims = await self.lanes.claim(lane, policy)
         (one,) = claims
@@ -61,7 +64,9 @@ class Hands:
 
     async def doubted(self) -> Claim:
         """A worker looks at the uncertain job; nothing is sent for it."""
-        (one,) = await self.lanes.claim("submit:ringcentral", LanePolicy(batch=10, lease_ms=60_000, cap=10))
+        (one,) = await self.lanes.claim(
+            Lane.of(Step.SUBMIT, "ringcentral"), LanePolicy(batch=10, lease_ms=60_000, cap=10)
+        )
         return one
 
     async def on_its_way(self) -> Claim:
@@ -131,7 +136,7 @@ def trusting(settings: Settings, connection: Connection, client: Client) -> Hand
 
 
 async def test_a_token_is_for_one_job_of_one_provider(settings: Settings, connection: Connection) -> None:
-    addresses = WebhookUrls(settings, Webhooks(connection))
+    addresses = WebhookUrls(settings, ProviderWebhooks(connection))
     url = await addresses.url("ringcentral", "j:1@a.b")
     assert url is not None
     root, _, token = url.rpartition("/")
@@ -141,17 +146,17 @@ async def test_a_token_is_for_one_job_of_one_provider(settings: Settings, connec
     other = "B" if token[0] == "A" else "A"
     for wrong in (token[:-1], token + "c", other + token[1:], token[1:], "", "j:1@a.b", "ä" * 30, token + "\n"):
         assert addresses.job_of("ringcentral", wrong) is None
-    another = WebhookUrls(settings, Webhooks(connection))
+    another = WebhookUrls(settings, ProviderWebhooks(connection))
     await another.open()
     assert another.job_of("ringcentral", token) == "j:1@a.b"  # another process, the same secret
-    elsewhere = WebhookUrls(settings.model_copy(update={"namespace": "other"}), Webhooks(connection))
+    elsewhere = WebhookUrls(settings.model_copy(update={"namespace": "other"}), ProviderWebhooks(connection))
     await elsewhere.open()
     assert elsewhere.job_of("ringcentral", token) is None
 
 
 async def test_without_a_public_url_no_webhook_is_asked_for(settings: Settings, connection: Connection) -> None:
     nowhere = settings.model_copy(update={"web": settings.web.model_copy(update={"public_url": None})})
-    assert await WebhookUrls(nowhere, Webhooks(connection)).url("ringcentral", "j") is None
+    assert await WebhookUrls(nowhere, ProviderWebhooks(connection)).url("ringcentral", "j") is None
 
 
 async def test_a_webhook_makes_the_first_poll_due_and_a_poll_confirms(hands: Hands) -> None:
@@ -193,7 +198,9 @@ async def test_a_webhook_does_not_hurry_past_a_lost_poll(hands: Hands) -> None:
     await hands.claim(Step.POLL, lease=1)
 
     async def lease_ended() -> bool:
-        await hands.lanes.claim("poll:ringcentral", LanePolicy(batch=10, lease_ms=1, cap=10, min_interval_ms=30_000))
+        await hands.lanes.claim(
+            Lane.of(Step.POLL, "ringcentral"), LanePolicy(batch=10, lease_ms=1, cap=10, min_interval_ms=30_000)
+        )
         return any("lease-ended" in line for line in await hands.story())
 
     await until(lease_ended)
@@ -283,7 +290,9 @@ async def test_an_early_webhook_adopts_the_job_when_its_worker_is_lost(hands: Ha
     await hands.hear()
 
     async def lease_ended() -> bool:
-        assert await hands.lanes.claim("submit:ringcentral", LanePolicy(batch=10, lease_ms=1, cap=10)) == []
+        assert (
+            await hands.lanes.claim(Lane.of(Step.SUBMIT, "ringcentral"), LanePolicy(batch=10, lease_ms=1, cap=10)) == []
+        )
         return (await hands.job()).state is JobState.WAITING
 
     await until(lease_ended)
@@ -314,7 +323,7 @@ async def test_a_webhook_adopts_an_uncertain_job(hands: Hands, held: bool) -> No
 async def test_what_a_worker_of_the_release_before_left_is_adopted_instead_of_held(hands: Hands) -> None:
     claim = await hands.on_its_way()
     await hands.record(Uncertain(work_id="j", fence=claim.fence, reason="answer_lost: broken", submits=1))
-    await hands.connection.redis.hset(hands.connection.keys("JOB", "j"), "wx", EXTERNAL)
+    await hands.connection.redis.hset(hands.connection.keys("JOB", "j"), JobField.WEBHOOK_EXTERNAL_ID, EXTERNAL)
     claim = await hands.doubted()
     await hands.record(Hold(work_id="j", fence=claim.fence, reason="a person decides"))
     await adopted(hands)
@@ -426,7 +435,7 @@ async def test_twenty_are_kept_and_the_rest_is_counted(hands: Hands, client: Cli
     for number in range(25):
         await hands.hear({"status": f"s{number}"})
     kept = await client.webhooks.of("j")
-    assert [one.told for one in (kept[0], kept[-1])] == ["s0", "s19"]
+    assert [one.summary for one in (kept[0], kept[-1])] == ["s0", "s19"]
     assert (await hands.job()).ledger.webhooks == 25
     assert sum(line.startswith("webhook") for line in await hands.story()) == 20
 
@@ -486,14 +495,14 @@ async def test_unreadable_ones_are_kept_and_a_poll_sees(hands: Hands, client: Cl
     await hands.hear(b"{", problem="too large")
     kept = await client.webhooks.of("j")
     assert [one.body for one in kept][:2] == [b"\xff\xfe", b""]
-    assert kept[0].told.startswith("unreadable_answer: ")
-    assert kept[-1].told == "too large"
+    assert kept[0].summary.startswith("unreadable_answer: ")
+    assert kept[-1].summary == "too large"
     assert (await hands.job()).ledger.webhooks == 7
 
 
 async def test_those_for_unknown_jobs_are_kept_apart_and_can_be_replayed(hands: Hands, client: Client) -> None:
     assert await hands.hear(job_id="gone") is Recorded.UNKNOWN
-    assert [(one.job_id, one.told) for one in await client.webhooks.unknown()] == [("gone", "Success")]
+    assert [(one.job_id, one.summary) for one in await client.webhooks.unknown()] == [("gone", "Success")]
     assert await client.webhooks.replay_unknown() == 0
     await hands.lanes.enqueue(
         [NewJob(id="gone", provider="ringcentral", operation="speech-to-text", digest="d", spec=SPEC)]

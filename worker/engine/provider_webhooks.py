@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from outwait.config.settings import Settings
 from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.model.errors import OutwaitError, WrongState
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Job
@@ -22,7 +23,7 @@ from outwait.worker.model.outcomes import NO_FENCE, End, WebhookReceived, Webhoo
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Pending, Succeeded
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.provider_webhooks import Webhook
+from outwait.worker.store.provider_webhooks import ProviderWebhooks, Webhook
 from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ class WebhookUrls:
     """Where providers send webhooks to. The part that nobody can guess is made with a secret that the store keeps.
 
     Args:
-        store: keeps the secret; its settings say where providers reach the web process.
+        settings: where providers reach the web process.
+        webhooks: keeps the secret.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._root = store.settings.web.public_url
-        self._namespace = store.settings.namespace
-        self._webhooks = store.webhooks
+    def __init__(self, settings: Settings, webhooks: ProviderWebhooks) -> None:
+        self._root = settings.web.public_url
+        self._namespace = settings.namespace
+        self._webhooks = webhooks
         self._secret = b""
         self._opening = asyncio.Lock()
 

@@ -64,7 +64,7 @@ class Runtime:
 
     async def _open(self) -> None:
         self.store = Store.open(self.settings)
-        self.webhook_urls = WebhookUrls(self.store)
+        self.webhook_urls = WebhookUrls(self.settings, self.store.webhooks)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()

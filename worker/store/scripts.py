@@ -53,10 +53,10 @@ NAMES = sorted(
 
 
 def text_of(name: str, keys: Keys) -> str:
-    """The whole text of a script: names of keys and fields, the prelude, what is generated, its parts, and itself."""
+    """The whole text of a script: the names of keys, the prelude, what is generated, its parts, and itself."""
     generated = _GENERATED[name]() if name in _GENERATED else ""
     files = [_read(part) for part in (*_PARTS.get(name, ()), name)]
-    return "".join([keys.lua(), fields.lua(), _read("prelude"), generated, *files])
+    return fields.fold("".join([keys.lua(), _read("prelude"), generated, *files]))
 
 
 def _read(part: str) -> str:

@@ -5,7 +5,7 @@
 --            written), claims (array of {work id, fence})
 -- Returns    {now, array of new fences; 0 where the claim is no longer good}
 local lane, provider, intent = arguments.lane, arguments.provider, arguments.intent
-local hash, field = hash_of(lane)
+local hash = hash_of(lane)
 local ends = now + arguments.lease_ms
 
 local function is_silenced()
@@ -20,15 +20,9 @@ local rate = provider and redis.call('EXISTS', RATE .. provider) == 1 and RATE .
 
 local function put_back(work_id, fence)
   take_out(lane, work_id)
-  redis.call('HSET', hash .. work_id, field.fence, fence + 1)
+  redis.call('HSET', hash .. work_id, job_field.fence, fence + 1)
   make_due(lane, work_id, now)
   if rate then redis.call('ZREM', rate, rate_entry(work_id, fence)) end
-end
-
-local function begin(work_id, fence)
-  redis.call('HSET', hash .. work_id, field.fence, fence + 1)
-  if intent then redis.call('HSET', hash .. work_id, job_field.intent, intent) end
-  if rate then redis.call('ZADD', rate, 'XX', ends, rate_entry(work_id, fence)) end
 end
 
 local ids = {}
@@ -38,15 +32,18 @@ local leases = #ids > 0 and redis.call('ZMSCORE', LEASED .. lane, unpack(ids)) o
 
 local fences, renewed = {}, {}
 for i, claim in ipairs(arguments.claims) do
-  local work_id, fence = unpack(claim)
+  local work_id, fence = claim[1], claim[2]
   fences[i] = 0
-  local stored_fence, stored_intent = get(hash .. work_id, field.fence, job_field.intent)
+  local key = hash .. work_id
+  local stored_fence, stored_intent = unpack(redis.call('HMGET', key, job_field.fence, job_field.intent))
   if tonumber(stored_fence) == fence and leases[i] then
     if silenced then
       put_back(work_id, fence)
     else
-      begin(work_id, fence)
       fences[i] = fence + 1
+      redis.call('HSET', key, job_field.fence, fence + 1)
+      if intent then redis.call('HSET', key, job_field.intent, intent) end
+      if rate then redis.call('ZADD', rate, 'XX', ends, rate_entry(work_id, fence)) end
       renewed[#renewed + 1] = ends
       renewed[#renewed + 1] = work_id
     end

@@ -7,7 +7,7 @@
 local lane, policy = arguments.lane, arguments.policy
 local provider, rate_limit, window_ms = policy.provider, policy.rate_limit, policy.rate_window_ms
 local due, leased = DUE .. lane, LEASED .. lane
-local hash, field = hash_of(lane)
+local hash = hash_of(lane)
 local is_job = hash == JOB
 
 -- The request of the lost worker may have left: its policy, or a webhook that came, decides.
@@ -32,7 +32,7 @@ local function put_back()
     redis.call('ZREM', leased, work_id)
     local key = hash .. work_id
     if redis.call('EXISTS', key) == 1 then
-      redis.call('HINCRBY', key, field.attempts, 1)
+      redis.call('HINCRBY', key, job_field.attempts, 1)
       redis.call('ZADD', due, math.max(now, ended + min_interval_ms), work_id)
       if min_interval_ms > 0 then redis.call('HSET', key, job_field.not_before, ended + min_interval_ms) end
       note(is_job and work_id or job_of(work_id), 'lease-ended', shown(lane))
@@ -80,22 +80,24 @@ local function allowance()
   return math.max(number, 0), look_at
 end
 
+local claim = {}
 -- Raise a job's fence and read it; nil if it was purged. A job that waited for its turn has been due since it was created.
 local function lease_job(job_id, due_at)
   local key = JOB .. job_id
   local fence, attempts, provider_of, operation, external_id, memo, state, created, submitted, deadline, status,
-    last_poll, trace = get(
-      key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
+    last_poll, trace = unpack(redis.call(
+      'HMGET', key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
       job_field.memo, job_field.state, job_field.created, job_field.submitted, job_field.deadline,
-      job_field.provider_status, job_field.last_poll, job_field.trace)
+      job_field.provider_status, job_field.last_poll, job_field.trace))
   if not fence then return nil end
   redis.call('HSET', key, job_field.fence, fence + 1)
-  return {
-    work_id = job_id, fence = fence + 1, provider = provider_of, operation = operation, external_id = external_id,
-    memo = memo, state = state, attempts = tonumber(attempts), created_ms = tonumber(created),
-    submitted_ms = tonumber(submitted), deadline_ms = tonumber(deadline), provider_status = status,
-    polled_ms = tonumber(last_poll), due_ms = due_at < TURNS and tonumber(created) or due_at, trace = trace,
-  }
+  fence, created = fence + 1, tonumber(created)
+  claim.work_id, claim.fence, claim.provider, claim.operation, claim.trace = job_id, fence, provider_of, operation, trace
+  claim.external_id, claim.memo, claim.state, claim.provider_status = external_id, memo, state, status
+  claim.attempts, claim.created_ms, claim.submitted_ms = tonumber(attempts), created, tonumber(submitted)
+  claim.deadline_ms, claim.polled_ms = tonumber(deadline), tonumber(last_poll)
+  claim.due_ms = due_at < TURNS and created or due_at
+  return claim
 end
 
 -- The same for a delivery, of which a step reads less.

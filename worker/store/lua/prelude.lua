@@ -1,5 +1,5 @@
 -- Put in front of every script. All times are milliseconds of Redis's own clock.
--- Uses     the key names of keys.py (JOB, DUE, …), the field names of fields.py (job_field, …), ARGV[1]
+-- Uses     the key names of keys.py (JOB, DUE, …), the field names of fields.py (job_field.state, …), ARGV[1]
 -- Gives    arguments (what Python passed, by name), now, and the functions below
 local arguments = cmsgpack.unpack(ARGV[1])
 local clock = redis.call('TIME')
@@ -55,11 +55,9 @@ local function poll_lane(provider) return 'poll:' .. provider end
 local function deliver_lane(target) return 'deliver:' .. target end
 local function is_submit(lane) return string.sub(lane, 1, 7) == 'submit:' end
 
--- What stands in a lane, deliveries or jobs: the key of its hash without the id, and the names of its fields.
-local function hash_of(lane)
-  if string.sub(lane, 1, 8) == 'deliver:' then return DELIVERY, delivery_field end
-  return JOB, job_field
-end
+-- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences and attempts, which
+-- have the same codes.
+local function hash_of(lane) return string.sub(lane, 1, 8) == 'deliver:' and DELIVERY or JOB end
 
 local function job_of(delivery_id) return string.match(delivery_id, '^(.+)#%d+$') end
 

@@ -33,10 +33,10 @@ end
 
 -- Add an outcome's requests to the job's ledger.
 local function count(job, outcome)
-  for _, name in ipairs({'submits', 'polls', 'fetches'}) do
-    local number = outcome[name] or 0
-    if number > 0 then redis.call('HINCRBY', JOB .. job.id, job_field[name], number) end
-  end
+  local key = JOB .. job.id
+  if (outcome.submits or 0) > 0 then redis.call('HINCRBY', key, job_field.submits, outcome.submits) end
+  if (outcome.polls or 0) > 0 then redis.call('HINCRBY', key, job_field.polls, outcome.polls) end
+  if (outcome.fetches or 0) > 0 then redis.call('HINCRBY', key, job_field.fetches, outcome.fetches) end
 end
 
 local function note_status(job, status)
@@ -124,9 +124,9 @@ local rescheduled = {}
 function verbs.wait(outcome)
   local job_id, countdown_ms = outcome.work_id, outcome.countdown_ms
   local key = JOB .. job_id
-  local fence, state, lane, polls, status, attempts, provider, webhook_ended = get(
-    key, job_field.fence, job_field.state, job_field.lane, job_field.polls, job_field.provider_status,
-    job_field.attempts, job_field.provider, job_field.webhook_ended)
+  local fence, state, lane, polls, status, attempts, provider, webhook_ended = unpack(redis.call(
+    'HMGET', key, job_field.fence, job_field.state, job_field.lane, job_field.polls, job_field.provider_status,
+    job_field.attempts, job_field.provider, job_field.webhook_ended))
   if not fence then return UNKNOWN end
   local stale = outcome.fence ~= NO_FENCE and tonumber(fence) ~= outcome.fence
   if stale or not OPEN[state] then return REFUSED end
