@@ -13,8 +13,7 @@ from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState, UncertainPolicy
 from outwait.worker.model.outcomes import Counts, End, Hold, Outcome, Retry, Submitted, Uncertain
-from outwait.worker.providers.contract import Operation, Params
-from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.contract import Operation, Params, SubmitAnswer
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
 CLAIM = Claim(work_id="j1", fence=7, provider="unless", operation="query", attempts=2)
