@@ -9,7 +9,7 @@ from outwait.cli.exits import Exit, tell
 from outwait.cli.jobs import Provider, Since
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import JobIdArgument, Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.errors import RequestError
 from outwait.worker.model.outcomes import Choice
 
@@ -29,7 +29,7 @@ def cancel(
 ) -> None:
     """Give jobs up. Their handlers hear of it, and so does the provider if it can cancel."""
 
-    async def one(client: Client, job_id: str) -> _Done:
+    async def one(client: StoreClient, job_id: str) -> _Done:
         now = await client.cancel(job_id, reason)
         text = "is cancelled." if now else "is cancelled when the answer to its submit, which is on its way, has come."
         return _Done({"cancelled": now}, f"{job_id} {text}")
@@ -64,7 +64,7 @@ def resolve(
         raise typer.BadParameter("give one of them", param_hint="--submitted-as ID, --resubmit, --fail, --as-webhook")
     (choice,) = chosen
 
-    async def decide(client: Client) -> None:
+    async def decide(client: StoreClient) -> None:
         await client.resolve(job_id, choice, submitted_as or "")
 
     current(context).ask(decide)
@@ -106,7 +106,7 @@ def replay(
     if job_ids and (provider or since):
         raise typer.BadParameter("go with --all", param_hint="--provider, --since")
 
-    async def one(client: Client, job_id: str) -> _Done:
+    async def one(client: StoreClient, job_id: str) -> _Done:
         count = await client.replay(job_id, target)
         return _Done({"deliveries": count}, f"{job_id}: {_again(count)}")
 
@@ -128,13 +128,13 @@ def _again(count: int) -> str:
 def _each(
     context: typer.Context,
     job_ids: Sequence[str],
-    one: Callable[[Client, str], Awaitable[_Done]],
+    one: Callable[[StoreClient, str], Awaitable[_Done]],
     *,
     as_json: bool,
 ) -> None:
     """Do it job by job; one that is refused stops no other, and the first refusal gives the exit code."""
 
-    async def every(client: Client) -> Exit:
+    async def every(client: StoreClient) -> Exit:
         code = Exit.OK
         for job_id in dict.fromkeys(job_ids):
             try:

@@ -11,7 +11,7 @@ from outwait.cli.exits import Exit
 from outwait.cli.output import age, clean, print_json, print_table, say, span, when
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Delivery, Job, JobState
 from outwait.worker.store.listing import Page
 from outwait.worker.store.reads import LaneStatus
@@ -34,7 +34,7 @@ def status(
 
 
 def _job_status(context: typer.Context, job_id: str, *, as_json: bool) -> None:
-    async def look(client: Client) -> tuple[Job, list[Delivery]]:
+    async def look(client: StoreClient) -> tuple[Job, list[Delivery]]:
         return await client.job(job_id), await client.deliveries(job_id)
 
     job, deliveries = current(context).ask(look)
@@ -79,7 +79,7 @@ def _print_deliveries(deliveries: Sequence[Delivery], *, empty: str = "") -> Non
 
 
 def _overview(context: typer.Context, *, as_json: bool) -> None:
-    async def look(client: Client) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
+    async def look(client: StoreClient) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
         return await client.counts(), await client.lanes()
 
     counts, lanes = current(context).ask(look)
@@ -113,7 +113,7 @@ def jobs(
 ) -> None:
     """List jobs, the newest first."""
 
-    async def look(client: Client) -> Page:
+    async def look(client: StoreClient) -> Page:
         return await client.jobs(
             state=state,
             provider=provider,
@@ -205,7 +205,7 @@ def result(
 ) -> None:
     """Print a job's result as JSON. A job without one ends with its error and code 1, or 5 if it has not ended."""
 
-    async def look(client: Client) -> tuple[Job, Any]:
+    async def look(client: StoreClient) -> tuple[Job, Any]:
         job = await client.job(job_id)
         return job, await client.result(job_id) if job.state is JobState.SUCCEEDED else None
 

@@ -7,7 +7,7 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.store.provider_webhooks import Webhook
 
 
@@ -26,7 +26,7 @@ def webhooks(
         _replay(context, job_id, as_json=as_json)
         return
 
-    async def look(client: Client) -> list[Webhook]:
+    async def look(client: StoreClient) -> list[Webhook]:
         return await (client.webhooks.of(job_id) if job_id else client.webhooks.unknown())
 
     found = current(context).ask(look)
@@ -37,7 +37,7 @@ def webhooks(
 
 
 def _replay(context: typer.Context, job_id: str | None, *, as_json: bool) -> None:
-    async def again(client: Client) -> int:
+    async def again(client: StoreClient) -> int:
         return await (client.webhooks.replay(job_id) if job_id else client.webhooks.replay_unknown())
 
     count = current(context).ask(again)

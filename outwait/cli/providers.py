@@ -6,7 +6,7 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.store.governors import Breaker, GroupStatus
 
 ProviderArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's name.")]
@@ -49,7 +49,7 @@ def pause(
 def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = False) -> None:
     """Let a provider that was paused by a person go on."""
 
-    async def go_on(client: Client) -> tuple[bool, GroupStatus]:
+    async def go_on(client: StoreClient) -> tuple[bool, GroupStatus]:
         was_paused = await client.resume(provider)
         return was_paused, next(one for one in await client.providers() if one.group == provider)
 

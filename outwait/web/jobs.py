@@ -20,7 +20,6 @@ from outwait.web.answers import (
 from outwait.web.auth import Reader, only_own, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Shared
-from outwait.web.stream import settled
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.store.listing import CURSOR_PATTERN
@@ -89,7 +88,7 @@ async def job(
     """The job as it stands; with `wait`, as soon as it has ended, or after so many seconds if it has not."""
     found = await visible(shared, key, job_id)
     if wait and not found.state.ended:
-        found = await settled(shared, found.id, wait)
+        found = await shared.watch.end_of(found.id, shared.client.job, wait)
     return answer(shown_job(found))
 
 

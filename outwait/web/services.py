@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.web.mailbox import Mailbox
 from outwait.worker.providers.registry import Registry, build
@@ -22,7 +22,7 @@ class Services:
 
     settings: Settings
     registry: Registry
-    client: Client
+    client: StoreClient
     store: Store
     access: Access
     mailbox: Mailbox
@@ -33,7 +33,7 @@ class Services:
 async def opened(settings: Settings) -> AsyncIterator[Services]:
     """The services, inside the event loop that uses them. Raises ConfigError."""
     registry = build(settings.providers)
-    async with Store.open(settings) as store, Client(settings, registry) as client, Watch(settings) as watch:
+    async with Store.open(settings) as store, StoreClient(settings, registry) as client, Watch(settings) as watch:
         mailbox = Mailbox(store, registry)
         yield Services(settings, registry, client, store, store.access, mailbox, watch)
 

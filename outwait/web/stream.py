@@ -14,7 +14,6 @@ from outwait.web.auth import Reader, still_good, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import JobNotFound, StoreUnavailable
-from outwait.worker.model.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +41,6 @@ _STREAM: dict[str, Any] = {
     "content": {"text/event-stream": {"schema": _ITEM}},
 }
 _GONE = {"description": "Nothing followed the event that Last-Event-ID names: the job is closed."}
-
-
-async def settled(shared: Services, job_id: str, seconds: float) -> Job:
-    """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
-    clock = asyncio.get_running_loop().time
-    end = clock() + seconds
-    async with shared.watch.on(job_id) as changed:
-        while True:
-            changed.clear()
-            job = await shared.client.job(job_id)
-            left = end - clock()
-            if job.state.ended or left <= 0 or shared.watch.over:
-                return job
-            await _heard(changed, left)
 
 
 @router.get(

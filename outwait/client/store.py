@@ -1,6 +1,7 @@
-"""What producers and people do with jobs: enqueue, look, decide. The command line and the web edge use it."""
+"""The client's side that speaks to the store. The command line and the web edge use it directly."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 from uuid import uuid4
@@ -25,6 +26,7 @@ from outwait.worker.store.listing import Filter, Page
 from outwait.worker.store.reads import LaneStatus
 from outwait.worker.store.receivers import DisabledReceiver
 from outwait.worker.store.store import Store
+from outwait.worker.store.watch import Watch
 
 
 class Enqueued(NamedTuple):
@@ -34,7 +36,7 @@ class Enqueued(NamedTuple):
     created: bool
 
 
-class Client:
+class StoreClient:
     """The jobs of one namespace; build and use it inside one event loop.
 
     Args:
@@ -50,6 +52,8 @@ class Client:
         self._replays = Replays(self._store, self._registry)
         self.webhooks = Receiver(self._store, self._registry)
         self._acceptance = Acceptance(self._registry, settings)
+        self._watch: Watch | None = None
+        self._watches = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,6 +61,11 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._watches.aclose()
         await self._store.close()
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
@@ -78,6 +87,12 @@ class Client:
     async def job(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound."""
         return await self._store.reads.job(job_id)
+
+    async def end_of(self, job_id: str, seconds: float) -> Job:
+        """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
+        if self._watch is None:
+            self._watch = await self._watches.enter_async_context(Watch(self._settings))
+        return await self._watch.end_of(job_id, self.job, seconds)
 
     async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
