@@ -1,11 +1,10 @@
 """The fields of the store's hashes: a readable name for each code that stands in Redis.
 
 Redis keeps the codes, which are short because every job has them. Python and Lua use the names: Python the enums below,
-Lua `job_field.NAME`, `delivery_field.NAME` and `governor_field.NAME`, which `fold` replaces when a script is loaded. Codes never change, so that
-workers of two releases can share a store. Times are milliseconds since 1970 of Redis's clock.
+scripts `job_field.state` and the like, which are replaced when a script is loaded. Codes never change, so that workers
+of two releases can share a store. Times are milliseconds since 1970 of Redis's clock.
 """
 
-import re
 from enum import StrEnum
 
 
@@ -73,15 +72,10 @@ class GovernorField(StrEnum):
     TURNS_YIELDED = "ty"  # how often that lane left its turn to the other one since
 
 
-_TABLES = {"job_field": JobField, "delivery_field": DeliveryField, "governor_field": GovernorField}
+TABLES = {"job_field": JobField, "delivery_field": DeliveryField, "governor_field": GovernorField}
+"""What the names of fields begin with in the scripts."""
 
-_NAME = re.compile(rf"\b({'|'.join(_TABLES)})\.(\w+)")
 
-
-def fold(text: str) -> str:
-    """Put the codes where a script has names like `job_field.state`. Raises KeyError for a name that is none.
-
-    Lua 5.1 has no constants, and no room for so many local variables; a lookup in a table for each field of each job
-    would cost a poll one part in thirty of its time in Redis.
-    """
-    return _NAME.sub(lambda found: f"'{_TABLES[found[1]][found[2].upper()]}'", text)
+def lua() -> dict[str, str]:
+    """The names of all fields in the scripts, `job_field.state` and so on, and what stands for them in Lua."""
+    return {f"{table}.{field.name.lower()}": f"'{field}'" for table, names in TABLES.items() for field in names}

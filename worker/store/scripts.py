@@ -1,50 +1,35 @@
 """Puts the Lua scripts together, loads and runs them; survives a Redis that has forgotten them."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import msgspec
 from redis.exceptions import NoScriptError
 
-from outwait.worker.model.jobs import NORMAL, Claim
+from outwait.worker.model.jobs import NORMAL
 from outwait.worker.store import fields
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.keys import Keys
 
 _FOLDER = resources.files("outwait.worker.store") / "lua"
 
+_CODES = {code.name: str(code.value) for codes in (EnqueueResult, Recorded) for code in codes} | {
+    "NORMAL_PRIORITY": str(NORMAL)
+}
+
+_NAME = re.compile(rf"\b(?:(?:{'|'.join(fields.TABLES)})\.\w+|[A-Z][A-Z_]+)\b")
+"""What may be the name of a constant in a script: of a field, a key or a code."""
+
 _pack = msgspec.msgpack.Encoder().encode
 
-
-def _codes(codes: type[IntEnum]) -> str:
-    return "".join(f"local {code.name} = {code.value}\n" for code in codes)
-
-
-def _claim_row() -> str:
-    """A Lua function that makes a table of names the array that a claim is in Celery's messages."""
-    required = len(Claim.__struct_fields__) - len(Claim.__struct_defaults__)
-    defaults = dict(zip(Claim.__struct_fields__[required:], Claim.__struct_defaults__, strict=True))
-    values = [
-        f"claim.{name} or {defaults[name]!r}" if name in defaults else f"claim.{name}"
-        for name in Claim.__struct_fields__
-    ]
-    return f"local function claim_row(claim) return {{{', '.join(values)}}} end\n"
-
-
-_GENERATED: Mapping[str, Callable[[], str]] = {
-    "claim": _claim_row,
-    "enqueue": lambda: f"{_codes(EnqueueResult)}local NORMAL_PRIORITY = {NORMAL}\n",
-    "record": lambda: _codes(Recorded),
-}
-"""What is made of Python's types for a script, before its own text."""
 
 _PARTS: Mapping[str, Sequence[str]] = {
     "record": ("record/jobs", "record/webhooks", "record/deliveries", "record/governor"),
 }
-"""Scripts whose text is longer than one file: what stands before it. Each part uses only parts before it."""
+"""Scripts whose text is longer than one file: what stands before it. Each part uses the prelude and parts before it."""
 
 NAMES = sorted(
     file.name[:-4] for file in _FOLDER.iterdir() if file.name.endswith(".lua") and file.name != "prelude.lua"
@@ -53,10 +38,18 @@ NAMES = sorted(
 
 
 def text_of(name: str, keys: Keys) -> str:
-    """The whole text of a script: the names of keys, the prelude, what is generated, its parts, and itself."""
-    generated = _GENERATED[name]() if name in _GENERATED else ""
-    files = [_read(part) for part in (*_PARTS.get(name, ()), name)]
-    return fields.fold("".join([keys.lua(), _read("prelude"), generated, *files]))
+    """The whole text of a script: the prelude, its parts, and itself, with constants in place of their names."""
+    text = "".join(_read(part) for part in ("prelude", *_PARTS.get(name, ()), name))
+    return _fold(text, {**keys.lua(), **fields.lua(), **_CODES})
+
+
+def _fold(text: str, constants: Mapping[str, str]) -> str:
+    """Put constants where a script has their names.
+
+    Lua 5.1 has no constants, and no room for so many local variables; with them, each call of a script would take some
+    microseconds longer. Raises KeyError for a name like a field's that is none.
+    """
+    return _NAME.sub(lambda found: constants[found[0]] if "." in found[0] else constants.get(found[0], found[0]), text)
 
 
 def _read(part: str) -> str:

@@ -16,34 +16,34 @@ local function is_silenced()
 end
 
 local silenced = is_silenced()
-local rate = provider and redis.call('EXISTS', RATE .. provider) == 1 and RATE .. provider
+local rate = provider and call('EXISTS', RATE .. provider) == 1 and RATE .. provider
 
 local function put_back(work_id, fence)
   take_out(lane, work_id)
-  redis.call('HSET', hash .. work_id, job_field.fence, fence + 1)
+  call('HSET', hash .. work_id, job_field.fence, fence + 1)
   make_due(lane, work_id, now)
-  if rate then redis.call('ZREM', rate, rate_entry(work_id, fence)) end
+  if rate then call('ZREM', rate, rate_entry(work_id, fence)) end
 end
 
 local ids = {}
 for i, claim in ipairs(arguments.claims) do ids[i] = claim[1] end
 -- A claim without a lease any more is not ours: the lease ended, and its work is due for somebody else.
-local leases = #ids > 0 and redis.call('ZMSCORE', LEASED .. lane, unpack(ids)) or {}
+local leases = #ids > 0 and call('ZMSCORE', LEASED .. lane, unpack(ids)) or {}
 
 local fences, renewed = {}, {}
 for i, claim in ipairs(arguments.claims) do
   local work_id, fence = claim[1], claim[2]
   fences[i] = 0
   local key = hash .. work_id
-  local stored_fence, stored_intent = unpack(redis.call('HMGET', key, job_field.fence, job_field.intent))
+  local stored_fence, stored_intent = unpack(call('HMGET', key, job_field.fence, job_field.intent))
   if tonumber(stored_fence) == fence and leases[i] then
     if silenced then
       put_back(work_id, fence)
     else
       fences[i] = fence + 1
-      redis.call('HSET', key, job_field.fence, fence + 1)
-      if intent then redis.call('HSET', key, job_field.intent, intent) end
-      if rate then redis.call('ZADD', rate, 'XX', ends, rate_entry(work_id, fence)) end
+      call('HSET', key, job_field.fence, fence + 1)
+      if intent then call('HSET', key, job_field.intent, intent) end
+      if rate then call('ZADD', rate, 'XX', ends, rate_entry(work_id, fence)) end
       renewed[#renewed + 1] = ends
       renewed[#renewed + 1] = work_id
     end
@@ -51,5 +51,5 @@ for i, claim in ipairs(arguments.claims) do
     fences[i] = fence + 1  -- the same begin, sent again because its answer was lost
   end
 end
-if #renewed > 0 then redis.call('ZADD', LEASED .. lane, 'XX', unpack(renewed)) end
+if #renewed > 0 then call('ZADD', LEASED .. lane, 'XX', unpack(renewed)) end
 return cmsgpack.pack({now, fences})

@@ -1,5 +1,4 @@
 -- Lease due work of one lane, as much as may go now. First puts back what outlived its lease.
--- Uses       claim_row (generated from model.jobs.Claim)
 -- Arguments  lane, policy (store.lanes.LanePolicy; a limit that is absent is none)
 -- Returns    msgpack array of claims, in the form that Celery's messages carry
 -- States     queued -> uncertain, for a submit whose lease ended after its request may have left;
@@ -16,8 +15,8 @@ local function doubt(job_id)
   local provider_of, state, created, fence, external_id = get(
     key, job_field.provider, job_field.state, job_field.created, job_field.fence, job_field.webhook_external_id)
   local job = {id = job_id, provider = provider_of, state = state, created = created, fence = tonumber(fence), lane = lane}
-  redis.call('HDEL', key, job_field.intent)
-  redis.call('HINCRBY', key, job_field.submits, 1)
+  call('HDEL', key, job_field.intent)
+  call('HINCRBY', key, job_field.submits, 1)
   set_state(job, 'uncertain')
   note(job_id, 'uncertain', 'the worker was lost after the request may have left')
   if external_id then adopt(job, external_id) end
@@ -26,17 +25,17 @@ end
 -- Whoever held the lease may have sent a request until it ended, so the next one keeps its distance from there.
 local function put_back()
   local min_interval_ms = policy.min_interval_ms or 0
-  local over = redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, policy.batch)
+  local over = call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, policy.batch)
   for i = 1, #over, 2 do
     local work_id, ended = over[i], tonumber(over[i + 1])
-    redis.call('ZREM', leased, work_id)
+    call('ZREM', leased, work_id)
     local key = hash .. work_id
-    if redis.call('EXISTS', key) == 1 then
-      redis.call('HINCRBY', key, job_field.attempts, 1)
-      redis.call('ZADD', due, math.max(now, ended + min_interval_ms), work_id)
-      if min_interval_ms > 0 then redis.call('HSET', key, job_field.not_before, ended + min_interval_ms) end
+    if call('EXISTS', key) == 1 then
+      call('HINCRBY', key, job_field.attempts, 1)
+      call('ZADD', due, math.max(now, ended + min_interval_ms), work_id)
+      if min_interval_ms > 0 then call('HSET', key, job_field.not_before, ended + min_interval_ms) end
       note(is_job and work_id or job_of(work_id), 'lease-ended', shown(lane))
-      if is_job and redis.call('HEXISTS', key, job_field.intent) == 1 then doubt(work_id) end
+      if is_job and call('HEXISTS', key, job_field.intent) == 1 then doubt(work_id) end
     end
   end
 end
@@ -60,65 +59,68 @@ local function allowance()
   local function at_most(room, later)
     if room < number then number, look_at = room, later end
   end
-  at_most(policy.cap - redis.call('ZCARD', leased), now + 50)
+  at_most(policy.cap - call('ZCARD', leased), now + 50)
   if not provider then return number, look_at end
   at_most(gate())
   if policy.in_flight then
-    local running = redis.call('ZCARD', LEASED .. submit_lane(provider)) + redis.call('ZCARD', LEASED .. poll_lane(provider))
+    local running = call('ZCARD', LEASED .. submit_lane(provider)) + call('ZCARD', LEASED .. poll_lane(provider))
     at_most(policy.in_flight - running, now + 50)
   end
   if policy.jobs_in_flight then
-    local jobs = redis.call('ZCARD', INDEX .. provider .. ':waiting') + redis.call('ZCARD', leased)
+    local jobs = call('ZCARD', INDEX .. provider .. ':waiting') + call('ZCARD', leased)
     at_most(policy.jobs_in_flight - jobs, now + 200)
   end
   if rate_limit then
     local rate = RATE .. provider
-    redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - window_ms)
-    local oldest = redis.call('ZRANGE', rate, 0, 0, 'WITHSCORES')
-    at_most(rate_limit - redis.call('ZCARD', rate), oldest[2] and oldest[2] + window_ms + 1 or now + 50)
+    call('ZREMRANGEBYSCORE', rate, '-inf', now - window_ms)
+    local oldest = call('ZRANGE', rate, 0, 0, 'WITHSCORES')
+    at_most(rate_limit - call('ZCARD', rate), oldest[2] and oldest[2] + window_ms + 1 or now + 50)
   end
   return math.max(number, 0), look_at
 end
 
-local claim = {}
--- Raise a job's fence and read it; nil if it was purged. A job that waited for its turn has been due since it was created.
-local function lease_job(job_id, due_at)
-  local key = JOB .. job_id
-  local fence, attempts, provider_of, operation, external_id, memo, state, created, submitted, deadline, status,
-    last_poll, trace = unpack(redis.call(
+-- Raise a job's fence and read it; nil if it was purged. Returns the claim, in the order of model.jobs.Claim, and its fence.
+-- A job that waited for its turn has been due since it was created.
+local function lease_job(work_id, due_at)
+  local key = JOB .. work_id
+  local old_fence, attempts, provider, operation, external_id, memo, state, created, submitted, deadline,
+    provider_status, polled, trace = unpack(call(
       'HMGET', key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
       job_field.memo, job_field.state, job_field.created, job_field.submitted, job_field.deadline,
       job_field.provider_status, job_field.last_poll, job_field.trace))
-  if not fence then return nil end
-  redis.call('HSET', key, job_field.fence, fence + 1)
-  fence, created = fence + 1, tonumber(created)
-  claim.work_id, claim.fence, claim.provider, claim.operation, claim.trace = job_id, fence, provider_of, operation, trace
-  claim.external_id, claim.memo, claim.state, claim.provider_status = external_id, memo, state, status
-  claim.attempts, claim.created_ms, claim.submitted_ms = tonumber(attempts), created, tonumber(submitted)
-  claim.deadline_ms, claim.polled_ms = tonumber(deadline), tonumber(last_poll)
-  claim.due_ms = due_at < TURNS and created or due_at
-  return claim
+  if not old_fence then return nil end
+  local fence, created_ms = old_fence + 1, tonumber(created)
+  local due_ms = due_at < TURNS and created_ms or due_at
+  call('HSET', key, job_field.fence, fence)
+  local claim = {
+    work_id, fence, provider, operation, external_id or '', memo or '', state, tonumber(attempts) or 0, created_ms,
+    tonumber(submitted) or 0, tonumber(deadline) or 0, provider_status or '', tonumber(polled) or 0, due_ms, trace or '',
+  }
+  return claim, fence
 end
 
 -- The same for a delivery, of which a step reads less.
-local function lease_delivery(delivery_id, due_at)
-  local key = DELIVERY .. delivery_id
-  local fence, attempts = get(key, delivery_field.fence, delivery_field.attempts)
-  if not fence then return nil end
-  redis.call('HSET', key, delivery_field.fence, fence + 1)
-  local provider_of, operation, trace =
-    get(JOB .. job_of(delivery_id), job_field.provider, job_field.operation, job_field.trace)
-  return {
-    work_id = delivery_id, fence = fence + 1, provider = provider_of, operation = operation,
-    attempts = tonumber(attempts), due_ms = due_at, trace = trace,
+local function lease_delivery(work_id, due_ms)
+  local key = DELIVERY .. work_id
+  local old_fence, attempts = get(key, delivery_field.fence, delivery_field.attempts)
+  if not old_fence then return nil end
+  local provider, operation, trace =
+    get(JOB .. job_of(work_id), job_field.provider, job_field.operation, job_field.trace)
+  local fence, external_id, memo, state, provider_status = old_fence + 1, '', '', '', ''
+  local created, submitted, deadline, polled = 0, 0, 0, 0
+  call('HSET', key, delivery_field.fence, fence)
+  local claim = {
+    work_id, fence, provider or '', operation or '', external_id, memo, state, tonumber(attempts) or 0, created,
+    submitted, deadline, provider_status, polled, due_ms, trace or '',
   }
+  return claim, fence
 end
 
 -- In a submit lane: who is next, each with its score. Half of the places are for those whose countdown has ended, the
 -- rest for tenants' turns.
 local function next_turns(number)
-  local timed = redis.call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, number)
-  local turns = redis.call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, number)
+  local timed = call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, number)
+  local turns = call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, number)
   local chosen, reached = {}, {}
   for i = 1, math.min(#timed, 2 * math.max(math.ceil(number / 2), number - #turns / 2)) do chosen[i] = timed[i] end
   for i = 1, #turns, 2 do
@@ -128,27 +130,27 @@ local function next_turns(number)
     local band = math.floor(turns[i + 1] / BAND)
     reached[band] = turns[i + 1] - band * BAND
   end
-  for band, turn in pairs(reached) do redis.call('HSET', FAIR .. lane, band, turn) end
+  for band, turn in pairs(reached) do call('HSET', FAIR .. lane, band, turn) end
   return chosen
 end
 
 local function next_due(number)
   if is_submit(lane) then return next_turns(number) end
-  return redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, number)
+  return call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, number)
 end
 
 -- Submits and polls of one rate share it by turns.
 local function other_lane_has_due_work()
   local other = is_submit(lane) and poll_lane(provider) or submit_lane(provider)
-  return #redis.call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0
+  return #call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0
 end
 
 -- Whoever went last leaves the next place to the other. That one may be stopped for reasons of its own, so not for ever.
 local function take_turns(number)
   local governor = GOVERNOR .. provider
-  local went_last = redis.call('HGET', governor, governor_field.last_lane) == lane
-  if went_last and redis.call('HINCRBY', governor, governor_field.turns_yielded, 1) < 6 then return 0 end
-  redis.call('HSET', governor, governor_field.last_lane, lane, governor_field.turns_yielded, 0)
+  local went_last = call('HGET', governor, governor_field.last_lane) == lane
+  if went_last and call('HINCRBY', governor, governor_field.turns_yielded, 1) < 6 then return 0 end
+  call('HSET', governor, governor_field.last_lane, lane, governor_field.turns_yielded, 0)
   return math.ceil(number / 2)
 end
 
@@ -166,34 +168,34 @@ if number > 0 then
   for i = 1, #chosen, 2 do
     local work_id = chosen[i]
     moved[#moved + 1] = work_id
-    local claim = lease(work_id, tonumber(chosen[i + 1]))
+    local claim, fence = lease(work_id, tonumber(chosen[i + 1]))
     if claim then
-      claims[#claims + 1] = claim_row(claim)
+      claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
       stamps[#stamps + 1] = work_id
-      if rate_limit then redis.call('ZADD', RATE .. provider, ends, rate_entry(work_id, claim.fence)) end
+      if rate_limit then call('ZADD', RATE .. provider, ends, rate_entry(work_id, fence)) end
     end
   end
 end
 -- Behind an open breaker this claim is the probe: nothing else goes until it is known, or its lease ends.
-if provider and #claims > 0 and redis.call('HEXISTS', GOVERNOR .. provider, governor_field.open_until) == 1 then
-  redis.call('HSET', GOVERNOR .. provider, governor_field.probe_until, ends)
+if provider and #claims > 0 and call('HEXISTS', GOVERNOR .. provider, governor_field.open_until) == 1 then
+  call('HSET', GOVERNOR .. provider, governor_field.probe_until, ends)
 end
-if #moved > 0 then redis.call('ZREM', due, unpack(moved)) end
-if #stamps > 0 then redis.call('ZADD', leased, unpack(stamps)) end
-if rate_limit then redis.call('PEXPIRE', RATE .. provider, window_ms + policy.lease_ms) end
+if #moved > 0 then call('ZREM', due, unpack(moved)) end
+if #stamps > 0 then call('ZADD', leased, unpack(stamps)) end
+if rate_limit then call('PEXPIRE', RATE .. provider, window_ms + policy.lease_ms) end
 
 -- When this lane must be looked at next: work left over, the next countdown, or the next lease that may end.
-local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-local ending = redis.call('ZRANGE', leased, 0, 0, 'WITHSCORES')
+local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')
+local ending = call('ZRANGE', leased, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2])
-if not at then redis.call('DEL', FAIR .. lane) end
+if not at then call('DEL', FAIR .. lane) end
 if at and at <= now then at = look_at or now end
 if ending[2] and (not at or tonumber(ending[2]) < at) then at = tonumber(ending[2]) end
 if at and at ~= math.huge then
-  redis.call('ZADD', LANES, at, lane)
+  call('ZADD', LANES, at, lane)
 else
-  redis.call('ZREM', LANES, lane)
+  call('ZREM', LANES, lane)
 end
 write_tallies()
 return cmsgpack.pack(claims)

@@ -2,5 +2,5 @@
 -- Arguments  name, token (the refused one)
 -- Returns    1 forgotten, 0 another one stands there
 local key = TOKEN .. arguments.name
-if redis.call('GET', key) == arguments.token then return redis.call('DEL', key) end
+if call('GET', key) == arguments.token then return call('DEL', key) end
 return 0

@@ -1,5 +1,5 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
--- Uses       CREATED, SAME, CONFLICT (generated from store/codes.py), NORMAL_PRIORITY
+-- Uses       the codes of codes.py (CREATED, SAME, CONFLICT), NORMAL_PRIORITY
 -- Arguments  jobs (array of store.lanes.NewJob; a field that is absent has its default),
 --            retention_ms (that an alias of a job is kept)
 -- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes
@@ -8,29 +8,29 @@ local answers = {}
 
 -- The job that stands for this id already, its digest, and whether it is the id that led to it.
 local function existing(id, tenant, key)
-  local alias = redis.call('GET', ALIAS .. id)
+  local alias = call('GET', ALIAS .. id)
   local job_id = alias or id
-  local digest = redis.call('HGET', JOB .. job_id, job_field.digest)
+  local digest = call('HGET', JOB .. job_id, job_field.digest)
   if digest then return job_id, digest, true end
-  if alias then redis.call('DEL', ALIAS .. id) end
+  if alias then call('DEL', ALIAS .. id) end
   if not key then return nil end
-  job_id = redis.call('GET', key_of(tenant, key))
+  job_id = call('GET', key_of(tenant, key))
   if not job_id and tenant then  -- release 0.1.0 kept all keys together
-    job_id = redis.call('GET', IDEMPOTENCY .. key)
-    if job_id and redis.call('HGET', JOB .. job_id, job_field.tenant) ~= tenant then return nil end
+    job_id = call('GET', IDEMPOTENCY .. key)
+    if job_id and call('HGET', JOB .. job_id, job_field.tenant) ~= tenant then return nil end
   end
   if not job_id then return nil end
-  return job_id, redis.call('HGET', JOB .. job_id, job_field.digest)
+  return job_id, call('HGET', JOB .. job_id, job_field.digest)
 end
 
 -- The turn of a job that is due at once: tenants take turns, however many jobs one of them has; a more urgent priority
 -- goes before all others. Turns are far below any time, so that such a job is due.
 local function next_turn(lane, tenant, priority)
   local band = 9 - priority
-  local tenant_field = band .. ':' .. (tenant or '')
-  local reached, last = get(FAIR .. lane, band, tenant_field)
+  local of_tenant = band .. ':' .. (tenant or '')
+  local reached, last = get(FAIR .. lane, band, of_tenant)
   local turn = math.max(tonumber(reached or 0), tonumber(last or 0)) + 1
-  redis.call('HSET', FAIR .. lane, tenant_field, turn)
+  call('HSET', FAIR .. lane, of_tenant, turn)
   return band * BAND + turn
 end
 
@@ -39,29 +39,29 @@ local function create(job)
   local key = JOB .. id
   local state, lane = 'queued', submit_lane(provider)
   if refused then state, lane = 'failed', 'callback' end
-  redis.call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
+  call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
              job_field.created, now, job_field.digest, job.digest, job_field.fence, 0, job_field.lane, lane)
-  if job.deadline_ms then redis.call('HSET', key, job_field.deadline, now + job.deadline_ms) end
-  redis.call('SET', SPEC .. id, job.spec)
+  if job.deadline_ms then call('HSET', key, job_field.deadline, now + job.deadline_ms) end
+  call('SET', SPEC .. id, job.spec)
   if job.key then
-    redis.call('HSET', key, job_field.idempotency_key, job.key)
-    redis.call('SET', key_of(job.tenant, job.key), id)
+    call('HSET', key, job_field.idempotency_key, job.key)
+    call('SET', key_of(job.tenant, job.key), id)
   end
-  redis.call('ZADD', INDEX .. provider .. ':' .. state, now, id)
-  redis.call('SADD', PROVIDERS, provider)
+  call('ZADD', INDEX .. provider .. ':' .. state, now, id)
+  call('SADD', PROVIDERS, provider)
   if refused then
-    redis.call('SET', ERROR .. id, job.error)
-    redis.call('HSET', key, job_field.ended, now)
+    call('SET', ERROR .. id, job.error)
+    call('HSET', key, job_field.ended, now)
     note(id, 'refused', job.error)
   else
     note(id, 'enqueued')
     tally('accepted:' .. provider, 'accepted')
   end
   if job.tenant then
-    redis.call('HSET', key, job_field.tenant, job.tenant)
-    redis.call('ZADD', TENANT .. job.tenant, now, id)
+    call('HSET', key, job_field.tenant, job.tenant)
+    call('ZADD', TENANT .. job.tenant, now, id)
   end
-  if job.trace then redis.call('HSET', key, job_field.trace, job.trace) end
+  if job.trace then call('HSET', key, job_field.trace, job.trace) end
   if refused or job.countdown_ms then
     make_due(lane, id, now + (job.countdown_ms or 0))
   else
@@ -77,8 +77,8 @@ for i, job in ipairs(arguments.jobs) do
     answers[i] = {CREATED, id}
   elseif digest == job.digest then
     if known_id ~= id then
-      redis.call('SET', ALIAS .. id, known_id, 'PX', arguments.retention_ms)
-      redis.call('SADD', ALIASES .. known_id, id)
+      call('SET', ALIAS .. id, known_id, 'PX', arguments.retention_ms)
+      call('SADD', ALIASES .. known_id, id)
     end
     answers[i] = {SAME, known_id}
   else
@@ -87,8 +87,8 @@ for i, job in ipairs(arguments.jobs) do
   end
   -- The message of a key's conflict stays leased: the caller records the refusal under the message's own id next.
   if job.message and (answers[i][1] ~= CONFLICT or by_id) then
-    redis.call('ZREM', IN_LEASED, job.message)
-    redis.call('HDEL', IN_MESSAGES, job.message)
+    call('ZREM', IN_LEASED, job.message)
+    call('HDEL', IN_MESSAGES, job.message)
   end
 end
 write_tallies()

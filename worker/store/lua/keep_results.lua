@@ -3,7 +3,7 @@
 -- Arguments  expires_s (that each is kept), results (encoded, one a key)
 -- Returns    how many
 for i, result in ipairs(arguments.results) do
-  redis.call('SET', KEYS[i + 1], result, 'EX', arguments.expires_s)
-  redis.call('PUBLISH', KEYS[i + 1], result)
+  call('SET', KEYS[i + 1], result, 'EX', arguments.expires_s)
+  call('PUBLISH', KEYS[i + 1], result)
 end
 return #arguments.results

@@ -5,8 +5,8 @@ local hash = hash_of(arguments.lane)
 local ends, ours = now + arguments.lease_ms, 0
 for _, claim in ipairs(arguments.claims) do
   local work_id, fence = claim[1], claim[2]
-  if tonumber(redis.call('HGET', hash .. work_id, job_field.fence)) == fence then
-    ours = ours + redis.call('ZADD', LEASED .. arguments.lane, 'XX', 'CH', ends, work_id)
+  if tonumber(call('HGET', hash .. work_id, job_field.fence)) == fence then
+    ours = ours + call('ZADD', LEASED .. arguments.lane, 'XX', 'CH', ends, work_id)
   end
 end
 return ours

@@ -3,8 +3,8 @@
 --            (its name)
 -- Returns    1 taken, 0 there is none
 local rate, kept_ms = RATE .. arguments.provider, arguments.rate_window_ms + arguments.longest_ms
-redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - arguments.rate_window_ms)
-if redis.call('ZCARD', rate) >= arguments.rate_limit then return 0 end
-redis.call('ZADD', rate, now + arguments.longest_ms, arguments.request)
-if redis.call('PTTL', rate) < kept_ms then redis.call('PEXPIRE', rate, kept_ms) end
+call('ZREMRANGEBYSCORE', rate, '-inf', now - arguments.rate_window_ms)
+if call('ZCARD', rate) >= arguments.rate_limit then return 0 end
+call('ZADD', rate, now + arguments.longest_ms, arguments.request)
+if call('PTTL', rate) < kept_ms then call('PEXPIRE', rate, kept_ms) end
 return 1

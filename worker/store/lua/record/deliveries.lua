@@ -6,11 +6,11 @@ function verbs.fanout(outcome)
   if not job then return why end
   local targets = outcome.targets
   take_out(job.lane, job.id)
-  redis.call('HSET', JOB .. job.id, job_field.fence, job.fence + 1, job_field.lane, '',
+  call('HSET', JOB .. job.id, job_field.fence, job.fence + 1, job_field.lane, '',
              job_field.open_deliveries, #targets, job_field.deliveries, #targets)
   for n, target in ipairs(targets) do
     local delivery_id, lane = job.id .. '#' .. n, deliver_lane(target)
-    redis.call('HSET', DELIVERY .. delivery_id, delivery_field.fence, 0, delivery_field.state, 'pending',
+    call('HSET', DELIVERY .. delivery_id, delivery_field.fence, 0, delivery_field.state, 'pending',
                delivery_field.target, target)
     make_due(lane, delivery_id, now)
     due_now[lane] = true
@@ -30,8 +30,8 @@ local function load_delivery(delivery_id, fence, is_attempt)
   if tonumber(stored_fence) ~= fence then return nil, REFUSED end
   local job_id, lane = job_of(delivery_id), deliver_lane(target)
   take_out(lane, delivery_id)
-  redis.call('HSET', key, delivery_field.fence, fence + 1)
-  if is_attempt then redis.call('HINCRBY', JOB .. job_id, job_field.delivery_attempts, 1) end
+  call('HSET', key, delivery_field.fence, fence + 1)
+  if is_attempt then call('HINCRBY', JOB .. job_id, job_field.delivery_attempts, 1) end
   return {id = delivery_id, key = key, job_id = job_id, target = target, lane = lane}
 end
 
@@ -42,15 +42,15 @@ end
 
 local function settle(delivery, state, detail)
   tally_delivery(delivery.target, state)
-  redis.call('HSET', delivery.key, delivery_field.state, state)
+  call('HSET', delivery.key, delivery_field.state, state)
   note(delivery.job_id, state, shown(delivery.target) .. detail)
-  if redis.call('HINCRBY', JOB .. delivery.job_id, job_field.open_deliveries, -1) <= 0 then close(delivery.job_id) end
+  if call('HINCRBY', JOB .. delivery.job_id, job_field.open_deliveries, -1) <= 0 then close(delivery.job_id) end
 end
 
 function verbs.delivered(outcome)
   local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
   if not delivery then return why end
-  redis.call('HDEL', delivery.key, delivery_field.error, delivery_field.attempts)
+  call('HDEL', delivery.key, delivery_field.error, delivery_field.attempts)
   settle(delivery, 'delivered', outcome.detail and ' ' .. outcome.detail or '')
   return WRITTEN
 end
@@ -58,8 +58,8 @@ end
 function verbs.dead(outcome)
   local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
   if not delivery then return why end
-  redis.call('HSET', delivery.key, delivery_field.error, outcome.error)
-  redis.call('ZADD', DEAD, now, delivery.id)
+  call('HSET', delivery.key, delivery_field.error, outcome.error)
+  call('ZADD', DEAD, now, delivery.id)
   settle(delivery, 'dead', ' ' .. outcome.error)
   return WRITTEN
 end
@@ -68,8 +68,8 @@ function verbs.redeliver(outcome)
   local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
   if not delivery then return why end
   tally_delivery(delivery.target, 'retried')
-  redis.call('HINCRBY', delivery.key, delivery_field.attempts, 1)
-  redis.call('HSET', delivery.key, delivery_field.error, outcome.error)
+  call('HINCRBY', delivery.key, delivery_field.attempts, 1)
+  call('HSET', delivery.key, delivery_field.error, outcome.error)
   make_due(delivery.lane, delivery.id, now + outcome.countdown_ms)
   note(delivery.job_id, 'delivery-retry', shown(delivery.target) .. ' ' .. outcome.error)
   return WRITTEN
@@ -90,12 +90,12 @@ function verbs.replay(outcome)
   if not state then return UNKNOWN end
   if state == 'pending' then return REFUSED end
   local job_id, lane = job_of(delivery_id), deliver_lane(target)
-  redis.call('ZREM', DEAD, delivery_id)
-  redis.call('ZREM', CLOSED, job_id)
-  redis.call('HDEL', JOB .. job_id, job_field.closed)
-  redis.call('HINCRBY', JOB .. job_id, job_field.open_deliveries, 1)
-  redis.call('HDEL', key, delivery_field.attempts, delivery_field.error)
-  redis.call('HSET', key, delivery_field.state, 'pending')
+  call('ZREM', DEAD, delivery_id)
+  call('ZREM', CLOSED, job_id)
+  call('HDEL', JOB .. job_id, job_field.closed)
+  call('HINCRBY', JOB .. job_id, job_field.open_deliveries, 1)
+  call('HDEL', key, delivery_field.attempts, delivery_field.error)
+  call('HSET', key, delivery_field.state, 'pending')
   make_due(lane, delivery_id, now)
   due_now[lane] = true
   note(job_id, 'replay', shown(target))

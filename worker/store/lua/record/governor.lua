@@ -4,21 +4,21 @@
 
 -- The lanes of a provider's rate. Only those that are to be looked at later are looked at sooner.
 local function look_sooner(provider, at)
-  for _, lane in ipairs({submit_lane(provider), poll_lane(provider)}) do redis.call('ZADD', LANES, 'XX', 'LT', at, lane) end
+  for _, lane in ipairs({submit_lane(provider), poll_lane(provider)}) do call('ZADD', LANES, 'XX', 'LT', at, lane) end
 end
 
 -- Nothing more may be sent to this provider for a while; a longer pause that stands already wins.
 function verbs.pause(outcome)
   local governor, ends = GOVERNOR .. outcome.provider, now + outcome.pause_ms
-  if tonumber(redis.call('HGET', governor, governor_field.paused_until) or 0) < ends then
-    redis.call('HSET', governor, governor_field.paused_until, ends, governor_field.pause_reason, outcome.reason)
+  if tonumber(call('HGET', governor, governor_field.paused_until) or 0) < ends then
+    call('HSET', governor, governor_field.paused_until, ends, governor_field.pause_reason, outcome.reason)
   end
   return WRITTEN
 end
 
 -- A person stops everything of this provider, until a person resumes it.
 function verbs.suspend(outcome)
-  redis.call('HSET', GOVERNOR .. outcome.provider, governor_field.suspended, now,
+  call('HSET', GOVERNOR .. outcome.provider, governor_field.suspended, now,
              governor_field.suspend_reason, outcome.reason)
   return WRITTEN
 end
@@ -26,7 +26,7 @@ end
 -- Its lanes are looked at at once, not when the pause had them looked at next.
 function verbs.resume(outcome)
   local governor = GOVERNOR .. outcome.provider
-  if redis.call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason) == 0 then return REFUSED end
+  if call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason) == 0 then return REFUSED end
   look_sooner(outcome.provider, now)
   return WRITTEN
 end
@@ -35,16 +35,16 @@ end
 -- failed probe doubles the time until the next one.
 function verbs.outage(outcome)
   local governor = GOVERNOR .. outcome.provider
-  local outages = redis.call('HINCRBY', governor, governor_field.outages, 1)
+  local outages = call('HINCRBY', governor, governor_field.outages, 1)
   local open_until, times_opened = get(governor, governor_field.open_until, governor_field.times_opened)
   if not open_until and outages < outcome.limit then return WRITTEN end
   if open_until and tonumber(open_until) > now then return WRITTEN end
   if not open_until then tally('opened:' .. outcome.provider) end
   times_opened = tonumber(times_opened or 0)
   local wait_ms = math.min(outcome.wait_ms * 2 ^ times_opened, outcome.longest_ms)
-  redis.call('HSET', governor, governor_field.open_until, now + wait_ms, governor_field.times_opened, times_opened + 1,
+  call('HSET', governor, governor_field.open_until, now + wait_ms, governor_field.times_opened, times_opened + 1,
              governor_field.open_reason, outcome.reason)
-  redis.call('HDEL', governor, governor_field.probe_until)
+  call('HDEL', governor, governor_field.probe_until)
   return WRITTEN
 end
 
@@ -53,10 +53,10 @@ end
 function verbs.spent(outcome)
   local rate, entry = RATE .. outcome.provider, rate_entry(outcome.work_id, outcome.claim_fence)
   if outcome.requests == 0 then
-    redis.call('ZREM', rate, entry)
+    call('ZREM', rate, entry)
   else
-    redis.call('ZADD', rate, 'XX', now, entry)
-    for extra = 2, outcome.requests do redis.call('ZADD', rate, now, entry .. ':' .. extra) end
+    call('ZADD', rate, 'XX', now, entry)
+    for extra = 2, outcome.requests do call('ZADD', rate, now, entry .. ':' .. extra) end
   end
   -- A lane that waited for this place waited for the lease's end: look again when the place is free.
   look_sooner(outcome.provider, now + outcome.window_ms + 1)

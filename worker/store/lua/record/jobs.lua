@@ -1,5 +1,5 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
--- Uses     arguments.retention_ms; WRITTEN, REFUSED, CANCEL_PENDING, UNKNOWN (generated from store/codes.py)
+-- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …)
 -- Gives    verbs, due_now, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local NO_FENCE = -1
@@ -24,8 +24,8 @@ end
 local function move(job, lane, at, ...)
   take_out(job.lane, job.id)
   job.fence = job.fence + 1
-  redis.call('HSET', JOB .. job.id, job_field.fence, job.fence, job_field.lane, lane, ...)
-  if job.lane ~= lane then redis.call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts) end
+  call('HSET', JOB .. job.id, job_field.fence, job.fence, job_field.lane, lane, ...)
+  if job.lane ~= lane then call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts) end
   job.lane = lane
   make_due(lane, job.id, at)
   if at <= now then due_now[lane] = true end
@@ -34,27 +34,27 @@ end
 -- Add an outcome's requests to the job's ledger.
 local function count(job, outcome)
   local key = JOB .. job.id
-  if (outcome.submits or 0) > 0 then redis.call('HINCRBY', key, job_field.submits, outcome.submits) end
-  if (outcome.polls or 0) > 0 then redis.call('HINCRBY', key, job_field.polls, outcome.polls) end
-  if (outcome.fetches or 0) > 0 then redis.call('HINCRBY', key, job_field.fetches, outcome.fetches) end
+  if (outcome.submits or 0) > 0 then call('HINCRBY', key, job_field.submits, outcome.submits) end
+  if (outcome.polls or 0) > 0 then call('HINCRBY', key, job_field.polls, outcome.polls) end
+  if (outcome.fetches or 0) > 0 then call('HINCRBY', key, job_field.fetches, outcome.fetches) end
 end
 
 local function note_status(job, status)
-  if not status or redis.call('HGET', JOB .. job.id, job_field.provider_status) == status then return end
-  redis.call('HSET', JOB .. job.id, job_field.provider_status, status)
+  if not status or call('HGET', JOB .. job.id, job_field.provider_status) == status then return end
+  call('HSET', JOB .. job.id, job_field.provider_status, status)
   note(job.id, 'status', status)
 end
 
 -- A job is closed when none of its deliveries is open; it is purged after its retention.
 local function close(job_id)
-  redis.call('HSET', JOB .. job_id, job_field.closed, now)
-  redis.call('ZADD', CLOSED, now + arguments.retention_ms, job_id)
+  call('HSET', JOB .. job_id, job_field.closed, now)
+  call('ZADD', CLOSED, now + arguments.retention_ms, job_id)
   note(job_id, 'closed')
 end
 
 local function finish(job, state, detail)
   set_state(job, state)
-  redis.call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
+  call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
              job_field.webhook_external_id)
   note(job.id, state, detail)
   move(job, 'callback', now, job_field.ended, now)
@@ -63,14 +63,14 @@ end
 
 -- Whether somebody gave the job up while its submit was on its way; then it ends now.
 local function cancel_if_requested(job)
-  if redis.call('HEXISTS', JOB .. job.id, job_field.cancel_requested) == 0 then return false end
+  if call('HEXISTS', JOB .. job.id, job_field.cancel_requested) == 0 then return false end
   finish(job, 'cancelled')
   return true
 end
 
 -- Whether a webhook named the external id before anybody knew the submit's answer: then the job waits under it.
 local function adopt_if_named(job)
-  local external_id = redis.call('HGET', JOB .. job.id, job_field.webhook_external_id)
+  local external_id = call('HGET', JOB .. job.id, job_field.webhook_external_id)
   local lane = external_id and adopt(job, external_id)
   if lane then due_now[lane] = true end
   return lane
@@ -93,7 +93,7 @@ function verbs.submitted(outcome)
   if not job then
     -- Whoever decides about the job wants to know what a worker learnt whose lease had ended.
     local key = JOB .. outcome.work_id
-    local stale = why == REFUSED and redis.call('HGET', key, job_field.external_id) ~= external_id
+    local stale = why == REFUSED and call('HGET', key, job_field.external_id) ~= external_id
     if stale then note(outcome.work_id, 'too-late', 'submitted as ' .. external_id) end
     return why
   end
@@ -101,17 +101,17 @@ function verbs.submitted(outcome)
   local key = JOB .. job.id
   local webhook_ended, webhook_external_id = get(key, job_field.webhook_ended, job_field.webhook_external_id)
   if webhook_external_id and webhook_external_id ~= external_id then
-    redis.call('HDEL', key, job_field.webhook_ended)
+    call('HDEL', key, job_field.webhook_ended)
     note(job.id, 'warning', 'a webhook named another external id: ' .. webhook_external_id)
   elseif webhook_ended then
     countdown_ms = 0
   end
   count(job, outcome)
   set_state(job, 'waiting')
-  redis.call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
+  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
   move(job, poll_lane(job.provider), now + countdown_ms,
        job_field.external_id, external_id, job_field.submitted, now)
-  if outcome.memo then redis.call('HSET', key, job_field.memo, outcome.memo) end
+  if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
   note(job.id, 'submitted')
   healthy[job.provider] = true
   cancel_if_requested(job)
@@ -124,27 +124,27 @@ local rescheduled = {}
 function verbs.wait(outcome)
   local job_id, countdown_ms = outcome.work_id, outcome.countdown_ms
   local key = JOB .. job_id
-  local fence, state, lane, polls, status, attempts, provider, webhook_ended = unpack(redis.call(
+  local fence, state, lane, polls, status, attempts, provider, webhook_ended = unpack(call(
     'HMGET', key, job_field.fence, job_field.state, job_field.lane, job_field.polls, job_field.provider_status,
     job_field.attempts, job_field.provider, job_field.webhook_ended))
   if not fence then return UNKNOWN end
   local stale = outcome.fence ~= NO_FENCE and tonumber(fence) ~= outcome.fence
   if stale or not OPEN[state] then return REFUSED end
-  redis.call('HSET', key, job_field.fence, fence + 1, job_field.polls, (polls or 0) + outcome.polls,
+  call('HSET', key, job_field.fence, fence + 1, job_field.polls, (polls or 0) + outcome.polls,
              job_field.last_poll, now)
-  if outcome.fetches then redis.call('HINCRBY', key, job_field.fetches, outcome.fetches) end
-  if outcome.memo then redis.call('HSET', key, job_field.memo, outcome.memo) end
-  if attempts then redis.call('HDEL', key, job_field.attempts) end
+  if outcome.fetches then call('HINCRBY', key, job_field.fetches, outcome.fetches) end
+  if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
+  if attempts then call('HDEL', key, job_field.attempts) end
   if outcome.status ~= '' and outcome.status ~= status then
-    redis.call('HSET', key, job_field.provider_status, outcome.status)
+    call('HSET', key, job_field.provider_status, outcome.status)
     note(job_id, 'status', outcome.status)
   end
   if outcome.warning then note(job_id, 'warning', outcome.warning) end
-  if outcome.expiry_warning and redis.call('HSETNX', key, job_field.expiry_warned, 1) == 1 then
+  if outcome.expiry_warning and call('HSETNX', key, job_field.expiry_warned, 1) == 1 then
     note(job_id, 'warning', outcome.expiry_warning)
   end
   if outcome.webhook_countdown_ms then
-    redis.call('HSET', key, job_field.not_before, now + outcome.webhook_countdown_ms)
+    call('HSET', key, job_field.not_before, now + outcome.webhook_countdown_ms)
     if webhook_ended then countdown_ms = outcome.webhook_countdown_ms end
   end
   local batch = rescheduled[lane] or {due = {}, ids = {}, first = math.huge}
@@ -160,15 +160,15 @@ end
 local function flush()
   for provider in pairs(healthy) do
     local governor = GOVERNOR .. provider
-    if redis.call('HEXISTS', governor, governor_field.outages) == 1 then
-      redis.call('HDEL', governor, governor_field.outages, governor_field.open_until, governor_field.times_opened,
+    if call('HEXISTS', governor, governor_field.outages) == 1 then
+      call('HDEL', governor, governor_field.outages, governor_field.open_until, governor_field.times_opened,
                  governor_field.open_reason, governor_field.probe_until)
     end
   end
   for lane, batch in pairs(rescheduled) do
-    redis.call('ZREM', LEASED .. lane, unpack(batch.ids))
-    redis.call('ZADD', DUE .. lane, unpack(batch.due))
-    redis.call('ZADD', LANES, 'LT', batch.first, lane)
+    call('ZREM', LEASED .. lane, unpack(batch.ids))
+    call('ZADD', DUE .. lane, unpack(batch.due))
+    call('ZADD', LANES, 'LT', batch.first, lane)
     if batch.first <= now then due_now[lane] = true end
   end
 end
@@ -181,10 +181,10 @@ function verbs.retry(outcome)
   local kept = keep_if_proven(job, outcome.fence, outcome.reason)
   if kept then return kept end
   local key, at = JOB .. job.id, now + outcome.countdown_ms
-  if outcome.attempt > 0 then redis.call('HINCRBY', key, job_field.attempts, outcome.attempt) end
-  redis.call('HDEL', key, job_field.intent)
+  if outcome.attempt > 0 then call('HINCRBY', key, job_field.attempts, outcome.attempt) end
+  call('HDEL', key, job_field.intent)
   if job.state == 'uncertain' then set_state(job, 'queued') end
-  if job.state == 'waiting' then redis.call('HSET', key, job_field.not_before, at) end
+  if job.state == 'waiting' then call('HSET', key, job_field.not_before, at) end
   move(job, job.lane, at)
   note(job.id, 'retry', outcome.reason)
   return WRITTEN
@@ -194,10 +194,10 @@ function verbs.release(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   if not job then return why end
   local key, fence = JOB .. job.id, outcome.fence
-  if outcome.intent and redis.call('HGET', key, job_field.intent) ~= outcome.intent then return REFUSED end
+  if outcome.intent and call('HGET', key, job_field.intent) ~= outcome.intent then return REFUSED end
   if cancel_if_requested(job) then return WRITTEN end
-  redis.call('HDEL', key, job_field.intent)
-  redis.call('ZREM', RATE .. job.provider, rate_entry(job.id, fence), rate_entry(job.id, fence - 1))
+  call('HDEL', key, job_field.intent)
+  call('ZREM', RATE .. job.provider, rate_entry(job.id, fence), rate_entry(job.id, fence - 1))
   move(job, job.lane, now)
   return WRITTEN
 end
@@ -208,7 +208,7 @@ function verbs.uncertain(outcome)
   if job.state ~= 'queued' and job.state ~= 'uncertain' then return REFUSED end
   count(job, outcome)
   set_state(job, 'uncertain')
-  redis.call('HDEL', JOB .. job.id, job_field.intent)
+  call('HDEL', JOB .. job.id, job_field.intent)
   note(job.id, 'uncertain', outcome.reason)
   if not adopt_if_named(job) then move(job, job.lane, now) end
   return WRITTEN
@@ -223,9 +223,9 @@ function verbs.hold(outcome)
   if adopt_if_named(job) then return WRITTEN end  -- a worker of the release before did not see to it
   local key, lane, reason = JOB .. job.id, 'held:' .. job.provider, outcome.reason
   take_out(job.lane, job.id)
-  redis.call('HSET', key, job_field.fence, job.fence + 1, job_field.lane, lane)
-  redis.call('ZADD', DUE .. lane, '+inf', job.id)
-  if redis.call('HEXISTS', key, job_field.webhook_ended) == 1 then
+  call('HSET', key, job_field.fence, job.fence + 1, job_field.lane, lane)
+  call('ZADD', DUE .. lane, '+inf', job.id)
+  if call('HEXISTS', key, job_field.webhook_ended) == 1 then
     reason = reason .. '; a webhook said that it ended'
   end
   note(job.id, 'held', reason)
@@ -246,8 +246,8 @@ local function learn(job, fence)
   if took <= 0 then return end
   local unseen = (webhook_ended or fence == NO_FENCE) and 0 or last_poll and now - last_poll or took
   local key = TOOK .. job.provider .. ':' .. operation
-  redis.call('LPUSH', key, math.floor(took - unseen / 2))
-  redis.call('LTRIM', key, 0, TOOK_MAX - 1)
+  call('LPUSH', key, math.floor(took - unseen / 2))
+  call('LTRIM', key, 0, TOOK_MAX - 1)
 end
 
 verbs['end'] = function(outcome)
@@ -262,8 +262,8 @@ verbs['end'] = function(outcome)
   local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
   if kept then return kept end
   note_status(job, outcome.status)
-  if error then redis.call('SET', ERROR .. job.id, error) else redis.call('DEL', ERROR .. job.id) end
-  if outcome.result then redis.call('SET', RESULT .. job.id, outcome.result) end
+  if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
+  if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then
     healthy[job.provider] = true
     learn(job, outcome.fence)
@@ -276,9 +276,9 @@ function verbs.cancel(outcome)
   local job, why = load_job(outcome.work_id, NO_FENCE)
   if not job then return why end
   if not OPEN[job.state] then return REFUSED end
-  redis.call('SET', ERROR .. job.id, outcome.error)
-  if redis.call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
-  redis.call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
+  call('SET', ERROR .. job.id, outcome.error)
+  if call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
+  call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
   note(job.id, 'cancel-asked', 'its submit is on its way')
   return CANCEL_PENDING
 end
@@ -292,13 +292,13 @@ function verbs.resolve(outcome)
   note(job.id, 'resolved', detail and choice .. ' ' .. detail or choice)
   if choice == 'as-webhook' then return verbs['end'](outcome.end_outcome) end
   if choice == 'fail' then
-    redis.call('SET', ERROR .. job.id, detail)
+    call('SET', ERROR .. job.id, detail)
     return finish(job, 'failed')
   end
   if choice == 'resubmit' then
     set_state(job, 'queued')
     move(job, submit_lane(job.provider), now)
-    redis.call('HDEL', JOB .. job.id, job_field.attempts, job_field.webhook_ended)
+    call('HDEL', JOB .. job.id, job_field.attempts, job_field.webhook_ended)
   else
     set_state(job, 'waiting')
     move(job, poll_lane(job.provider), now, job_field.external_id, detail, job_field.submitted, now)

@@ -12,7 +12,7 @@ local function kept(record) return string.format('%.0f ', now) .. record end
 local function poll_sooner(job, min_interval_ms)
   local last_poll, not_before = get(JOB .. job.id, job_field.last_poll, job_field.not_before)
   local at = math.max(now, tonumber(not_before or 0), last_poll and last_poll + min_interval_ms or 0)
-  local due = redis.call('ZSCORE', DUE .. job.lane, job.id)
+  local due = call('ZSCORE', DUE .. job.lane, job.id)
   if due and tonumber(due) > at then
     make_due(job.lane, job.id, at)
     if at <= now then due_now[job.lane] = true end
@@ -24,13 +24,13 @@ local function apply_webhook(job, webhook, external_id, intent)
   local key, named = JOB .. job.id, webhook.external_id
   if not OPEN[job.state] then return 'changes nothing: the job had ended' end
   if named and external_id and external_id ~= named then return 'changes nothing: it names ' .. named end
-  if webhook.verdict == 'ended' then redis.call('HSETNX', key, job_field.webhook_ended, now) end
+  if webhook.verdict == 'ended' then call('HSETNX', key, job_field.webhook_ended, now) end
   if job.state == 'waiting' then
     if webhook.verdict == 'unfinished' then return 'changes nothing' end
     poll_sooner(job, webhook.min_interval_ms)
     return 'a poll confirms it'
   end
-  if named then redis.call('HSET', key, job_field.webhook_external_id, named) end
+  if named then call('HSET', key, job_field.webhook_external_id, named) end
   if intent or (job.state == 'queued' and not named) then return 'the submit has not been answered yet' end
   if named then return 'it names ' .. named, true end
   return 'it names no external id that could be polled: `outwait resolve --as-webhook` accepts it'
@@ -39,9 +39,9 @@ end
 -- Keep a webhook, and say which of the job's it is.
 local function keep_webhook(job, webhook)
   local key = JOB .. job.id
-  local count = redis.call('HINCRBY', key, job_field.webhooks, 1)
-  redis.call('HSET', key, job_field.webhook_nonce, webhook.nonce)
-  if count <= WEBHOOKS_MAX then redis.call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record)) end
+  local count = call('HINCRBY', key, job_field.webhooks, 1)
+  call('HSET', key, job_field.webhook_nonce, webhook.nonce)
+  if count <= WEBHOOKS_MAX then call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record)) end
   local kind = count > 1 and 'again, ' or job.state == 'queued' and 'early, ' or not OPEN[job.state] and 'late, ' or ''
   return count, kind
 end
@@ -52,8 +52,8 @@ function verbs.webhook_received(webhook)
   local job = load_job(webhook.work_id, NO_FENCE)
   if not job then
     if webhook.record then
-      redis.call('RPUSH', WEBHOOKS_UNKNOWN, kept(webhook.record))
-      redis.call('LTRIM', WEBHOOKS_UNKNOWN, -UNKNOWN_MAX, -1)
+      call('RPUSH', WEBHOOKS_UNKNOWN, kept(webhook.record))
+      call('LTRIM', WEBHOOKS_UNKNOWN, -UNKNOWN_MAX, -1)
     end
     return UNKNOWN
   end
@@ -69,7 +69,7 @@ function verbs.webhook_received(webhook)
   if count <= WEBHOOKS_MAX then note(job.id, 'webhook', kind .. webhook.summary .. '; ' .. effect) end
   if adoptable then adopt_if_named(job) end
   if not trusted then return WRITTEN end
-  if named then redis.call('HSET', key, job_field.external_id, named) end
-  if intent then redis.call('HINCRBY', key, job_field.submits, 1) end  -- it was submitted; a later answer is refused
+  if named then call('HSET', key, job_field.external_id, named) end
+  if intent then call('HINCRBY', key, job_field.submits, 1) end  -- it was submitted; a later answer is refused
   return verbs['end'](webhook.end_outcome)
 end
