@@ -199,16 +199,16 @@ def _stopped(context: PollContext) -> Outcome:
     """The worker ends before the answer came. The next poll keeps the provider's interval."""
     if not context.sent.polls:
         return Release(work_id=context.claim.work_id, fence=context.claim.fence)
-    countdown = int(context.operation.poll_every * 1000)
-    return _poll_again(context, countdown, "the worker stopped before the answer came", attempt=0)
+    interval_ms = int(context.operation.poll_every * 1000)
+    return _poll_again(context, interval_ms, "the worker stopped before the answer came", attempt=0)
 
 
-def _poll_again(context: PollContext, countdown: int, reason: str, *, attempt: int) -> Retry:
+def _poll_again(context: PollContext, countdown_ms: int, reason: str, *, attempt: int) -> Retry:
     claim, sent = context.claim, context.sent
     return Retry(
         work_id=claim.work_id,
         fence=claim.fence,
-        countdown_ms=countdown,
+        countdown_ms=countdown_ms,
         reason=reason,
         attempt=attempt,
         submits=sent.submits,

@@ -32,8 +32,7 @@ from outwait.worker.model.jobs import Claim, JobError, JobState, Step, Uncertain
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Operation, Submission
-from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.inbox import Taken
 from outwait.worker.store.reads import Reads, Spec

@@ -97,12 +97,12 @@ async def polls(client: StoreClient, jobs: int) -> list[int]:
 
 
 async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path) -> None:
-    options = {"behaviour": {"duration": 6, "jitter": 0}}
+    options = {"behaviour": {"duration": 10, "jitter": 0}}
     with Stack(redis_url, tmp_path, options=options) as stack:
         async with stack.client() as client:
             worker = stack.worker()
             before = await polls(client, 30)
-            assert min(before) >= 8
+            assert min(before) >= 6
             worker.terminate()
             worker.wait(PATIENCE)
             stack.worker()  # what was learnt is in Redis
@@ -113,13 +113,13 @@ async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path)
 
 
 async def test_switched_off_the_interval_alone_counts(redis_url: str, tmp_path: Path) -> None:
-    options = {"behaviour": {"duration": 6, "jitter": 0}}
+    options = {"behaviour": {"duration": 10, "jitter": 0}}
     variables = {"OUTWAIT_POLL__ADAPTIVE": "false"}
     with Stack(redis_url, tmp_path, options=options, variables=variables) as stack:
         async with stack.client() as client:
             stack.worker()
             await polls(client, 25)
-            assert min(await polls(client, 5)) >= 8
+            assert min(await polls(client, 5)) >= 6
 
 
 async def test_a_retry_after_on_any_answer_is_obeyed(redis_url: str, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Compared with `TRANSITIONS` in both directions: no outcome makes another change,
 """
 
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple, get_args
 
 import pytest
@@ -43,10 +42,10 @@ from outwait.worker.model.outcomes import (
 from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
-SUBMIT, POLL, DELIVER = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "deliver:crm"))
+SUBMIT, POLL, DELIVER = (Lane.parse(lane) for lane in ("submit:unless", "poll:unless", "deliver:crm"))
 JOBS = LanePolicy(batch=10, lease_ms=60_000, cap=100)
 SPEC = codec.blob(codec.encode({"params": {}}), 1000)
 ERROR = JobError("x", "y").text()
@@ -54,15 +53,9 @@ RECORD = codec.blob(b"w", 1000)
 ENDS = tuple(state for state in JobState if state.ended)
 
 
-class Effect(Enum):
-    """What an outcome does beside changing the state."""
+KEPT, REFUSED, CANCEL_PENDING = Recorded.WRITTEN, Recorded.REFUSED, Recorded.CANCEL_PENDING
+"""What an outcome does beside changing the state: it is written and the state stays, or it is refused, or it waits."""
 
-    KEPT = (Recorded.WRITTEN,)  # written, and the state stays
-    REFUSED = (Recorded.REFUSED,)
-    ASKED = (Recorded.CANCEL_PENDING,)  # a cancel that waits for the submit's answer
-
-
-KEPT, REFUSED, ASKED = Effect
 QUEUED, WAITING, UNCERTAIN = JobState.QUEUED, JobState.WAITING, JobState.UNCERTAIN
 SUCCEEDED, FAILED, EXPIRED, CANCELLED = ENDS
 
@@ -70,39 +63,39 @@ Make = Callable[[int], Outcome]
 
 
 class Row(NamedTuple):
-    """An outcome by the fence of a lease, and what it does in each state: a new state, or an effect."""
+    """An outcome by the fence of a lease, and what it does in each state: a new state, or see above."""
 
     name: str
     outcome: Make
-    queued: JobState | Effect
-    waiting: JobState | Effect
-    uncertain: JobState | Effect
-    ended: Effect
+    queued: JobState | Recorded
+    waiting: JobState | Recorded
+    uncertain: JobState | Recorded
+    ended: Recorded
 
     def expected(self, state: JobState) -> tuple[Recorded, JobState]:
         """What became of the outcome, and the state of the job then."""
         does = self.ended if state.ended else {QUEUED: self.queued, WAITING: self.waiting}.get(state, self.uncertain)
-        return (does.value[0], state) if isinstance(does, Effect) else (Recorded.WRITTEN, does)
+        return (does, state) if isinstance(does, Recorded) else (Recorded.WRITTEN, does)
 
 
 def end(state: JobState) -> Make:
     return lambda fence: End(work_id="j1", fence=fence, state=state, error="" if state is SUCCEEDED else ERROR)
 
 
-def resolve(choice: Choice, detail: str = "", ending: End | None = None) -> Make:
-    return lambda _: Resolve(work_id="j1", choice=choice, detail=detail, end_outcome=ending)
+def resolve(choice: Choice, detail: str = "", end_outcome: End | None = None) -> Make:
+    return lambda _: Resolve(work_id="j1", choice=choice, detail=detail, end_outcome=end_outcome)
 
 
-def webhook(says: WebhookVerdict, external_id: str = "", ending: End | None = None) -> Make:
+def webhook(verdict: WebhookVerdict, external_id: str = "", end_outcome: End | None = None) -> Make:
     return lambda _: WebhookReceived(
         work_id="j1",
         record=RECORD,
         summary="a webhook",
-        verdict=says,
+        verdict=verdict,
         external_id=external_id,
         min_interval_ms=0,
         nonce="n",
-        end_outcome=ending,
+        end_outcome=end_outcome,
     )
 
 
@@ -112,7 +105,7 @@ ROWS = [
     # outcome, and what it does to a job that is: queued (its submit on its way), waiting, uncertain, ended
     Row(
         "submitted",
-        lambda fence: Submitted(work_id="j1", fence=fence, external_id="x-1", memo="", countdown_ms=0, submits=1),
+        lambda fence: Submitted(work_id="j1", fence=fence, external_id="x-1", countdown_ms=0, submits=1),
         WAITING, KEPT, WAITING, REFUSED,
     ),
     Row(
@@ -136,11 +129,11 @@ ROWS = [
     Row("end failed", end(FAILED), FAILED, FAILED, FAILED, REFUSED),
     Row("end expired", end(EXPIRED), EXPIRED, EXPIRED, EXPIRED, REFUSED),
     Row("end cancelled", end(CANCELLED), CANCELLED, CANCELLED, CANCELLED, REFUSED),
-    Row("cancel", lambda _: Cancel(work_id="j1", error=ERROR), ASKED, CANCELLED, CANCELLED, REFUSED),
+    Row("cancel", lambda _: Cancel(work_id="j1", error=ERROR), CANCEL_PENDING, CANCELLED, CANCELLED, REFUSED),
     Row("resolve submitted-as", resolve(Choice.SUBMITTED_AS, "x-1"), REFUSED, REFUSED, WAITING, REFUSED),
     Row("resolve resubmit", resolve(Choice.RESUBMIT), REFUSED, REFUSED, QUEUED, REFUSED),
     Row("resolve fail", resolve(Choice.FAIL, ERROR), REFUSED, REFUSED, FAILED, REFUSED),
-    Row("resolve as-webhook", resolve(Choice.AS_WEBHOOK, ending=TRUSTED), REFUSED, REFUSED, SUCCEEDED, REFUSED),
+    Row("resolve as-webhook", resolve(Choice.AS_WEBHOOK, end_outcome=TRUSTED), REFUSED, REFUSED, SUCCEEDED, REFUSED),
     Row("webhook ended", webhook(WebhookVerdict.ENDED), KEPT, KEPT, KEPT, KEPT),
     Row("webhook ended, id", webhook(WebhookVerdict.ENDED, "x-1"), KEPT, KEPT, WAITING, KEPT),
     Row("webhook unfinished", webhook(WebhookVerdict.UNFINISHED), KEPT, KEPT, KEPT, KEPT),
@@ -216,11 +209,11 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
     return code
 
 
-async def lease(lanes: Lanes, lane: Lane, policy: LanePolicy = JOBS) -> int:
+async def lease(lanes: Lanes, lane: Lane) -> int:
     """The fence of the only thing that is due in a lane, whose step runs now."""
-    (claim,) = await lanes.claim(lane, policy)
-    intent = "i" if lane == SUBMIT else ""
-    _, (fence,) = await lanes.begin(lane, policy, [(claim.work_id, claim.fence)], intent=intent)
+    (claim,) = await lanes.claim(lane, JOBS)
+    intent = "i" if lane is SUBMIT else ""
+    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)], intent=intent)
     assert fence
     return fence
 
@@ -235,7 +228,7 @@ async def reach(lanes: Lanes, state: JobState) -> int:
         await write(lanes, Uncertain(work_id="j1", fence=fence, reason="lost", submits=1))
         (claim,) = await lanes.claim(SUBMIT, JOBS)  # a submit step decides about it before anything is begun
         return claim.fence
-    await write(lanes, Submitted(work_id="j1", fence=fence, external_id="x-1", memo="", countdown_ms=0, submits=1))
+    await write(lanes, Submitted(work_id="j1", fence=fence, external_id="x-1", countdown_ms=0, submits=1))
     fence = await lease(lanes, POLL)
     if state is WAITING:
         return fence

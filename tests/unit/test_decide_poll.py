@@ -36,8 +36,8 @@ POLLED = PollContext(CLAIM, NOW, OPERATION, SETTINGS, Counts(polls=1, fetches=2)
 Expected = Callable[[OutwaitError], Outcome]
 
 
-def retry(reason: str, attempt: int = 1, countdown: int = BACKOFF) -> Retry:
-    return Retry(work_id="j1", fence=7, countdown_ms=countdown, reason=reason, attempt=attempt, polls=1, fetches=2)
+def retry(reason: str, attempt: int = 1, countdown_ms: int = BACKOFF) -> Retry:
+    return Retry(work_id="j1", fence=7, countdown_ms=countdown_ms, reason=reason, attempt=attempt, polls=1, fetches=2)
 
 
 def end(state: JobState, code: str, message: str) -> End:
@@ -126,7 +126,7 @@ def test_a_stopped_worker_gives_the_job_back_and_keeps_the_providers_interval() 
     stopped = asyncio.CancelledError()
     assert decide_error(POLLED._replace(sent=Counts()), stopped) == Release(work_id="j1", fence=7)
     reason = "the worker stopped before the answer came"
-    assert decide_error(POLLED, stopped) == retry(reason, attempt=0, countdown=5000)
+    assert decide_error(POLLED, stopped) == retry(reason, attempt=0, countdown_ms=5000)
 
 
 def test_an_unexpected_exception_shows_no_secret() -> None:
@@ -170,12 +170,12 @@ def test_when_a_failed_poll_is_tried_again(
     claim = Claim(work_id="j1", fence=7, attempts=2, submitted_ms=CLAIM.submitted_ms, deadline_ms=deadline)
     context = POLLED._replace(claim=claim, jitter=jitter, operation=replace(OPERATION, poll_every=poll_every))
     outcome = decide_error(context, errors.Unavailable("no", retry_after=retry_after))
-    assert outcome == retry("unavailable: no", countdown=countdown)
+    assert outcome == retry("unavailable: no", countdown_ms=countdown)
 
 
 def wait(**fields: object) -> Wait:
     values: dict[str, object] = {"countdown_ms": 5500, "status": "RUNNING", "polls": 1, "fetches": 2}
-    return Wait(work_id="j1", fence=7, **values | fields)  # type: ignore[arg-type]
+    return Wait(work_id="j1", fence=7, **(values | fields))  # type: ignore[arg-type]
 
 
 def succeeded(result: object, status: str = "DONE") -> End:

@@ -13,8 +13,7 @@ from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState, UncertainPolicy
 from outwait.worker.model.outcomes import Counts, End, Hold, Outcome, Retry, Submitted, Uncertain
-from outwait.worker.providers.contract import Operation, Params
-from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.contract import Operation, Params, SubmitAnswer
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
 CLAIM = Claim(work_id="j1", fence=7, provider="unless", operation="query", attempts=2)
@@ -30,8 +29,8 @@ OPERATION = Operation("query", Params, poll_every=2.0, first_poll=4.0, deadline=
 Expected = Callable[[OutwaitError, int], Outcome]
 
 
-def retry(reason: str, submits: int, attempt: int = 1, countdown: int = BACKOFF) -> Retry:
-    return Retry(work_id="j1", fence=7, countdown_ms=countdown, reason=reason, attempt=attempt, submits=submits)
+def retry(reason: str, submits: int, attempt: int = 1, countdown_ms: int = BACKOFF) -> Retry:
+    return Retry(work_id="j1", fence=7, countdown_ms=countdown_ms, reason=reason, attempt=attempt, submits=submits)
 
 
 def again(error: OutwaitError, submits: int) -> Outcome:
@@ -134,7 +133,7 @@ def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int
 def test_a_retry_obeys_retry_after_within_reason(retry_after: float | None, jitter: float, countdown: int) -> None:
     error = errors.RateLimited("slow down", retry_after=retry_after)
     outcome = decide_error(SENT._replace(jitter=jitter), error, REFUSED)
-    assert outcome == retry("rate_limited: slow down", 1, attempt=0, countdown=countdown)
+    assert outcome == retry("rate_limited: slow down", 1, attempt=0, countdown_ms=countdown)
 
 
 class Read(BaseModel):

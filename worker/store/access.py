@@ -67,7 +67,7 @@ class Access:
         self._connection = connection
         self._keys = connection.keys("ACCESS")
         self._used = connection.keys("USED")
-        self._told: dict[str, float] = {}  # key id -> when its use was written down, by our monotonic clock
+        self._use_noted: dict[str, float] = {}  # key id -> when its use was written down, by our monotonic clock
 
     async def create(self, name: str, scopes: Collection[Scope], tenant: str | None = None) -> NewKey:
         """Make a key. Several may have one name: the old and the new one while a key is being replaced.
@@ -101,8 +101,8 @@ class Access:
         async with self._connection.translated():
             rows = await self._connection.redis.hvals(self._keys)
             used = await self._connection.redis.hgetall(self._used)
-        found = [msgspec.json.decode(row, type=_Stored).key for row in rows]
-        known = [msgspec.structs.replace(key, used=_seconds(used.get(key.id.encode()))) for key in found]
+        stored = [msgspec.json.decode(row, type=_Stored).key for row in rows]
+        known = [msgspec.structs.replace(key, used=_seconds(used.get(key.id.encode()))) for key in stored]
         return sorted(known, key=lambda key: (key.created, key.id))
 
     async def revoke(self, key_id: str) -> bool:
@@ -137,9 +137,9 @@ class Access:
 
     async def _note_use(self, key_id: str) -> None:
         now = time.monotonic()
-        if now < self._told.get(key_id, -USED_EVERY) + USED_EVERY:
+        if now < self._use_noted.get(key_id, -USED_EVERY) + USED_EVERY:
             return
-        self._told[key_id] = now
+        self._use_noted[key_id] = now
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
             await self._connection.redis.hset(self._used, key_id, second)

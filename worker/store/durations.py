@@ -27,7 +27,7 @@ class Durations:
         which, now = (provider, operation), asyncio.get_running_loop().time()
         if now >= self._stale_at.get(which, now):
             self._stale_at[which] = now + REFRESH
-            reading = asyncio.create_task(self._read(which), context=Context())  # it is about no one job
+            reading = asyncio.create_task(self._read(which), context=Context())  # it belongs to no job
             self._reading.add(reading)
             reading.add_done_callback(self._reading.discard)
         return self._known.get(which, ())
@@ -40,8 +40,8 @@ class Durations:
     async def _read(self, which: tuple[str, str]) -> None:
         try:
             async with self._connection.translated():
-                found = await self._connection.redis.lrange(self._connection.keys("TOOK", *which), 0, -1)
+                durations = await self._connection.redis.lrange(self._connection.keys("TOOK", *which), 0, -1)
         except (StoreUnavailable, StoreRefused) as error:
             log.info("durations-not-read", extra={"operation": ":".join(which), "error": str(error)})
             return
-        self._known[which] = tuple(sorted(int(took) / 1000 for took in found))
+        self._known[which] = tuple(sorted(int(took) / 1000 for took in durations))

@@ -42,5 +42,5 @@ class Receivers:
         """Those that are disabled, the newest first."""
         async with self._connection.translated():
             rows = await self._connection.redis.hvals(self._key)
-        found = [msgspec.json.decode(row, type=DisabledReceiver) for row in rows]
-        return sorted(found, key=lambda one: (-one.since, one.url))
+        receivers = [msgspec.json.decode(row, type=DisabledReceiver) for row in rows]
+        return sorted(receivers, key=lambda receiver: (-receiver.since, receiver.url))

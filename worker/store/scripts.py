@@ -49,7 +49,7 @@ def _fold(text: str, constants: Mapping[str, str]) -> str:
     Lua 5.1 has no constants, and no room for so many local variables; with them, each call of a script would take some
     microseconds longer. Raises KeyError for a name like a field's that is none.
     """
-    return _NAME.sub(lambda found: constants[found[0]] if "." in found[0] else constants.get(found[0], found[0]), text)
+    return _NAME.sub(lambda name: constants[name[0]] if "." in name[0] else constants.get(name[0], name[0]), text)
 
 
 def _read(part: str) -> str:

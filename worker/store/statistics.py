@@ -78,9 +78,9 @@ class Statistics:
             minute = self._keys("STAT", str(await self._minute()))
             if not await self._redis.hsetnx(minute, "sampled", 1):
                 return
-        found = {f"now:{name}": number for name, number in (await self._gauges()).items()}
+        gauges = {f"now:{name}": number for name, number in (await self._gauges()).items()}
         async with self._connection.translated(), self._redis.pipeline() as pipe:
-            pipe.hset(minute, mapping=found)
+            pipe.hset(minute, mapping=gauges)
             pipe.expire(minute, MINUTE_KEPT)
             await pipe.execute()
 
@@ -88,7 +88,7 @@ class Statistics:
         """Every count since the store began, by what is counted and its labels."""
         async with self._connection.translated():
             rows = await self._redis.hgetall(self._keys("STATS"))
-        return {tuple(name.decode().split(":")): int(many) for name, many in rows.items()}
+        return {tuple(name.decode().split(":")): int(number) for name, number in rows.items()}
 
     async def held(self, providers: Iterable[str]) -> dict[str, int]:
         """How many uncertain jobs wait for a person, by provider."""
@@ -129,14 +129,14 @@ class Statistics:
 
 def _charted(taken: Mapping[Name, int]) -> dict[str, int]:
     """What of it the charts show: polls, and how late they started."""
-    found: dict[str, int] = defaultdict(int)
-    for name, many in taken.items():
+    charted: dict[str, int] = defaultdict(int)
+    for name, number in taken.items():
         match name:
             case ("requests", _, "polls", result, _) if result != "not_sent":
-                found["polls"] += many
-            case ("late", "poll", _, number):
-                found[f"late:{number}"] += many
-    return found
+                charted["polls"] += number
+            case ("late", "poll", _, bound):
+                charted[f"late:{bound}"] += number
+    return charted
 
 
 def _read(minute: int, row: Mapping[str, bytes | None]) -> Minute:
@@ -156,15 +156,15 @@ def _read(minute: int, row: Mapping[str, bytes | None]) -> Minute:
 def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
     """The value that `share` of what was counted are under, as near as classes tell; None if nothing was counted.
 
-    `counts` has one class more than `bounds`, which is above them all: of what is there the last bound is told.
+    `counts` has one class more than `bounds`, which is above them all: for what is there the last bound is given.
     """
     left = share * sum(counts)
     if not left:
         return None
     low = 0.0
-    for bound, many in zip(bounds, counts, strict=False):
-        if left <= many:
-            return low + (bound - low) * left / many
-        left -= many
+    for bound, number in zip(bounds, counts, strict=False):
+        if left <= number:
+            return low + (bound - low) * left / number
+        left -= number
         low = bound
     return low

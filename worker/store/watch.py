@@ -79,13 +79,13 @@ class Watch:
         others.add(event)
         try:
             if len(others) == 1:
-                await self._tell("subscribe", channel)
+                await self._command("subscribe", channel)
             yield event
         finally:
             others.discard(event)
             if not others and self._waiting.get(channel) is others:
                 del self._waiting[channel]
-                await self._tell("unsubscribe", channel)
+                await self._command("unsubscribe", channel)
 
     async def end_of(self, job_id: str, read: Callable[[str], Awaitable[Job]], seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after so many seconds. Raises what `read` raises."""
@@ -101,7 +101,7 @@ class Watch:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), left)
 
-    async def _tell(self, command: str, channel: str) -> None:
+    async def _command(self, command: str, channel: str) -> None:
         if self._pubsub is not None:
             with suppress(*_LOST):  # `_listen` notices too, and opens every channel again
                 await getattr(self._pubsub, command)(channel)
