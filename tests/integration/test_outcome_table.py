@@ -31,6 +31,7 @@ from outwait.worker.model.outcomes import (
     Resume,
     Retry,
     Spent,
+    StepOutcome,
     Submitted,
     Suspend,
     Uncertain,
