@@ -57,9 +57,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
     def write(source: str) -> str:
         name = f"users_{uuid4().hex}"
-        (tmp_path / f"{name}.py").write_text(
-            f"from outwait import DeliveryFailed, DeliveryRefused, handler\n{source}"
-        )
+        (tmp_path / f"{name}.py").write_text(f"from outwait import DeliveryFailed, DeliveryRefused, handler\n{source}")
         return name
 
     return write
