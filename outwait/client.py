@@ -8,8 +8,8 @@ from uuid import uuid4
 from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import CALLBACK_LANE, Policies, lane_of
-from outwait.worker.engine.provider_webhooks import Receiver
-from outwait.worker.engine.replays import Replays, Wanted
+from outwait.worker.engine.provider_webhooks import ProviderWebhooks
+from outwait.worker.engine.replays import DeadFilter, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.outcomes import NO_FENCE, Cancel, Choice, Resolve, Resume, Suspend
@@ -53,7 +53,7 @@ class Client:
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
         self._replays = Replays(self._connection, self._registry)
-        self.webhooks = Receiver(settings, self._registry, self._connection)
+        self.webhooks = ProviderWebhooks(settings, self._registry, self._connection)
         self._acceptance = Acceptance(self._registry, settings)
 
     async def __aenter__(self) -> Self:
@@ -84,9 +84,9 @@ class Client:
         """The job as it stands. Raises JobNotFound."""
         return await self._reads.job(job_id)
 
-    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
-        return await self._listing.page(limit, cursor, **wanted)
+        return await self._listing.page(limit, cursor, **filters)
 
     async def params(self, job_id: str) -> dict[str, Any]:
         """What the producer asked for. Raises JobNotFound."""
@@ -113,9 +113,9 @@ class Client:
         """The job's deliveries. Raises JobNotFound."""
         return await self._reads.deliveries((await self.job(job_id)).id)
 
-    async def dead(self, limit: int = 50, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
+    async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
         """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is none."""
-        return await self._replays.dead(limit, **wanted)
+        return await self._replays.dead(limit, **filters)
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
@@ -128,9 +128,9 @@ class Client:
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
-        return await self._replays.one((await self.job(job_id)).id, target)
+        return await self._replays.of_job((await self.job(job_id)).id, target)
 
-    async def replay_all(self, **wanted: Unpack[Wanted]) -> int:
+    async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
         """Repeat everything that is dead now, or what of it is wanted.
 
         Returns:
@@ -139,7 +139,7 @@ class Client:
         Raises:
             InvalidRequest: `target` or `provider` is none.
         """
-        return await self._replays.all(**wanted)
+        return await self._replays.all(**filters)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is told, where it can be.

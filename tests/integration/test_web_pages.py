@@ -64,8 +64,8 @@ async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, c
             "/": "outwait submit",
             "/jobs": "outwait submit",
             "/jobs?state=failed": "show all jobs",
-            "/held": "Every submit was answered",
-            "/dead": "Every result was taken",
+            "/held": "There are no held jobs",
+            "/dead": "There are no dead deliveries",
             "/providers": "Pause…",
         }.items():
             page = await client.get(path)
@@ -109,7 +109,7 @@ async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Setting
     async with Client(settings) as jobs:
         await jobs.enqueue(query(), job_id="heard")
         body = b'{"note": "<script>1</script>", "see": "https://media.example/s3cret?access_token=s3cret"}'
-        await Lanes(connection).record([jobs.webhooks.heard(Webhook("ringcentral", "heard", body, len(body)))])
+        await Lanes(connection).record([jobs.webhooks.outcome(Webhook("ringcentral", "heard", body, len(body)))])
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
         page = (await client.get("/jobs/heard")).text

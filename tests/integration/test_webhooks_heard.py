@@ -8,7 +8,7 @@ import pytest
 from outwait.client import Client
 from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies, lane_of
-from outwait.worker.engine.provider_webhooks import Receiver, WebhookUrls
+from outwait.worker.engine.provider_webhooks import ProviderWebhooks, WebhookUrls
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
 from outwait.worker.model.outcomes import NO_FENCE, Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
@@ -47,7 +47,7 @@ class Hands:
         self.lanes = Lanes(connection)
         self.registry: Registry = build({"ringcentral": settings.providers["ringcentral"] | {"trust_webhooks": trust}})
         self.policies = Policies(settings, self.registry)
-        self.receiver = Receiver(settings, self.registry, connection)
+        self.webhooks = ProviderWebhooks(settings, self.registry, connection)
 
     async def claim(self, step: Step, *, lease: int = 60_000) -> Claim:
         lane = lane_of(step, "ringcentral")
@@ -82,7 +82,7 @@ class Hands:
 
     async def hear(self, body: object = SUCCESS, *, job_id: str = "j", problem: str = "") -> Recorded:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        return await self.record(self.receiver.heard(Webhook("ringcentral", job_id, content, len(content), problem)))
+        return await self.record(self.webhooks.outcome(Webhook("ringcentral", job_id, content, len(content), problem)))
 
     async def job(self) -> Job:
         return await self.client.job("j")
@@ -363,7 +363,7 @@ async def test_what_comes_again_and_late_is_kept_and_changes_nothing(trusting: H
 
 async def test_the_same_call_counts_once(hands: Hands, client: Client) -> None:
     await hands.waiting()
-    heard = hands.receiver.heard(Webhook("ringcentral", "j", b"{}", 2))
+    heard = hands.webhooks.outcome(Webhook("ringcentral", "j", b"{}", 2))
     for _ in range(2):
         assert await hands.record(heard) is Recorded.WRITTEN  # Redis did it, and its answer was lost
     assert (await hands.job()).ledger.webhooks == 1
@@ -411,7 +411,7 @@ async def test_how_long_a_job_took_is_learnt_from_its_webhook(hands: Hands) -> N
     await redis.hincrby(keys("JOB", "j"), "su", -60_000)  # submitted a minute ago
     await hands.hear()
     claim = await hands.claim(Step.POLL)
-    await hands.record(hands.receiver.heard(Webhook("ringcentral", "j", b"{}", 2)))
+    await hands.record(hands.webhooks.outcome(Webhook("ringcentral", "j", b"{}", 2)))
 
     await hands.record(End("j", claim.fence, JobState.SUCCEEDED))
     (took,) = await redis.lrange(keys("TOOK", "ringcentral", "speech-to-text"), 0, -1)
@@ -447,7 +447,7 @@ async def test_kept_ones_are_replayed_when_trust_was_switched_on(hands: Hands, t
     await hands.waiting()
     await hands.hear({"jobId": EXTERNAL, "status": "InProgress"})
     await hands.hear()
-    assert await trusting.receiver.replay("j") == 2
+    assert await trusting.webhooks.replay("j") == 2
     job = await hands.job()
     assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)
     assert len(await client.webhooks.of("j")) == 2
