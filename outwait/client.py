@@ -8,7 +8,7 @@ from uuid import uuid4
 from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import CALLBACK_LANE, Policies, lane_of
-from outwait.worker.engine.provider_webhooks import ProviderWebhooks
+from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.replays import DeadFilter, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
@@ -53,7 +53,7 @@ class Client:
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
         self._replays = Replays(self._connection, self._registry)
-        self.webhooks = ProviderWebhooks(settings, self._registry, self._connection)
+        self.webhooks = WebhookProcessor(settings, self._registry, self._connection)
         self._acceptance = Acceptance(self._registry, settings)
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import AsyncIterator
 
 from outwait.config.settings import Settings
-from outwait.worker.engine.provider_webhooks import ProviderWebhooks, WebhookUrls
+from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.model.errors import StoreRefused
 from outwait.worker.model.outcomes import WebhookReceived
 from outwait.worker.providers.registry import PROVIDERS, Registry
@@ -48,7 +48,7 @@ class Mailbox:
     def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
         self._body_max = settings.web.body_max
         self._urls = WebhookUrls(settings, Webhooks(connection))
-        self._webhooks = ProviderWebhooks(settings, registry, connection)
+        self._processor = WebhookProcessor(settings, registry, connection)
         self._writer = _Writer(Lanes(connection))
         self.refused = 0
         """Number of requests whose token is not one of ours."""
@@ -75,9 +75,9 @@ class Mailbox:
                 break
         webhook = Webhook(provider, job_id, *content.end())
         if len(webhook.body) > LARGE:
-            outcome = await asyncio.to_thread(self._webhooks.outcome, webhook)
+            outcome = await asyncio.to_thread(self._processor.outcome, webhook)
         else:
-            outcome = self._webhooks.outcome(webhook)
+            outcome = self._processor.outcome(webhook)
         await self._writer.write(outcome)
 
 

@@ -8,7 +8,7 @@ import pytest
 from outwait.client import Client
 from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies, lane_of
-from outwait.worker.engine.provider_webhooks import ProviderWebhooks, WebhookUrls
+from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
 from outwait.worker.model.outcomes import NO_FENCE, Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
@@ -47,7 +47,7 @@ class Hands:
         self.lanes = Lanes(connection)
         self.registry: Registry = build({"ringcentral": settings.providers["ringcentral"] | {"trust_webhooks": trust}})
         self.policies = Policies(settings, self.registry)
-        self.webhooks = ProviderWebhooks(settings, self.registry, connection)
+        self.webhooks = WebhookProcessor(settings, self.registry, connection)
 
     async def claim(self, step: Step, *, lease: int = 60_000) -> Claim:
         lane = lane_of(step, "ringcentral")

@@ -90,8 +90,8 @@ class _Reading(NamedTuple):
     answer: Succeeded | Failed | None = None
 
 
-class ProviderWebhooks:
-    """The received webhooks of one namespace, for one event loop."""
+class WebhookProcessor:
+    """Reads and processes the received webhooks of one namespace, for one event loop."""
 
     def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
         self._settings = settings

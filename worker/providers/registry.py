@@ -80,7 +80,7 @@ class Registry:
         try:
             return model.model_validate(params)
         except ValidationError as error:
-            raise InvalidRequest(told(error, model, "params")) from error
+            raise InvalidRequest(describe(error, model, "params")) from error
 
     def _known(self, provider: str) -> dict[str, Operation]:
         found = self._operations.get(provider)
@@ -131,7 +131,7 @@ def _with(operation: Operation, settings: ProviderSettings) -> Operation:
     return operation if settings.deadline is None else replace(operation, deadline=settings.deadline)
 
 
-def told(error: ValidationError, model: type[BaseModel], *at: str) -> str:
+def describe(error: ValidationError, model: type[BaseModel], *at: str) -> str:
     """What is wrong with a request, value by value; `at` leads to the model."""
     return "; ".join(_wrong(item, model, at) for item in error.errors(include_url=False))
 

@@ -98,7 +98,7 @@ def _waiting(buckets: Sequence[_Bucket]) -> Chart:
         Series("waiting at providers", tones.WARN, [bucket.peak(lambda minute: minute.waiting) for bucket in buckets]),
         Series("queued", tones.INFO, [bucket.peak(lambda minute: minute.queued) for bucket in buckets]),
     ]
-    return _chart("waiting", "Jobs open", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
+    return _chart("waiting", "Open jobs", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
 
 
 def _lateness(buckets: Sequence[_Bucket]) -> Chart:

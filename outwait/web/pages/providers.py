@@ -92,7 +92,7 @@ def _gauges(status: GroupStatus) -> list[Gauge]:
     return [
         *(rate if status.rate_limit else []),
         Gauge("In flight", status.in_flight, status.in_flight_limit),
-        Gauge("Jobs there", status.jobs, status.jobs_limit),
+        Gauge("Jobs at the provider", status.jobs, status.jobs_limit),
     ]
 
 
