@@ -6,14 +6,12 @@ WORKDIR /app
 COPY requirements.lock .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock
 COPY . .
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
-    && /venv/bin/python -m compileall -q config worker tasks
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
 # /data: working directory, for what `file:` targets write. /handlers: mount your modules with handlers there.
 RUN useradd --uid 10001 --create-home outwait && install --directory --owner outwait /data /handlers
 COPY --from=build /venv /venv
-COPY --from=build /app /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONPATH=/handlers \
     OUTWAIT_LOG__FORMAT=json OUTWAIT_WORKER__ALIVE=/tmp/outwait-alive
 USER outwait

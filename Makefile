@@ -1,4 +1,4 @@
-# Every command sets up what it needs: on a fresh clone `make demo` is enough. Needs make and Python 3.11, 3.12 or 3.13.
+# Every command sets up what it needs: on a fresh clone `make demo` is enough. Needs make and Python 3.11 or newer.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,15 +9,16 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--no-emit-index-url --no-emit-find-links
 
 # The first of these that is recent enough makes .venv; `make demo PYTHON=/path/to/python3.12` takes another one.
-PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
-FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+NAMES := python3.14 python3.13 python3.12 python3.11
+PYTHONS := $(or $(PYTHON),python3 $(NAMES))
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 # Stamps: what is newer than its stamp is set up again, the rest costs nothing.
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format bench lock docs clean
+.PHONY: help demo up unit types check test matrix chaos format bench lock docs clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -29,6 +30,19 @@ demo: $(RUN) ## run jobs through everything on this machine, with no account at 
 up: $(RUN) ## run Redis, a worker and Flower on this machine until Ctrl-C
 	$(BIN)/outwait up
 
+unit: $(DEV) ## the tests that need no process, in seconds
+	$(BIN)/pytest tests/unit --quiet --numprocesses auto
+
+types: $(DEV) ## types alone
+	$(BIN)/mypy
+
+check: $(DEV) ## lint, format, types and import rules; draws which room imports which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/rooms.py
+
 test: $(DEV) ## all tests, and how much of the code they run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile
@@ -36,14 +50,15 @@ test: $(DEV) ## all tests, and how much of the code they run
 	@rm -f .coverage.* # left by workers that tests killed while they wrote
 	$(BIN)/coverage report
 
+matrix: ## the unit tests on each Python found here; `make matrix NAMES="/path/to/python3.14 …"`
+	@for python in $(NAMES); do \
+		version=$$("$$python" -c '$(FITS)' 2>/dev/null && "$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
+			|| { echo "$$python: not here"; continue; }; \
+		echo "$$python"; $(MAKE) --no-print-directory unit VENV=.venv-$$version PYTHON="$$python" || exit 1; \
+	done
+
 chaos: $(DEV) ## ten minutes of load, kills and outages, then the books; `make chaos CHAOS="--seed 7 --minutes 2"`
 	$(BIN)/python -m tests.faults.chaos $(CHAOS)
-
-check: $(DEV) ## lint, format, types and import rules
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 format: $(DEV) ## mend what can be mended by itself
 	$(BIN)/ruff check --fix
@@ -59,13 +74,14 @@ lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` t
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
 	$(LOCK) $(UPGRADE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: $(DEV) ## write the table of settings, .env.example, the schema of requests and the document of the HTTP API again
+docs: $(DEV) ## write again what pages and files show of the code: settings, schema, HTTP API, rooms
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/submit_schema.py
 	$(BIN)/python docs/openapi.py
+	$(BIN)/python docs/rooms.py --write
 
 clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
-	rm -rf $(VENV) .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock pyproject.toml | $(VENV)/pyvenv.cfg
@@ -84,6 +100,6 @@ $(VENV)/pyvenv.cfg:
 	@for python in $(PYTHONS); do \
 		if "$$python" -c '$(FITS)' >/dev/null 2>&1; then exec "$$python" -m venv $(VENV); fi; \
 	done; \
-	echo "Outwait needs Python 3.11, 3.12 or 3.13 with its venv module; looked at: $(PYTHONS)." >&2; \
+	echo "Outwait needs Python 3.11 or newer, with its venv module; looked at: $(PYTHONS)." >&2; \
 	echo "Install one (Debian and Ubuntu: apt install python3 python3-venv), or name one: make PYTHON=/path/to/python3.12" >&2; \
 	exit 1

@@ -15,7 +15,7 @@ from report import Bar, Figure, figure, finish, machine
 from stage import JITTER, Cost, Process, Stage, settings, wait_for
 from waiting import ids, seed, spread
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 
 INTERVAL = 2.0
 """Seconds between two polls of a job at the loads that are offered."""
@@ -67,11 +67,11 @@ class Load:
         return asyncio.run(self._ended())
 
     async def _late(self) -> float:
-        async with Client(settings(self.variables(INTERVAL))) as client:
+        async with StoreClient(settings(self.variables(INTERVAL))) as client:
             return max(lane.oldest_due_age for lane in await client.lanes())
 
     async def _ended(self) -> int:
-        async with Client(settings(self.variables(INTERVAL))) as client:
+        async with StoreClient(settings(self.variables(INTERVAL))) as client:
             found = 0
             for job_id in ids(self.number):
                 found += sum(entry.event == "lease-ended" for entry in await client.timeline(job_id))

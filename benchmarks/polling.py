@@ -67,9 +67,9 @@ def drawn(jobs: int, took: Took) -> list[float]:
 
 
 WAYS: dict[str, Countdown] = {
-    "every minimum": lambda _age, _durations: poll_countdown(MINIMUM),
-    "every 2nd minimum": lambda _age, _durations: poll_countdown(2 * MINIMUM),
-    "adaptive": lambda age, durations: poll_countdown(MINIMUM, age=age, durations=durations),
+    "every minimum": lambda _age, _durations: poll_countdown(MINIMUM, jitter=random.random()),
+    "every 2nd minimum": lambda _age, _durations: poll_countdown(2 * MINIMUM, jitter=random.random()),
+    "adaptive": lambda age, durations: poll_countdown(MINIMUM, age=age, durations=durations, jitter=random.random()),
 }
 
 

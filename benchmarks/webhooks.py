@@ -20,7 +20,7 @@ from report import Bar, figure, finish, machine
 from stage import Process, Stage, settings, wait_for
 from waiting import BATCH, ids
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.local.embedded import free_port
@@ -116,7 +116,7 @@ async def burst(urls: list[str], connections: int) -> Burst:
 
 async def heard(own: Mapping[str, str], number: int) -> int:
     """How many webhooks stand in the jobs' ledgers."""
-    async with Client(settings(own)) as client:
+    async with StoreClient(settings(own)) as client:
         jobs, cursor = [], None
         while True:
             page = await client.jobs(limit=1000, cursor=cursor)

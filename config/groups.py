@@ -1,4 +1,4 @@
-"""The groups of settings: one a step, one a part of the system. `config.settings` puts them together."""
+"""The groups of settings: one for each step and each part of the system. `config.settings` puts them together."""
 
 import re
 from ipaddress import ip_network
@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from outwait.config.errors import Clash
 
-SECRET_LEAST = 24
-"""Characters of a secret that signs."""
+SECRET_MIN_LENGTH = 24
+"""Minimum number of characters of a master secret."""
 
 
 def _login(value: SecretStr) -> SecretStr:
@@ -25,17 +25,17 @@ def _loopback(address: str) -> bool:
 
 
 def _split(value: object) -> object:
-    """`a.b,c.d` as well as a JSON list."""
+    """Accept `a.b,c.d` as well as a JSON list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < SECRET_LEAST:
-        raise ValueError(f"must have at least {SECRET_LEAST} characters: `openssl rand -hex 32` makes one")
+    if len(value.get_secret_value()) < SECRET_MIN_LENGTH:
+        raise ValueError(f"must have at least {SECRET_MIN_LENGTH} characters: `openssl rand -hex 32` makes one")
     return value
 
 
-def _place(value: str) -> str:
+def _host_or_network(value: str) -> str:
     try:
         ip_network(value, strict=False)
     except ValueError:
@@ -49,17 +49,17 @@ def _place(value: str) -> str:
 _HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
-"""Where a service is: http or https, with neither query nor fragment."""
+"""Address of a service: http or https, without query or fragment."""
 
 WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
 Names = Annotated[list[str], BeforeValidator(_split)]
-Places = Annotated[list[Annotated[str, AfterValidator(_place)]], BeforeValidator(_split)]
+HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Group(BaseModel):
-    """A nested group: an unknown name in it is an error, so that a typing slip is seen."""
+    """A nested group. An unknown name in it is an error, so that a typing error is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -67,14 +67,20 @@ class Group(BaseModel):
 class StepSettings(Group):
     """How one step behaves: submit, poll, callback or deliver."""
 
-    time_limit: Seconds = Field(default=20, description="Seconds one step of one job may take.")
-    lease: Seconds = Field(default=40, description="Seconds one worker owns a claimed step; longer than TIME_LIMIT.")
-    attempts: int = Field(default=10, ge=1, description="Consecutive failed attempts before the step gives up.")
-    backoff: Seconds = Field(default=2, description="Seconds before the first retry; doubled each time, with jitter.")
-    backoff_max: Seconds = Field(
-        default=300, description="Seconds that only a Retry-After may make a retry's countdown exceed."
+    time_limit: Seconds = Field(default=20, description="Time limit of this step for one job, in seconds.")
+    lease: Seconds = Field(
+        default=40, description="Seconds for which one worker owns a claimed step; must be longer than TIME_LIMIT."
     )
-    cap: int = Field(default=2048, ge=1, description="Leases that may be out at once for one lane, over all workers.")
+    attempts: int = Field(default=10, ge=1, description="Failed attempts in a row after which the step gives up.")
+    backoff: Seconds = Field(
+        default=2, description="Seconds before the first retry; doubled for each further one, with jitter."
+    )
+    backoff_max: Seconds = Field(
+        default=300, description="Longest time before a retry, in seconds; only a Retry-After can be longer."
+    )
+    cap: int = Field(
+        default=2048, ge=1, description="Maximum number of leases of one lane at the same time, over all workers."
+    )
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:
@@ -85,7 +91,7 @@ class StepSettings(Group):
             )
         if self.backoff_max < self.backoff:
             raise Clash(
-                {"backoff": self.backoff, "backoff_max": self.backoff_max}, "the longest retry must not be the shorter"
+                {"backoff": self.backoff, "backoff_max": self.backoff_max}, "BACKOFF_MAX must not be less than BACKOFF"
             )
         return self
 
@@ -93,49 +99,57 @@ class StepSettings(Group):
 class PollSettings(StepSettings):
     """The poll step."""
 
-    adaptive: bool = Field(default=True, description="Poll when jobs usually end, as learnt, not at fixed intervals.")
+    adaptive: bool = Field(
+        default=True, description="Learn when jobs usually end and poll then, instead of at fixed intervals."
+    )
 
 
 class StoreSettings(Group):
-    """Sizes and times of what is kept in Redis."""
+    """Limits of sizes and times in Redis."""
 
-    retention: Seconds = Field(default=7 * 86400, description="Seconds a closed job is kept before it is purged.")
-    params_max: int = Field(default=1_048_576, ge=1, description="Bytes of JSON that a job's request may have.")
-    result_max: int = Field(default=33_554_432, ge=1, description="Bytes that a provider's answer may have.")
-    compress_above: int = Field(
-        default=1024, ge=0, description="Bytes above which requests and results are compressed."
+    retention: Seconds = Field(
+        default=7 * 86400, description="Seconds for which a closed job is kept before it is purged."
     )
-    timeout: Seconds = Field(default=10, description="Seconds to wait for an answer of Redis.")
-    strict: bool = Field(default=False, description="Refuse to start unless Redis runs with appendfsync always.")
+    params_max: int = Field(default=1_048_576, ge=1, description="Maximum size of a job's request, in bytes of JSON.")
+    result_max: int = Field(default=33_554_432, ge=1, description="Maximum size of a provider's answer, in bytes.")
+    compress_above: int = Field(
+        default=1024, ge=0, description="Requests and results larger than this number of bytes are compressed."
+    )
+    timeout: Seconds = Field(default=10, description="Seconds to wait for an answer from Redis.")
+    strict: bool = Field(default=False, description="Refuse to start unless Redis uses `appendfsync always`.")
 
 
 class WorkerSettings(Group):
     """One worker process."""
 
-    concurrency: int = Field(default=16, ge=1, le=512, description="Batches that one worker process runs at once.")
-    batch: int = Field(default=64, ge=1, le=1000, description="Claims in one Celery message.")
-    tick: Seconds = Field(default=0.25, description="Seconds between two looks at what is due.")
+    concurrency: int = Field(
+        default=16, ge=1, le=512, description="Maximum number of batches that one worker process runs at the same time."
+    )
+    batch: int = Field(default=64, ge=1, le=1000, description="Maximum number of claims in one Celery message.")
+    tick: Seconds = Field(default=0.25, description="Seconds between two checks for due work.")
     handoff: Seconds = Field(
-        default=1.0, description="Seconds a batch may hold its thread; slow answers go on without it."
+        default=1.0, description="Seconds for which a batch may hold its thread; slow answers continue without it."
     )
     grace: Seconds = Field(
-        default=65, description="Seconds to finish or give back held work at shutdown; longer than a submit may take."
+        default=65, description="Seconds to finish or give back work at shutdown; not less than SUBMIT__TIME_LIMIT."
     )
     alive: Path | None = Field(
-        default=None, description="File that is touched whenever the worker has looked for due work, for health checks."
+        default=None, description="File that the worker touches after each check for due work, for health checks."
     )
 
 
 class IntakeSettings(Group):
     """How producers' messages become jobs."""
 
-    queue: str = Field(default="outwait", min_length=1, description="Queue that producers send tasks.submit to.")
-    batch: int = Field(default=256, ge=1, le=5000, description="Messages taken in at once.")
-    lease: Seconds = Field(default=30, description="Seconds one worker owns the messages that it takes in.")
+    queue: str = Field(
+        default="outwait", min_length=1, description="Celery queue to which producers send tasks.submit."
+    )
+    batch: int = Field(default=256, ge=1, le=5000, description="Maximum number of messages taken in at once.")
+    lease: Seconds = Field(default=30, description="Seconds for which one worker owns the messages that it takes in.")
 
 
 class Route(Group):
-    """Targets for jobs that name none of their own. The first route that matches is taken."""
+    """Targets for jobs that name no targets. The first matching route is used."""
 
     provider: str | None = None
     operation: str | None = None
@@ -145,61 +159,65 @@ class Route(Group):
 class HandlerSettings(Group):
     """Where results go."""
 
-    modules: Names = Field(default=[], description="Python modules with functions marked @handler: `a.b,c.d`.")
-    routes: list[Route] = Field(default=[], description="Targets by provider and operation.")
-    folder: Path = Field(default=Path("outwait-data/results"), description="Folder that file: targets are kept inside.")
+    modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
+    routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
+    folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
 
 
 class EventSettings(Group):
-    """What Celery's own tools see of a job."""
+    """What Celery's own tools show of a job."""
 
-    jobs: bool = Field(default=True, description="Send events that give each job a row in Flower.")
-    internal: bool = Field(default=False, description="Send events of the internal batches too.")
-    results: bool = Field(default=True, description="Keep results for AsyncResult(job_id).get().")
-    results_expire: Seconds = Field(default=86400, description="Seconds such a result is kept.")
+    jobs: bool = Field(default=True, description="Send the events from which Flower shows one row for each job.")
+    internal: bool = Field(default=False, description="Also send events of the internal batches.")
+    results: bool = Field(default=True, description="Keep results for `AsyncResult(job_id).get()`.")
+    results_expire: Seconds = Field(default=86400, description="Seconds for which such a result is kept.")
 
 
 class FlowerSettings(Group):
     """The Flower process."""
 
-    address: str = Field(default="127.0.0.1", description="Address that Flower listens on.")
-    port: int = Field(default=5555, ge=0, le=65535, description="Port that Flower listens on.")
-    basic_auth: Login | None = Field(default=None, description="user:password for Flower's login.")
-    max_tasks: int = Field(default=20_000, ge=100, description="Rows that Flower keeps in memory (about 6 KB each).")
+    address: str = Field(default="127.0.0.1", description="Address on which Flower listens.")
+    port: int = Field(default=5555, ge=0, le=65535, description="Port on which Flower listens.")
+    basic_auth: Login | None = Field(default=None, description="Flower's login, as `user:password`.")
+    max_tasks: int = Field(
+        default=20_000, ge=100, description="Maximum number of rows that Flower keeps in memory (about 6 KB each)."
+    )
 
     @model_validator(mode="after")
     def _locked(self) -> Self:
         if self.basic_auth is None and not _loopback(self.address):
             raise Clash(
                 {"address": self.address, "basic_auth": ""},
-                "Flower shows jobs to whoever reaches it: set a login (user:password), or listen on 127.0.0.1",
+                "Flower shows jobs to everybody who can reach it: set a login (user:password), or listen on 127.0.0.1",
             )
         return self
 
 
 class WebSettings(Group):
-    """The web process: the HTTP API, the pages, providers' webhooks and metrics."""
+    """The web process: the HTTP API, the pages, provider webhooks and metrics."""
 
-    address: str = Field(default="127.0.0.1", description="Address that the web process listens on.")
-    port: int = Field(default=8080, ge=0, le=65535, description="Port that the web process listens on.")
+    address: str = Field(default="127.0.0.1", description="Address on which the web process listens.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port on which the web process listens.")
     public_url: BaseUrl | None = Field(
-        default=None, description="Where providers reach the web process; without it they are asked for no webhooks."
+        default=None, description="URL at which providers reach the web process; without it, no provider webhooks."
     )
-    body_max: int = Field(default=4_194_304, ge=1024, description="Bytes that a request's body may have.")
+    body_max: int = Field(default=4_194_304, ge=1024, description="Maximum size of a request's body, in bytes.")
     targets: Names = Field(
         default=["https://*", "[a-z]*"],
-        description="Patterns of targets that HTTP producers may name: by default handlers' names and https URLs.",
+        description="Patterns of targets that HTTP producers may name; by default handlers' names and https URLs.",
     )
     cors_origins: Names = Field(default=[], description="Origins whose pages may call the API from a browser.")
-    session: Seconds = Field(default=12 * 3600, description="Seconds for which a login to the pages is good.")
-    flower_url: BaseUrl | None = Field(default=None, description="Where people reach Flower; the pages link to it.")
+    session: Seconds = Field(default=12 * 3600, description="Seconds for which a login to the pages is valid.")
+    flower_url: BaseUrl | None = Field(
+        default=None, description="URL at which people reach Flower; the pages link to it."
+    )
 
 
 class OutboundSettings(Group):
-    """Where workers may connect to on a producer's word: receivers of webhooks, sources of media."""
+    """Where workers may connect to because a producer asks for it: receivers, sources of media."""
 
-    allow: Places = Field(
-        default=[], description="Hosts and networks allowed though private: `media.internal,10.1.0.0/16`."
+    allow: HostsAndNetworks = Field(
+        default=[], description="Private hosts and networks that workers may connect to: `media.internal,10.1.0.0/16`."
     )
 
 
@@ -209,18 +227,18 @@ class WebhookSettings(Group):
     secrets: Annotated[list[WebhookSecret], BeforeValidator(_split)] = Field(
         default=[],
         max_length=2,
-        description="Master secrets that receivers' own are derived from, the newest first; two while they rotate.",
+        description="Master secrets from which receivers' secrets are derived, newest first; two while they rotate.",
     )
     schedule: Annotated[list[Seconds], BeforeValidator(_split)] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
         min_length=1,
-        description="Seconds between attempts; after the last one the delivery is dead.",
+        description="Seconds between attempts; after the last attempt the delivery is dead.",
     )
-    time_limit: Seconds = Field(default=15, description="Seconds in which a receiver must answer.")
+    time_limit: Seconds = Field(default=15, description="Seconds within which a receiver must answer.")
 
 
 class TraceSettings(Group):
-    """OpenTelemetry; where spans go is told by its own OTEL_* variables."""
+    """OpenTelemetry. Its own OTEL_* variables say where spans are sent."""
 
     enabled: bool = Field(default=False, description="Send a trace of each job; needs the extra `outwait[traces]`.")
 
@@ -229,6 +247,8 @@ class LogSettings(Group):
     """Logging of every process."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least level that is shown."
+        default="INFO", description="Minimum level of messages that are logged."
     )
-    format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object a line.")
+    format: Literal["text", "json"] = Field(
+        default="text", description="`text`: lines for people; `json`: one JSON object per line."
+    )

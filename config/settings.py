@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_nested_delimiter=DELIMITER,
         env_file=".env",
-        env_ignore_empty=True,  # compose files and shells pass on variables that nobody set as empty ones
+        env_ignore_empty=True,  # compose files and shells pass unset variables as empty ones
         hide_input_in_errors=True,  # a traceback must not show a password
         extra="ignore",
         frozen=True,
@@ -59,13 +59,15 @@ class Settings(BaseSettings):
 
     redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="The store, and the broker unless OUTWAIT_BROKER_URL is set.",
+        description="URL of the store; also of the broker, unless OUTWAIT_BROKER_URL is set.",
     )
     broker_url: BrokerUrl | None = Field(
-        default=None, description="Celery's broker, if it is RabbitMQ and not the store's Redis."
+        default=None, description="URL of Celery's broker, if it is RabbitMQ and not the store's Redis."
     )
     namespace: str = Field(
-        default="outwait", pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Prefix and hash tag of every key of ours."
+        default="outwait",
+        pattern=r"^[A-Za-z0-9_.-]{1,40}$",
+        description="Prefix and hash tag of all keys in the store.",
     )
     submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=30)
     poll: PollSettings = PollSettings(time_limit=20, lease=40, attempts=30)
@@ -83,7 +85,7 @@ class Settings(BaseSettings):
     traces: TraceSettings = TraceSettings()
     log: LogSettings = LogSettings()
     providers: dict[str, dict[str, Any]] = Field(
-        default={}, description="Settings of each provider, checked by the provider itself: see docs/providers.md."
+        default={}, description="Settings of each provider, checked by the provider itself; see docs/providers.md."
     )
 
     @property
@@ -106,18 +108,18 @@ class Settings(BaseSettings):
         if self.worker.grace < self.submit.time_limit:
             raise Clash(
                 {"worker__grace": self.worker.grace, "submit__time_limit": self.submit.time_limit},
-                "the grace must not be shorter, or a submit that is cut off at shutdown leaves its job uncertain",
+                "the grace must not be shorter, or a shutdown interrupts submits and leaves their jobs uncertain",
             )
         if self.intake.queue in self.step_queues.values():
             raise Clash(
                 {"intake__queue": self.intake.queue, "namespace": self.namespace},
-                "that queue carries our own batches; producers need another one",
+                "this queue carries our own batches; producers need another queue",
             )
         if self.broker_is_redis and place(self.broker) != place(self.redis_url.get_secret_value()):
             raise Clash(
                 {"broker_url": self.broker, "redis_url": self.redis_url.get_secret_value()},
-                "these are two databases, and a job is taken in by one atomic step inside one of them: leave "
-                "OUTWAIT_BROKER_URL unset, or let it be RabbitMQ",
+                "these are two databases, but a job is taken in by one atomic step inside one database: leave "
+                "OUTWAIT_BROKER_URL unset, or use RabbitMQ",
             )
         return self
 

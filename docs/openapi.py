@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json, the document that every web process tells at /v1/openapi.json: `make docs`."""
+"""Writes docs/openapi.json, the document that every web process serves at /v1/openapi.json: `make docs`."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ FILE = Path(__file__).parent / "openapi.json"
 
 
 def text() -> str:
-    """The file as it should be. No setting changes it."""
+    """The up-to-date content of the file. It does not depend on settings."""
     return json.dumps(create(Settings(_env_file=None)).openapi(), indent=1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Writes what is said of settings in docs/operations.md and .env.example, from config/settings.py: `make docs`."""
+"""Writes the settings tables of docs/operations.md, and .env.example, from config/settings.py: `make docs`."""
 
 import json
 from collections.abc import Iterator
@@ -18,58 +18,58 @@ STEPS = ("submit", "poll", "callback", "deliver")
 BEGIN, END = "<!-- settings: written by `make docs` -->\n", "<!-- /settings -->\n"
 
 INTRODUCTION = """\
-# Copy to .env and uncomment what you change. Variables of the environment win over this file, and this file over
-# secret files (OUTWAIT_SECRETS_DIR). `outwait config` shows every setting as it stands, and where it comes from.
+# Copy this file to .env and uncomment the lines that you change. Environment variables have precedence over this file,
+# and this file over secret files (OUTWAIT_SECRETS_DIR). `outwait config` shows every setting, its value and its source.
 # Credentials of providers: docs/providers.md.
 
 """
 
 
 def page(text: str) -> str:
-    """The page with its tables as they should be."""
+    """The page with up-to-date tables."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     return before + BEGIN + "\n" + "\n".join((*_plain(), "", *_steps())) + "\n\n" + END + after
 
 
 def example() -> str:
-    """The whole of .env.example."""
+    """The content of .env.example."""
     return INTRODUCTION + "\n".join(_lines()) + "\n"
 
 
 def _plain() -> Iterator[str]:
     yield "| Variable | Default | What it is |"
     yield "|---|---|---|"
-    for one in variables(Settings):
-        if one.path[0] not in STEPS or one.path[1] not in StepSettings.model_fields:
-            yield f"| `{one.name}` | {_code(_default(*one.path))} | {one.field.description} |"
+    for variable in variables(Settings):
+        if variable.path[0] not in STEPS or variable.path[1] not in StepSettings.model_fields:
+            yield f"| `{variable.name}` | {_code(_default(*variable.path))} | {variable.field.description} |"
 
 
 def _steps() -> Iterator[str]:
-    yield "Each step, `SUBMIT`, `POLL`, `CALLBACK` and `DELIVER`, has settings of its own:"
+    yield "Each step, `SUBMIT`, `POLL`, `CALLBACK` and `DELIVER`, has its own settings:"
     yield ""
     yield f"| Variable | {' | '.join(STEPS)} | What it is |"
     yield "|---|" + "---|" * (len(STEPS) + 1)
-    for one in variables(StepSettings, prefix="OUTWAIT_<STEP>__"):
-        defaults = (_code(_default(step, *one.path)) for step in STEPS)
-        yield f"| `{one.name}` | {' | '.join(defaults)} | {one.field.description} |"
+    for variable in variables(StepSettings, prefix="OUTWAIT_<STEP>__"):
+        defaults = (_code(_default(step, *variable.path)) for step in STEPS)
+        yield f"| `{variable.name}` | {' | '.join(defaults)} | {variable.field.description} |"
 
 
 def _lines() -> Iterator[str]:
     group = ""
-    for one in variables(Settings):
-        if one.path[0] == "providers":
+    for variable in variables(Settings):
+        if variable.path[0] == "providers":
             continue
-        if len(one.path) > 1 and one.path[0] != group:
-            group = one.path[0]
+        if len(variable.path) > 1 and variable.path[0] != group:
+            group = variable.path[0]
             yield ""
-        if one.path[0] not in STEPS[1:]:  # what is said of the first step holds for the others
-            yield f"# {one.field.description}"
-        yield f"#{one.name}={_default(*one.path)}"
+        if variable.path[0] not in STEPS[1:]:  # the descriptions of the first step apply to the others
+            yield f"# {variable.field.description}"
+        yield f"#{variable.name}={_default(*variable.path)}"
 
 
 def _default(*path: str) -> str:
-    """The default as one would write it in a variable."""
+    """The default, written as the value of a variable."""
     value: Any = Settings.model_fields[path[0]].default
     for name in path[1:]:
         value = getattr(value, name)

@@ -1,4 +1,4 @@
-"""Writes docs/contract/submit.v1.schema.json from the model that the worker validates requests with: `make docs`."""
+"""Writes docs/contract/submit.v1.schema.json from the model that validates requests: `make docs`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ FILE = Path(__file__).parent / "contract" / "submit.v1.schema.json"
 
 
 def text() -> str:
-    """The file as it should be."""
+    """The up-to-date content of the file."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **JobRequest.model_json_schema()}
     schema["title"] = "kwargs of tasks.submit, version 1"
     return json.dumps(schema, indent=2) + "\n"

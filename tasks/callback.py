@@ -2,22 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from outwait.config.groups import Route, StepSettings
 from outwait.worker.app import app
-from outwait.worker.celery.results import TOGETHER
-from outwait.worker.engine import pacing, rate_feedback
-from outwait.worker.engine.lane_policies import lane_of
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.celery.results import TOGETHER, CeleryResults
+from outwait.worker.engine import pacing
+from outwait.worker.engine.provider_step import ProviderGateway
+from outwait.worker.engine.rate_feedback import slot_name
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model import targets
-from outwait.worker.model.errors import OperatorError, ProviderError, RateLimited
+from outwait.worker.model.errors import OperatorError, ProviderError
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Waiting
-from outwait.worker.store.reads import Spec
+from outwait.worker.store.governors import Governors
+from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
 
@@ -27,87 +33,110 @@ NO_SPEC = Spec({}, (), {})
 @app.task(name="tasks.callback", ignore_result=True)
 def callback(lane: str, claims: list[Any]) -> None:
     """Fan out a batch of ended jobs."""
-    app.runtime.run(lane, claims, Callback(app.runtime))
+    runtime = app.runtime
+    step = Callback(
+        settings=runtime.settings.callback,
+        routes=runtime.settings.handlers.routes,
+        gateway=partial(runtime.gateway, Step.CALLBACK),
+        governors=runtime.governors,
+        reads=runtime.reads,
+        events=runtime.events if runtime.settings.events.jobs else None,
+        results=app.results(runtime.connection),
+    )
+    runtime.run(lane, claims, step)
 
 
+@dataclass(kw_only=True)
 class Callback:
-    """The callback step for one batch."""
+    """The callback step for one batch. `events` and `results` are None where the settings want none."""
 
     intent = False
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._settings = runtime.settings
-        self._jobs: dict[str, Job] = {}
-        self._specs: dict[str, Spec] = {}
-        self._results = app.results(runtime.connection)
+    settings: StepSettings
+    routes: Sequence[Route]
+    gateway: Callable[[str], ProviderGateway]
+    governors: Governors
+    reads: Reads
+    events: FlowerEvents | None
+    results: CeleryResults | None
+    _jobs: dict[str, Job] = field(default_factory=dict, init=False)
+    _specs: dict[str, Spec] = field(default_factory=dict, init=False)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read what the batch needs, and let Celery's own tools see the ends of its jobs."""
         ids = [claim.item for claim in claims]
-        reads = self._runtime.reads
-        self._jobs = {job.id: job for job in await reads.many(ids)}
-        self._specs = {key: spec for key, spec in zip(ids, await reads.specs(ids), strict=True) if spec}
-        if self._settings.events.results or self._settings.events.jobs:
+        self._jobs = {job.id: job for job in await self.reads.many(ids)}
+        self._specs = {key: spec for key, spec in zip(ids, await self.reads.specs(ids), strict=True) if spec}
+        if self.results or self.events:
             for start in range(0, len(ids), TOGETHER):
                 await self._show([job for job in map(self._jobs.get, ids[start : start + TOGETHER]) if job])
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
-        """Decide the targets of one job; the provider of a cancelled one is told."""
+        """Fan out one job; the provider of a cancelled one is told."""
         try:
-            return await self._fan_out(claim, now)
-        except asyncio.CancelledError:
-            return (Release(claim.item, claim.fence),)
+            job = self._jobs[claim.item]
+            names = self._targets(job)
+            if job.state is JobState.CANCELLED and claim.external_id:
+                return await self._cancel(claim, names, now)
+            return (fan_out(claim, names),)
+        except asyncio.CancelledError as error:
+            return (decide_error(claim, error, self.settings, random.random()),)
         except Exception as error:
             log.exception("callback-broken", extra={"job": claim.item})
-            countdown = pacing.backoff(self._settings.callback, claim.attempts)
-            return (Retry(claim.item, claim.fence, int(countdown * 1000), redact(f"{type(error).__name__}: {error}")),)
+            return (decide_error(claim, error, self.settings, random.random()),)
 
-    async def _fan_out(self, claim: Claim, now: int) -> Sequence[Outcome]:
-        job = self._jobs[claim.item]
-        spec = self._specs.get(claim.item, NO_SPEC)
-        named = spec.targets or targets.route(self._settings.handlers.routes, job.provider, job.operation)
-        at_provider = job.state is JobState.CANCELLED and claim.external_id
-        told, *aftermath = await self._tell(claim, now) if at_provider else ("",)
-        return (Fanout(claim.item, claim.fence, tuple(dict.fromkeys(named)), told), *aftermath)
+    def _targets(self, job: Job) -> tuple[str, ...]:
+        asked = self._specs.get(job.id, NO_SPEC).targets
+        return tuple(dict.fromkeys(asked or targets.route(self.routes, job.provider, job.operation)))
 
-    async def _tell(self, claim: Claim, now: int) -> tuple[str, *tuple[Outcome, ...]]:
-        """Tell the provider that nobody wants the job any more. That is a courtesy: what fails here is only noted.
-
-        Gives what came of it, and what the governor must hear. Nothing is sent into a silence that holds, or over the
-        provider's rate.
-        """
-        policy = self._runtime.policies.of(lane_of(Step.POLL, claim.provider))
-        governors = self._runtime.governors
-        (group,) = await governors.status([policy])
-        if not group.flows:
-            return (f"not told: nothing is sent to {claim.provider} now",)
-        if not await governors.take_place(policy, rate_feedback.request(claim)):
-            return (f"not told: the rate of {claim.provider} has no place left",)
+    async def _cancel(self, claim: Claim, names: tuple[str, ...], now: int) -> Sequence[Outcome]:
+        """Fan out, and tell the provider that nobody wants the job any more if its pauses and its rate allow that."""
+        gateway = self.gateway(claim.provider)
+        (governor,) = await self.governors.status([gateway.policy])
+        if not governor.flows:
+            return (fan_out(claim, names, f"not told: nothing is sent to {claim.provider} now"),)
+        if not await self.governors.take_place(gateway.policy, slot_name(claim)):
+            return (fan_out(claim, names, f"not told: the rate of {claim.provider} has no place left"),)
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
-        exchange, met = self._runtime.exchange(Step.CALLBACK, claim.provider), None
-        limits = self._runtime.registry.limits(claim.provider)
+        exchange, error = gateway.new_exchange(), None
         try:
-            told = await self._runtime.registry.get(claim.provider).cancel(waiting, exchange)
-        except OperatorError as error:
-            return (f"{error.code}: {error}", *rate_feedback.rate_feedback(policy, limits, claim, exchange))
-        except ProviderError as error:
-            met, told = error, f"{error.code}: {error}"
-        if isinstance(met, RateLimited):
-            rate_feedback.slow_down(exchange, met)
-        return (told, *rate_feedback.rate_feedback(policy, limits, claim, exchange, met))
+            outcome = fan_out(claim, names, await gateway.provider.cancel(waiting, exchange))
+        except (ProviderError, OperatorError) as raised:
+            outcome, error = decide_cancel_error(claim, names, raised), raised
+        return (outcome, *gateway.feedback(claim, exchange, error))
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]
-        texts = await self._runtime.reads.result_texts(ids)
-        if self._results:
-            aliases = await self._runtime.reads.aliases(ids)
+        texts = await self.reads.result_texts(ids)
+        if self.results:
+            aliases = await self.reads.aliases(ids)
             shown = zip(jobs, aliases, texts, strict=True)
-            await self._results.keep([(asked, job, text) for job, also, text in shown for asked in (job.id, *also)])
-        for job, text in zip(jobs, texts, strict=True):
-            self._runtime.events.ended(job, self._specs.get(job.id, NO_SPEC).params, text)
+            await self.results.keep(
+                [(job_id, job, text) for job, others, text in shown for job_id in (job.id, *others)]
+            )
+        if self.events:
+            for job, text in zip(jobs, texts, strict=True):
+                self.events.ended(job, self._specs.get(job.id, NO_SPEC).params, text)
+
+
+def fan_out(claim: Claim, names: tuple[str, ...], message: str = "") -> Fanout:
+    """One delivery for each target. `message` is what came of the cancel at the provider, if there was one."""
+    return Fanout(item=claim.item, fence=claim.fence, targets=names, told=message)
+
+
+def decide_cancel_error(claim: Claim, names: tuple[str, ...], error: ProviderError | OperatorError) -> Fanout:
+    """What an error of the cancel at the provider means: the cancel is a courtesy, so it is only noted."""
+    return fan_out(claim, names, f"{error.code}: {error}")
+
+
+def decide_error(claim: Claim, error: BaseException, settings: StepSettings, jitter: float) -> Outcome:
+    """What any other error means: the callback runs again, without limit. `jitter` is a random number from 0 to 1."""
+    if isinstance(error, asyncio.CancelledError):
+        return Release(item=claim.item, fence=claim.fence)
+    countdown = pacing.backoff(settings, claim.attempts, jitter=jitter)
+    reason = redact(f"{type(error).__name__}: {error}")
+    return Retry(item=claim.item, fence=claim.fence, countdown=int(countdown * 1000), reason=reason)
 
 
 async def _no_params() -> None:

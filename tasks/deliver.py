@@ -2,25 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+from outwait.config.groups import StepSettings
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.tasks.handlers.envelope import Envelope
 from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
-from outwait.worker.model.jobs import Claim, Job, JobError, job_of
+from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from outwait.worker.net.redaction import redact
+from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
-SUSPECT = 2
+SUSPECT_AFTER = 2
 """Leases of a delivery that ended with its worker, after which its handler may be what ends workers."""
 
 
@@ -31,7 +34,7 @@ class DeliverTask(StepTask):
     def handlers(self) -> Handlers:
         """The handlers. Raises ConfigError for a module that cannot be imported."""
         runtime = app.runtime
-        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.endpoints)
+        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.receivers)
         return Handlers(app.settings.handlers, app.send_task, runtime.streams, webhooks)
 
     def prepare(self) -> None:
@@ -42,71 +45,79 @@ class DeliverTask(StepTask):
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
     """Deliver a batch of claimed deliveries of one handler."""
-    app.runtime.run(lane, claims, Deliver(app.runtime, self.handlers, lane))
+    runtime, target = app.runtime, lane.partition(":")[2]
+    step = Deliver(
+        target=target,
+        handlers=self.handlers,
+        reads=runtime.reads,
+        retries=delivery_retries(target, runtime.settings.deliver, runtime.settings.webhooks.schedule),
+    )
+    runtime.run(lane, claims, step)
 
 
+class DeliveryRetries(NamedTuple):
+    """How often and when the deliveries of one target are tried again."""
+
+    settings: StepSettings
+    schedule: Sequence[float]
+    """Seconds before each further attempt; empty: exponential backoff by the settings."""
+    attempts: int
+
+
+def delivery_retries(target: str, settings: StepSettings, schedule: Sequence[float]) -> DeliveryRetries:
+    """Webhooks follow their schedule, all other handlers the settings of the step."""
+    if target.startswith(("https:", "http:")):
+        return DeliveryRetries(settings, schedule, len(schedule) + 1)
+    return DeliveryRetries(settings, (), settings.attempts)
+
+
+@dataclass(kw_only=True)
 class Deliver:
-    """The deliver step for one batch of one handler."""
+    """The deliver step for one batch of one target."""
 
     intent = False
-
-    def __init__(self, runtime: Runtime, handlers: Handlers, lane: str) -> None:
-        self._runtime = runtime
-        self._handlers = handlers
-        self._target = lane.partition(":")[2]
-        self._settings = runtime.settings.deliver
-        webhook = self._target.startswith(("https:", "http:"))
-        self._schedule = runtime.settings.webhooks.schedule if webhook else []
-        self._attempts = len(self._schedule) + 1 if webhook else self._settings.attempts
-        self._jobs: dict[str, Job] = {}
+    target: str
+    handlers: Handlers
+    reads: Reads
+    retries: DeliveryRetries
+    _jobs: dict[str, Job] = field(default_factory=dict, init=False)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read the jobs of the batch in one round trip."""
         ids = sorted({job_of(claim.item) for claim in claims})
-        self._jobs = {job.id: job for job in await self._runtime.reads.many(ids)}
+        self._jobs = {job.id: job for job in await self.reads.many(ids)}
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
         """Run the handler for one delivery."""
-        if claim.attempts >= self._attempts:
-            # Its leases ended again and again: whatever ran it did not live to record anything.
-            return (self.decide(claim, DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")),)
         try:
-            envelope, suspect = await self._envelope(claim), await self._suspect(claim)
-            told = await self._handlers.deliver(
-                self._target, envelope, self._settings.time_limit, in_subprocess=suspect
-            )
-        except asyncio.CancelledError:
-            return (ReleaseDelivery(claim.item, claim.fence),)
-        except HandlerError as error:
-            about = {"delivery": claim.item, "target": redact(self._target)}
-            log.warning("delivery-failed", extra=about, exc_info=error.__cause__)
-            return (self.decide(claim, error),)
-        except Exception as error:
-            log.exception("deliver-broken", extra={"delivery": claim.item, "target": redact(self._target)})
-            return (self.decide(claim, HandlerError(f"{type(error).__name__}: {error}")),)
-        return (Delivered(claim.item, claim.fence, told),)
+            return (await self._deliver(claim),)
+        except asyncio.CancelledError as stopped:
+            error: BaseException = stopped
+        except HandlerError as failed:
+            subject = {"delivery": claim.item, "target": redact(self.target)}
+            log.warning("delivery-failed", extra=subject, exc_info=failed.__cause__)
+            error = failed
+        except Exception as unexpected:
+            log.exception("deliver-broken", extra={"delivery": claim.item, "target": redact(self.target)})
+            error = unexpected
+        return (decide_error(claim, error, self.retries, random.random()),)
 
-    def decide(self, claim: Claim, error: HandlerError) -> Outcome:
-        """Another attempt, or the dead letter."""
-        told = JobError(error.code, redact(str(error))).text()
-        if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= self._attempts:
-            return Dead(claim.item, claim.fence, told)
-        return Redeliver(claim.item, claim.fence, int(self._countdown(claim.attempts, error) * 1000), told)
-
-    def _countdown(self, attempts: int, error: HandlerError) -> float:
-        asked = error.retry_after if isinstance(error, DeliveryFailed) else None
-        if self._schedule:
-            return pacing.scheduled(self._schedule, attempts, asked)
-        return pacing.backoff(self._settings, attempts, asked)
+    async def _deliver(self, claim: Claim) -> Outcome:
+        if claim.attempts >= self.retries.attempts:
+            # Its leases ended again and again: whatever ran it did not live to record anything.
+            error = DeliveryFailed(f"gave up after {claim.attempts} attempts that never ended")
+            return decide_error(claim, error, self.retries, random.random())
+        envelope = await self._envelope(claim)
+        time_limit, suspect = self.retries.settings.time_limit, await self._suspect(claim)
+        answer = await self.handlers.deliver(self.target, envelope, time_limit, in_subprocess=suspect)
+        return Delivered(item=claim.item, fence=claim.fence, detail=answer)
 
     async def _suspect(self, claim: Claim) -> bool:
         """Whether the workers that ran this delivery before were lost, again and again."""
-        if claim.attempts < SUSPECT:
+        if claim.attempts < SUSPECT_AFTER:
             return False
-        story = await self._runtime.reads.timeline(job_of(claim.item))
-        lost = [one for one in story if (one.event, one.detail) == ("lease-ended", f"deliver:{self._target}")]
-        return len(lost) >= SUSPECT
+        return ended_workers(await self.reads.timeline(job_of(claim.item)), self.target)
 
     async def _envelope(self, claim: Claim) -> Envelope:
         job = self._jobs[job_of(claim.item)]
@@ -116,7 +127,7 @@ class Deliver:
             provider=job.provider,
             operation=job.operation,
             state=job.state,
-            result=await self._runtime.reads.result(job.id),
+            result=await self.reads.result(job.id),
             error=job.error,
             external_id=job.external_id,
             metadata=job.metadata,
@@ -124,3 +135,37 @@ class Deliver:
             ended=job.ended,
             attempt=claim.attempts + 1,
         )
+
+
+def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, jitter: float) -> Outcome:
+    """What an error means for a delivery: another attempt, or the dead letter.
+
+    Args:
+        claim: the delivery.
+        error: what its handler raised, or the cancellation at shutdown, which counts as no attempt.
+        retries: of its target.
+        jitter: a random number from 0 to 1.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return ReleaseDelivery(item=claim.item, fence=claim.fence)
+    if not isinstance(error, HandlerError):
+        error = HandlerError(f"{type(error).__name__}: {error}")
+    text = JobError(error.code, redact(str(error))).text()
+    if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= retries.attempts:
+        return Dead(item=claim.item, fence=claim.fence, error=text)
+    countdown = _countdown(claim.attempts, error, retries, jitter)
+    return Redeliver(item=claim.item, fence=claim.fence, countdown=int(countdown * 1000), error=text)
+
+
+def _countdown(attempts: int, error: HandlerError, retries: DeliveryRetries, jitter: float) -> float:
+    """Seconds until the next attempt."""
+    retry_after = error.retry_after if isinstance(error, DeliveryFailed) else None
+    if retries.schedule:
+        return pacing.scheduled(retries.schedule, attempts, retry_after, jitter=jitter)
+    return pacing.backoff(retries.settings, attempts, retry_after, jitter=jitter)
+
+
+def ended_workers(timeline: Iterable[TimelineEntry], target: str) -> bool:
+    """Whether so many leases of deliveries to this target ended that its handler may be what ends workers."""
+    lost = [entry for entry in timeline if (entry.event, entry.detail) == ("lease-ended", f"deliver:{target}")]
+    return len(lost) >= SUSPECT_AFTER

@@ -3,33 +3,34 @@
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, assert_never
 
+from outwait.config.groups import StepSettings, StoreSettings
 from outwait.worker.app import app
-from outwait.worker.engine import pacing, rate_feedback
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.engine import pacing
 from outwait.worker.engine.end_outcome import end_outcome
+from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import (
     AnswerLost,
     ExternalIdUnknown,
-    NotSent,
+    OutwaitError,
     ProviderError,
     RateLimited,
     Rejected,
     ResultTooLarge,
-    StoreUnavailable,
-    Unauthorized,
-    Unavailable,
-    Unreadable,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
-from outwait.worker.providers.exchange import Count, Exchange
+from outwait.worker.providers.exchange import Exchange
+from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -40,183 +41,224 @@ YOUNG = 60.0
 @app.task(name="tasks.poll", ignore_result=True)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
-    app.runtime.run(lane, claims, Poll(app.runtime, lane))
+    runtime = app.runtime
+    step = Poll(
+        gateway=runtime.gateway(Step.POLL, lane.partition(":")[2]),
+        settings=runtime.settings.poll,
+        store=runtime.settings.store,
+        reads=runtime.reads,
+        events=runtime.events,
+    )
+    runtime.run(lane, claims, step)
 
 
-class Poll:
+@dataclass(kw_only=True)
+class Poll(ProviderStep):
     """The poll step for one batch of one provider."""
 
+    step = Step.POLL
     intent = False
-
-    def __init__(self, runtime: Runtime, lane: str) -> None:
-        self._runtime = runtime
-        self._policy = runtime.policies.of(lane)
-        self._settings = runtime.settings.poll
-        self._name = lane.partition(":")[2]
-        self._limits = runtime.registry.limits(self._name)
+    settings: StepSettings
+    store: StoreSettings
+    reads: Reads
+    events: FlowerEvents
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Nothing precedes a poll."""
         return claims
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+    async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
         """Ask for one job."""
-        exchange = self._runtime.exchange(Step.POLL, self._name)
-        met: ProviderError | None = None
-        try:
-            answer = await self._ask(claim, now, exchange)
-            outcome = self.learn(claim, now, exchange, answer)
-        except asyncio.CancelledError:
-            outcome = self._stopped(claim, exchange)
-        except ProviderError as error:
-            met = error
-            outcome = self.decide(claim, now, exchange, error)
-        except Exception as error:
-            log.exception("poll-broken", extra={"job": claim.item, "provider": self._name})
-            outcome = self._again(claim, now, exchange, AnswerLost(redact(f"{type(error).__name__}: {error}")))
-        if isinstance(outcome, Wait) and self._runtime.events.polls_shown():
-            await self._show(claim)
-        return (outcome, *rate_feedback.rate_feedback(self._policy, self._limits, claim, exchange, met))
-
-    def learn(self, claim: Claim, now: int, exchange: Exchange, answer: PollAnswer) -> Outcome:
-        """What an answer means for the job."""
-        counts = _counts(exchange)
-        match answer:
-            case Pending():
-                return self._wait(claim, now, counts, answer)
-            case Succeeded() | Failed():
-                return end_outcome(claim.item, claim.fence, answer, self._runtime.settings.store, counts)
-
-    def decide(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
-        """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
-        match error:
-            case RateLimited():
-                rate_feedback.slow_down(exchange, error)
-                return self._again(claim, now, exchange, error, attempt=0)
-            case ExternalIdUnknown() if now - claim.submitted > YOUNG * 1000:
-                return self._gone(claim, now, exchange, error)
-            case Rejected() | ResultTooLarge():
-                return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
-            case NotSent() | AnswerLost() | Unavailable() | Unreadable() | Unauthorized() | ExternalIdUnknown():
-                return self._again(claim, now, exchange, error)
-            case _:
-                return self._again(claim, now, exchange, error)
-
-    async def _ask(self, claim: Claim, now: int, exchange: Exchange) -> PollAnswer:
-        registry = self._runtime.registry
 
         async def params() -> Any:
-            return registry.validate(self._name, claim.operation, await self._params(claim))
+            return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
         age = (now - claim.submitted) / 1000
         waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
-        return await registry.get(self._name).poll(waiting, exchange)
+        answer = await self.gateway.provider.poll(waiting, exchange)
+        context = self._context(claim, now, requests_sent(exchange))
+        outcome = decide_answer(context, answer, self.store)
+        if isinstance(outcome, Wait):
+            await self._show(context, outcome)
+        return outcome
 
-    async def _show(self, claim: Claim) -> None:
-        """Let Celery's own tools see that the job still waits. Nothing that happens here changes its outcome."""
-        with suppress(StoreUnavailable, asyncio.CancelledError):
-            self._runtime.events.polled(claim, await self._params(claim))
+    def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:
+        """See `ProviderStep`."""
+        return decide_error(self._context(claim, now, sent), error)
 
-    async def _params(self, claim: Claim) -> dict[str, Any]:
-        (spec,) = await self._runtime.reads.specs([claim.item])
+    def _context(self, claim: Claim, now: int, sent: Counts) -> "PollContext":
+        operation, durations_s = self.gateway.operation(claim.operation), self.gateway.durations_s(claim.operation)
+        return PollContext(claim, now, operation, self.settings, sent, durations_s, random.random())
+
+    async def _show(self, context: "PollContext", outcome: Wait) -> None:
+        """Let logs and Celery's own tools see that the job still waits. No error here changes its outcome."""
+        claim = context.claim
+        if outcome.expires and claim.polled < _near_expiry_at(context):
+            log.warning("external-id-expires", extra={"job": claim.item, "seconds": round(_life_left(context))})
+        if self.events.polls_shown():
+            with suppress(OutwaitError, asyncio.CancelledError):
+                self.events.polled(claim, await self._raw_params(claim))
+
+    async def _raw_params(self, claim: Claim) -> dict[str, Any]:
+        (spec,) = await self.reads.specs([claim.item])
         return spec.params if spec else {}
 
-    def _wait(self, claim: Claim, now: int, counts: Counts, answer: Pending) -> Outcome:
-        operation = self._operation(claim)
-        over = self._over(claim, now, operation)
-        if over:
-            return expired(claim, f"{over}; the provider's last status was {answer.status}", counts)
-        countdown = self._countdown(claim, now, answer.poll_in)
-        hurried = 0
-        if answer.safety is not None:
-            hurried = countdown
-            countdown = self._countdown(claim, now, answer.poll_in, answer.safety)
-        return Wait(
-            claim.item,
-            claim.fence,
-            countdown,
-            answer.status,
-            answer.memo,
-            counts.polls,
-            counts.fetches,
-            answer.warning or "",
-            hurried,
-            _near_expiry(claim, now, operation),
-        )
 
-    def _countdown(self, claim: Claim, now: int, asked: float | None, safety: float = 0.0) -> int:
-        """Milliseconds until the next poll.
+class PollContext(NamedTuple):
+    """What a decision about a poll depends on, beside the answer or the error."""
 
-        Args:
-            claim: the job.
-            now: Redis's time in milliseconds.
-            asked: seconds that it must wait at least.
-            safety: seconds that it should wait, unless the job's deadline comes before.
-        """
-        operation = self._operation(claim)
-        durations = self._runtime.durations(self._name, claim.operation)
-        usual = pacing.poll_countdown(operation.poll_every, asked, (now - claim.submitted) / 1000, durations)
-        least = max(operation.poll_every, min(asked or 0.0, pacing.LONGEST))
-        return _in_time(claim, now, operation, max(usual, safety), least)
-
-    def _gone(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError) -> Outcome:
-        expiry = self._operation(claim).expiry
-        if expiry is not None and now - claim.submitted >= expiry * 1000:
-            return expired(claim, "the provider's id expired before the result was read", _counts(exchange))
-        return failed(claim, JobError(error.code, str(error), error.detail), _counts(exchange))
-
-    def _stopped(self, claim: Claim, exchange: Exchange) -> Outcome:
-        """The worker ends before the answer came. Whoever polls next keeps the provider's interval."""
-        if not exchange.ledger[Count.POLLS]:
-            return Release(claim.item, claim.fence)
-        wait, counts = int(self._operation(claim).poll_every * 1000), _counts(exchange)
-        return Retry(claim.item, claim.fence, wait, "the worker stopped before the answer came", 0, *counts)
-
-    def _again(self, claim: Claim, now: int, exchange: Exchange, error: ProviderError, *, attempt: int = 1) -> Outcome:
-        operation = self._operation(claim)
-        counts = _counts(exchange)
-        over = self._over(claim, now, operation)
-        if over:
-            return expired(claim, f"{over}; the last poll failed: {error}", counts)
-        if claim.attempts + attempt >= self._settings.attempts:
-            told = JobError(error.code, f"gave up after {claim.attempts + attempt} failed polls: {error}", error.detail)
-            return failed(claim, told, counts)
-        least = max(operation.poll_every, min(error.retry_after or 0.0, pacing.LONGEST))
-        wait = max(pacing.backoff(self._settings, claim.attempts, error.retry_after), least)
-        countdown = _in_time(claim, now, operation, wait, least)
-        return Retry(claim.item, claim.fence, countdown, f"{error.code}: {error}", attempt, *counts)
-
-    def _operation(self, claim: Claim) -> Operation:
-        return self._runtime.registry.operation(self._name, claim.operation)
-
-    def _over(self, claim: Claim, now: int, operation: Operation) -> str:
-        """Why the job's time is over, or nothing."""
-        if claim.deadline and now >= claim.deadline:
-            return "the deadline passed"
-        if operation.expiry is not None and now - claim.submitted >= operation.expiry * 1000:
-            return "the provider's id expired"
-        return ""
+    claim: Claim
+    now: int
+    """Redis's time in milliseconds."""
+    operation: Operation
+    settings: StepSettings
+    sent: Counts
+    durations_s: Sequence[float]
+    """How long jobs of this operation took, sorted seconds."""
+    jitter: float
+    """A random number from 0 to 1."""
 
 
-def _in_time(claim: Claim, now: int, operation: Operation, countdown: float, least: float) -> int:
+def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings) -> Outcome:
+    """What an answer means for the job. `store` says how large a result may be."""
+    match answer:
+        case Pending():
+            return _wait(context, answer)
+        case Succeeded() | Failed():
+            return end_outcome(context.claim.item, context.claim.fence, answer, store, context.sent)
+        case other:
+            assert_never(other)
+
+
+def decide_error(context: PollContext, error: BaseException) -> Outcome:
+    """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
+    match error:
+        case RateLimited():
+            return _retry(context, error, attempt=0)
+        case ExternalIdUnknown() if context.now - context.claim.submitted > YOUNG * 1000:
+            return _unknown_id(context, error)
+        case Rejected() | ResultTooLarge():
+            return failed(context.claim, JobError(error.code, str(error), error.detail), context.sent)
+        case ProviderError():
+            return _retry(context, error, attempt=1)
+        case asyncio.CancelledError():
+            return _stopped(context)
+        case _:
+            return _retry(context, AnswerLost(redact(f"{type(error).__name__}: {error}")), attempt=1)
+
+
+def _wait(context: PollContext, answer: Pending) -> Outcome:
+    claim, sent = context.claim, context.sent
+    if over := _time_over(context):
+        return expired(claim, f"{over}; the provider's last status was {answer.status}", sent)
+    soonest = _next_poll(context, answer.poll_in)
+    awaits_webhook = answer.safety is not None
+    return Wait(
+        item=claim.item,
+        fence=claim.fence,
+        countdown=_next_poll(context, answer.poll_in, answer.safety or 0.0) if awaits_webhook else soonest,
+        status=answer.status,
+        memo=answer.memo,
+        polls=sent.polls,
+        fetches=sent.fetches,
+        warning=answer.warning or "",
+        hurried=soonest if awaits_webhook else 0,
+        expires=_expiry_warning(context),
+    )
+
+
+def _next_poll(context: PollContext, asked_s: float | None, safety_s: float = 0.0) -> int:
+    """Milliseconds until the next poll.
+
+    Args:
+        context: the poll.
+        asked_s: seconds that the provider asked us to wait at least.
+        safety_s: seconds to wait while a webhook is expected, unless the job's deadline comes before.
+    """
+    claim, operation = context.claim, context.operation
+    age = (context.now - claim.submitted) / 1000
+    usual = pacing.poll_countdown(operation.poll_every, asked_s, age, context.durations_s, jitter=context.jitter)
+    return _in_time(context, max(usual, safety_s), _minimum(operation, asked_s))
+
+
+def _retry(context: PollContext, error: ProviderError, *, attempt: int) -> Outcome:
+    """Poll again later; end the job if its time or its attempts are over. `attempt` is 0 if this one does not count."""
+    claim, settings, sent = context.claim, context.settings, context.sent
+    if over := _time_over(context):
+        return expired(claim, f"{over}; the last poll failed: {error}", sent)
+    if claim.attempts + attempt >= settings.attempts:
+        message = f"gave up after {claim.attempts + attempt} failed polls: {error}"
+        return failed(claim, JobError(error.code, message, error.detail), sent)
+    minimum = _minimum(context.operation, error.retry_after)
+    countdown = max(pacing.backoff(settings, claim.attempts, error.retry_after, jitter=context.jitter), minimum)
+    return _poll_again(context, _in_time(context, countdown, minimum), f"{error.code}: {error}", attempt=attempt)
+
+
+def _stopped(context: PollContext) -> Outcome:
+    """The worker ends before the answer came. The next poll keeps the provider's interval."""
+    if not context.sent.polls:
+        return Release(item=context.claim.item, fence=context.claim.fence)
+    countdown = int(context.operation.poll_every * 1000)
+    return _poll_again(context, countdown, "the worker stopped before the answer came", attempt=0)
+
+
+def _poll_again(context: PollContext, countdown: int, reason: str, *, attempt: int) -> Retry:
+    claim, sent = context.claim, context.sent
+    return Retry(
+        item=claim.item,
+        fence=claim.fence,
+        countdown=countdown,
+        reason=reason,
+        attempt=attempt,
+        submits=sent.submits,
+        polls=sent.polls,
+        fetches=sent.fetches,
+    )
+
+
+def _unknown_id(context: PollContext, error: ProviderError) -> Outcome:
+    claim, expiry = context.claim, context.operation.expiry
+    if expiry is not None and context.now - claim.submitted >= expiry * 1000:
+        return expired(claim, "the provider's id expired before the result was read", context.sent)
+    return failed(claim, JobError(error.code, str(error), error.detail), context.sent)
+
+
+def _time_over(context: PollContext) -> str:
+    """Why the job's time is over, or nothing."""
+    claim, expiry = context.claim, context.operation.expiry
+    if claim.deadline and context.now >= claim.deadline:
+        return "the deadline passed"
+    if expiry is not None and context.now - claim.submitted >= expiry * 1000:
+        return "the provider's id expired"
+    return ""
+
+
+def _minimum(operation: Operation, asked_s: float | None) -> float:
+    """Seconds that must pass between two polls."""
+    return max(operation.poll_every, min(asked_s or 0.0, pacing.LONGEST))
+
+
+def _in_time(context: PollContext, countdown_s: float, minimum_s: float) -> int:
     """The countdown in milliseconds: a last poll comes at the deadline, and one before the external id expires."""
+    claim, now = context.claim, context.now
     left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
-    moments = pacing.moments(operation, (now - claim.submitted) / 1000, left)
-    return math.ceil(pacing.in_time(countdown, least, moments) * 1000)
+    moments = pacing.moments(context.operation, (now - claim.submitted) / 1000, left)
+    return math.ceil(pacing.in_time(countdown_s, minimum_s, moments) * 1000)
 
 
-def _near_expiry(claim: Claim, now: int, operation: Operation) -> str:
-    """What to warn of once most of the external id's life is over; the store takes it once for each job."""
-    if operation.expiry is None:
+def _expiry_warning(context: PollContext) -> str:
+    """The warning that most of the external id's life is over, or nothing; the store takes it once for each job."""
+    if context.now < _near_expiry_at(context):
         return ""
-    near = claim.submitted + operation.expiry * (1 - pacing.NEAR_EXPIRY) * 1000
-    if now < near:
-        return ""
-    left = (claim.submitted - now) / 1000 + operation.expiry
-    if claim.polled < near:
-        log.warning("external-id-expires", extra={"job": claim.item, "seconds": round(left)})
-    return f"the provider's id expires in {left:.0f} s"
+    return f"the provider's id expires in {_life_left(context):.0f} s"
 
 
-def _counts(exchange: Exchange) -> Counts:
-    return Counts(polls=exchange.ledger[Count.POLLS], fetches=exchange.ledger[Count.FETCHES])
+def _near_expiry_at(context: PollContext) -> float:
+    """When most of the external id's life is over: milliseconds of Redis's clock, infinity if it has no end."""
+    expiry = context.operation.expiry
+    return math.inf if expiry is None else context.claim.submitted + expiry * (1 - pacing.NEAR_EXPIRY) * 1000
+
+
+def _life_left(context: PollContext) -> float:
+    """Seconds until the external id expires."""
+    return (context.claim.submitted - context.now) / 1000 + (context.operation.expiry or math.inf)

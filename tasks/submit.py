@@ -7,34 +7,35 @@ bound. Whatever breaks in between leaves the job uncertain, and the provider's p
 import asyncio
 import logging
 import math
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.exceptions import Ignore, Reject
+from pydantic import BaseModel
 
+from outwait.config.groups import StepSettings
 from outwait.worker.app import StepTask, app
-from outwait.worker.engine import pacing, rate_feedback
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.engine import pacing
 from outwait.worker.engine.clock import OUTAGE_PAUSE
 from outwait.worker.engine.intake import TASK, Intake, Sent, Unusable, read
+from outwait.worker.engine.provider_step import ProviderStep, requests_sent
+from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.engine.runtime import Runtime
-from outwait.worker.model.errors import (
-    NotSent,
-    OutwaitError,
-    ProviderError,
-    RateLimited,
-    Rejected,
-    Unauthorized,
-)
+from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, RateLimited, Rejected, Unauthorized
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
-from outwait.worker.model.outcomes import Counts, Hold, Outcome, Release, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Provider, Submission
-from outwait.worker.providers.exchange import Count, Exchange
+from outwait.worker.providers.contract import Operation, Submission
+from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.inbox import Taken
-from outwait.worker.store.reads import Spec
+from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class SubmitTask(StepTask):
 
     def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
         """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
-        # Celery has waited for the `eta` and seen to `expires` itself.
+        # Celery itself has waited for the `eta` and checked `expires`.
         headers = vars(self.request)
         named = {"task": TASK, "id": self.request.id, "traceparent": headers.get("traceparent", "")}
         sent = read(named, args, kwargs, headers)
@@ -78,154 +79,217 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
 @app.task(name="tasks.submit_due", ignore_result=True)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
-    app.runtime.run(lane, claims, Submit(app.runtime, lane))
+    runtime = app.runtime
+    step = Submit(
+        gateway=runtime.gateway(Step.SUBMIT, lane.partition(":")[2]),
+        settings=runtime.settings.submit,
+        reads=runtime.reads,
+        webhook_urls=runtime.webhook_urls,
+        events=runtime.events,
+    )
+    runtime.run(lane, claims, step)
 
 
-class Submit:
+@dataclass(kw_only=True)
+class Submit(ProviderStep):
     """The submit step for one batch of one provider."""
 
+    step = Step.SUBMIT
     intent = True
-
-    def __init__(self, runtime: Runtime, lane: str) -> None:
-        self._runtime = runtime
-        self._policy = runtime.policies.of(lane)
-        self._settings = runtime.settings.submit
-        self._name = lane.partition(":")[2]
-        self._limits = runtime.registry.limits(self._name)
-        self._specs: dict[str, Spec] = {}
-        self._webhook_urls: dict[str, str | None] = {}
+    settings: StepSettings
+    reads: Reads
+    webhook_urls: WebhookUrls
+    events: FlowerEvents
+    _submissions: dict[str, tuple[Submission, Mapping[str, Any]]] = field(default_factory=dict, init=False)
+    """By job, with the parameters as the producer wrote them."""
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
-        """Sort out what must not be sent, read the parameters, and have a token ready before any intent is written."""
-        ready = []
-        specs = await self._runtime.reads.specs([claim.item for claim in claims])
+        """Validate the parameters, record what must not be sent, and get a token, before any intent is written."""
+        ready: list[Claim] = []
+        specs = await self.reads.specs([claim.item for claim in claims])
         for claim, spec in zip(claims, specs, strict=True):
-            verdict = self._verdict(claim, spec)
-            if spec is None or verdict is not None:
-                record.add(verdict or Release(claim.item, claim.fence), *self._unused(claim))
-            else:
-                self._specs[claim.item] = spec
+            params = self._validated(claim, spec)
+            outcome = decide_unsent(self._context(claim), params, self.gateway.limits.uncertain)
+            if outcome is not None:
+                record.add(outcome, *self._unused_slot(claim))
+            elif spec is not None:
+                await self._keep(claim, spec, params)
                 ready.append(claim)
-        if ready and self._provider.webhooks:
-            urls = self._runtime.addresses
-            self._webhook_urls = {claim.item: await urls.url(self._name, claim.item) for claim in ready}
         return await self._with_token(ready, record)
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+    async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
         """Send one job."""
-        exchange = self._runtime.exchange(Step.SUBMIT, self._name)
         if claim.deadline and now >= claim.deadline:
-            return (expired(claim, "the deadline passed before the job could be submitted"),)
-        met: ProviderError | None = None
-        try:
-            outcome = await self._send(claim, now, exchange)
-        except asyncio.CancelledError:
-            outcome = self._lost(claim, exchange, "the worker stopped before the answer came")
-        except ProviderError as error:
-            met = error
-            outcome = self.decide(claim, exchange, error)
-        except Exception as error:
-            log.exception("submit-broken", extra={"job": claim.item, "provider": self._name})
-            outcome = self._lost(claim, exchange, redact(f"{type(error).__name__}: {error}"))
-        return (outcome, *rate_feedback.rate_feedback(self._policy, self._limits, claim, exchange, met))
+            return expired(claim, "the deadline passed before the job could be submitted")
+        submission, raw_params = self._submissions[claim.item]
+        answer = await self.gateway.provider.submit(submission, exchange)
+        self.events.submitted(claim, raw_params)
+        operation = self.gateway.operation(claim.operation)
+        durations_s = self.gateway.durations_s(claim.operation)
+        return decide_answer(self._context(claim, requests_sent(exchange)), answer, operation, now, durations_s)
 
-    def decide(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
-        """What an error means for a submit: retry only what certainly was not taken."""
-        if isinstance(error, RateLimited):
-            rate_feedback.slow_down(exchange, error)
-            return self._again(claim, exchange, error, attempt=0)
-        if isinstance(error, NotSent | Unauthorized) or error.status in self._provider.refused:
-            return self._again(claim, exchange, error, attempt=1)
-        if isinstance(error, Rejected) or error.status == 404:
-            return self._failed(claim, exchange, error)
-        return self._lost(claim, exchange, f"{error.code}: {error}")
+    def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:  # noqa: ARG002 - as polls
+        """See `ProviderStep`."""
+        return decide_error(self._context(claim, sent), error, self.gateway.provider.refused)
 
-    @property
-    def _provider(self) -> Provider:
-        return self._runtime.registry.get(self._name)
+    def _context(self, claim: Claim, sent: Counts = NO_COUNTS) -> "SubmitContext":
+        return SubmitContext(claim, self.settings, sent, random.random())
 
-    async def _send(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
-        spec = self._specs[claim.item]
-        registry = self._runtime.registry
-        params = registry.validate(self._name, claim.operation, spec.params)
-        submission = Submission(claim.item, claim.operation, params, self._webhook_urls.get(claim.item))
-        found = await self._provider.submit(submission, exchange)
-        self._runtime.events.submitted(claim, spec.params)
-        return Submitted(
-            claim.item,
-            claim.fence,
-            found.external_id,
-            found.memo,
-            self._first_poll(claim, now, found.first_poll),
-            exchange.ledger[Count.SUBMITS],
-            exchange.ledger[Count.FETCHES],
-        )
-
-    def _first_poll(self, claim: Claim, now: int, asked: float | None) -> int:
-        """The countdown in milliseconds: as the provider's file says, or until jobs of this operation usually end."""
-        operation = self._runtime.registry.operation(self._name, claim.operation)
-        durations = self._runtime.durations(self._name, claim.operation) if asked is None else ()
-        wanted = operation.first_poll if asked is None else asked
-        countdown, least = pacing.poll_countdown(wanted, durations=durations), min(wanted, operation.first_poll)
-        left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
-        return math.ceil(pacing.in_time(countdown, least, pacing.moments(operation, 0.0, left)) * 1000)
-
-    def _verdict(self, claim: Claim, spec: Spec | None) -> Outcome | None:
-        """What ends or parks a claimed job without sending anything."""
-        if claim.state == JobState.UNCERTAIN:
-            return self._uncertain(claim)
+    def _validated(self, claim: Claim, spec: Spec | None) -> BaseModel | OutwaitError | None:
+        """The job's parameters, the error that they are, or None if they are lost."""
         if spec is None:
-            return failed(claim, JobError("lost_request", "the job's parameters are no longer in Redis"))
-        if claim.attempts >= self._settings.attempts:
-            return failed(claim, JobError("not_submitted", f"gave up after {claim.attempts} attempts to submit"))
+            return None
         try:
-            self._runtime.registry.get(self._name)
-            self._runtime.registry.validate(self._name, claim.operation, spec.params)
+            self.gateway.registry.get(self.gateway.name)
+            return self.gateway.registry.validate(self.gateway.name, claim.operation, spec.params)
         except OutwaitError as error:
-            return failed(claim, JobError(error.code, str(error)))
-        return None
+            return error
 
-    def _uncertain(self, claim: Claim) -> Outcome:
-        match self._limits.uncertain:
-            case UncertainPolicy.HOLD:
-                return Hold(claim.item, claim.fence, "submitted, perhaps: a person decides")
-            case UncertainPolicy.RESUBMIT:
-                return Retry(claim.item, claim.fence, 0, "uncertain: the provider's policy is to submit again")
-            case UncertainPolicy.FAIL:
-                return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
+    async def _keep(self, claim: Claim, spec: Spec, params: object) -> None:
+        gateway = self.gateway
+        url = await self.webhook_urls.url(gateway.name, claim.item) if gateway.provider.webhooks else None
+        self._submissions[claim.item] = Submission(claim.item, claim.operation, params, url), spec.params
 
     async def _with_token(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         if not claims:
             return []
-        exchange = self._runtime.exchange(Step.SUBMIT, self._name)
+        exchange = self.gateway.new_exchange()
         try:
-            await self._provider.prepare(exchange)
+            await self.gateway.provider.prepare(exchange)
         except ProviderError as error:
-            if isinstance(error, RateLimited):
-                rate_feedback.slow_down(exchange, error)
-            told = rate_feedback.rate_feedback(self._policy, self._limits, claims[0], exchange, error)
             for claim in claims:
-                record.add(self._again(claim, exchange, error, attempt=1), *self._unused(claim))
-            record.add(*told)
+                outcome = retry_or_fail(self._context(claim, requests_sent(exchange)), error, attempt=1)
+                record.add(outcome, *self._unused_slot(claim))
+            record.add(*provider_feedback(self.gateway.name, self.gateway.limits, error, exchange.pause))
             return []
         return claims
 
-    def _unused(self, claim: Claim) -> tuple[Outcome, ...]:
-        """The place in the provider's rate that the claim took and does not need."""
-        return rate_feedback.release_slot(self._policy, claim.item, claim.fence, 0)
+    def _unused_slot(self, claim: Claim) -> tuple[Outcome, ...]:
+        """Give back the slot in the provider's rate that the claim took and does not need."""
+        return release_slot(self.gateway.policy, claim.item, claim.fence, 0)
 
-    def _again(self, claim: Claim, exchange: Exchange, error: ProviderError, *, attempt: int) -> Outcome:
-        if claim.attempts + attempt >= self._settings.attempts:
-            return self._failed(claim, exchange, error)
-        countdown = pacing.backoff(self._settings, claim.attempts, error.retry_after)
-        reason, sent = f"{error.code}: {error}", exchange.ledger[Count.SUBMITS]
-        return Retry(claim.item, claim.fence, int(countdown * 1000), reason, attempt, submits=sent)
 
-    def _failed(self, claim: Claim, exchange: Exchange, error: ProviderError) -> Outcome:
-        told = JobError(error.code, str(error), error.detail)
-        return failed(claim, told, Counts(submits=exchange.ledger[Count.SUBMITS]))
+class SubmitContext(NamedTuple):
+    """What a decision about a submit depends on, beside the answer or the error."""
 
-    def _lost(self, claim: Claim, exchange: Exchange, reason: str) -> Outcome:
-        if not exchange.ledger[Count.SUBMITS]:
-            return Retry(claim.item, claim.fence, int(pacing.backoff(self._settings, claim.attempts) * 1000), reason)
-        return Uncertain(claim.item, claim.fence, reason, exchange.ledger[Count.SUBMITS])
+    claim: Claim
+    settings: StepSettings
+    sent: Counts
+    jitter: float
+    """A random number from 0 to 1."""
+
+
+def decide_unsent(
+    context: SubmitContext, params: BaseModel | OutwaitError | None, policy: UncertainPolicy
+) -> Outcome | None:
+    """The outcome of a claimed job of which nothing may be sent; None if it may be sent.
+
+    Args:
+        context: the job.
+        params: its parameters, the error that reading them raised, or None if they are no longer stored.
+        policy: what the provider's settings do with an uncertain job.
+    """
+    claim = context.claim
+    if claim.state == JobState.UNCERTAIN:
+        return decide_uncertain(claim, policy)
+    if params is None:
+        return failed(claim, JobError("lost_request", "the job's parameters are no longer in Redis"))
+    if claim.attempts >= context.settings.attempts:
+        return failed(claim, JobError("not_submitted", f"gave up after {claim.attempts} attempts to submit"))
+    if isinstance(params, OutwaitError):
+        return failed(claim, JobError(params.code, str(params)))
+    return None
+
+
+def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
+    """What happens to a job whose submit was perhaps taken."""
+    match policy:
+        case UncertainPolicy.HOLD:
+            return Hold(item=claim.item, fence=claim.fence, reason="submitted, perhaps: a person decides")
+        case UncertainPolicy.RESUBMIT:
+            reason = "uncertain: the provider's policy is to submit again"
+            return Retry(item=claim.item, fence=claim.fence, countdown=0, reason=reason)
+        case UncertainPolicy.FAIL:
+            return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
+
+
+def decide_answer(
+    context: SubmitContext, answer: SubmitAnswer, operation: Operation, now: int, durations_s: Sequence[float]
+) -> Outcome:
+    """The provider took the job: it waits for its first poll.
+
+    Args:
+        context: the job.
+        answer: of the provider.
+        operation: of the job.
+        now: Redis's time in milliseconds.
+        durations_s: how long jobs of this operation took, sorted seconds; used if the answer asks for no first poll.
+    """
+    claim, asked = context.claim, answer.first_poll
+    wanted = operation.first_poll if asked is None else asked
+    usual = pacing.poll_countdown(wanted, durations=durations_s if asked is None else (), jitter=context.jitter)
+    left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
+    moments = pacing.moments(operation, 0.0, left)
+    countdown = pacing.in_time(usual, min(wanted, operation.first_poll), moments)
+    return Submitted(
+        item=claim.item,
+        fence=claim.fence,
+        external_id=answer.external_id,
+        memo=answer.memo,
+        countdown=math.ceil(countdown * 1000),
+        submits=context.sent.submits,
+        fetches=context.sent.fetches,
+    )
+
+
+def decide_error(context: SubmitContext, error: BaseException, refused: frozenset[int]) -> Outcome:
+    """What an error means for a submit: it is repeated only if the provider certainly did not take it.
+
+    `refused` are the statuses that the provider documents as certainly not taken.
+    """
+    match error:
+        case RateLimited():
+            return retry_or_fail(context, error, attempt=0)
+        case ProviderError() if isinstance(error, NotSent | Unauthorized) or error.status in refused:
+            return retry_or_fail(context, error, attempt=1)
+        case Rejected() | ProviderError(status=404):
+            return _failed(context, error)
+        case ProviderError():
+            return _uncertain(context, f"{error.code}: {error}")
+        case asyncio.CancelledError():
+            return _uncertain(context, "the worker stopped before the answer came")
+        case _:
+            return _uncertain(context, redact(f"{type(error).__name__}: {error}"))
+
+
+def retry_or_fail(context: SubmitContext, error: ProviderError, *, attempt: int) -> Outcome:
+    """Submit again later; fail if no attempt is left. `attempt` is 0 if the error does not count as one."""
+    claim = context.claim
+    if claim.attempts + attempt >= context.settings.attempts:
+        return _failed(context, error)
+    return _retry(context, f"{error.code}: {error}", attempt=attempt, retry_after=error.retry_after)
+
+
+def _retry(context: SubmitContext, reason: str, *, attempt: int, retry_after: float | None = None) -> Retry:
+    claim = context.claim
+    countdown = pacing.backoff(context.settings, claim.attempts, retry_after, jitter=context.jitter)
+    return Retry(
+        item=claim.item,
+        fence=claim.fence,
+        countdown=int(countdown * 1000),
+        reason=reason,
+        attempt=attempt,
+        submits=context.sent.submits,
+    )
+
+
+def _failed(context: SubmitContext, error: ProviderError) -> Outcome:
+    return failed(context.claim, JobError(error.code, str(error), error.detail), Counts(submits=context.sent.submits))
+
+
+def _uncertain(context: SubmitContext, reason: str) -> Outcome:
+    """The answer is lost: the provider took the job, perhaps. If no request left, it certainly did not."""
+    if not context.sent.submits:
+        return _retry(context, reason, attempt=1)
+    claim = context.claim
+    return Uncertain(item=claim.item, fence=claim.fence, reason=reason, submits=context.sent.submits)

@@ -6,10 +6,22 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from outwait.config.settings import Settings
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.store.connection import Connection
+from tests.patience import HANG
+
+# How long one example takes, or the making of one, is a measure of the machine and not of the code.
+hypothesis_settings.register_profile("outwait", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("outwait")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test may hang; `--timeout` sets another limit."""
+    config.option.timeout = config.option.timeout or HANG
 
 
 @pytest.fixture(autouse=True)

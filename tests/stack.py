@@ -1,14 +1,12 @@
 """The real parts, as processes: a Redis, the sandbox, workers, producers. Tests drive them from outside."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +14,12 @@ from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.sandbox import environment
 from outwait.worker.local.embedded import free_port
 from outwait.worker.model.jobs import Job, JobRequest
+from tests.patience import PATIENCE, until, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +27,7 @@ WORKER = [sys.executable, "-m", "outwait", "worker"]
 WEB = [sys.executable, "-m", "outwait", "web"]
 
 FAST = {
+    "OUTWAIT_STORE__TIMEOUT": "60",  # a busy machine's Redis is no Redis that is away
     "OUTWAIT_WORKER__TICK": "0.05",
     "OUTWAIT_SUBMIT__BACKOFF": "0.1",
     "OUTWAIT_SUBMIT__BACKOFF_MAX": "0.5",
@@ -47,17 +47,6 @@ FAST = {
     "OUTWAIT_PROVIDERS__RINGCENTRAL__BREAKER_LONGEST": "1",
 }
 """Settings that make a job take a second where the vendors' intervals would make it minutes."""
-
-
-async def until(holds: Callable[[], Awaitable[Any]], *, within: float = 30, what: str = "") -> Any:
-    """Wait for a condition, and give back what it gave; fails after `within` seconds."""
-    end = time.monotonic() + within
-    while True:
-        found = await holds()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {within} s: {what or holds}"
-        await asyncio.sleep(0.02)
 
 
 class Stack:
@@ -133,9 +122,9 @@ class Stack:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTWAIT_")}
         return {**inherited, **self.variables, "PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1"}
 
-    def client(self) -> Client:
+    def client(self) -> StoreClient:
         """A client of this namespace."""
-        return Client(self.settings)
+        return StoreClient(self.settings)
 
     def worker(self, **variables: str) -> subprocess.Popen[bytes]:
         """Start a worker process; it is ready when it has its first job."""
@@ -147,11 +136,13 @@ class Stack:
             port = free_port()
             self.web_url = f"http://127.0.0.1:{port}"
             self.variables |= {"OUTWAIT_WEB__PORT": str(port), "OUTWAIT_WEB__PUBLIC_URL": self.web_url}
-        process, end = self.start(WEB, "web", **variables), time.monotonic() + 30
-        while not _answers(self.web_url):
+        process = self.start(WEB, "web", **variables)
+
+        def answers() -> bool:
             assert process.poll() is None, "the web process ended"
-            assert time.monotonic() < end, "the web process does not answer"
-            time.sleep(0.05)
+            return _answers(self.web_url)
+
+        wait_until(answers, what="the web process answers")
         return process
 
     def start(self, command: list[str], name: str, *, code: Path = ROOT, **variables: str) -> subprocess.Popen[bytes]:
@@ -196,7 +187,7 @@ class Stack:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.sandbox_url + path, data, method=method)
         request.add_header("content-type", "application/json")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             found: dict[str, Any] = json.loads(answer.read() or b"{}")
             return found
 
@@ -217,7 +208,7 @@ class Stack:
 
 def _answers(url: str) -> bool:
     try:
-        urllib.request.urlopen(url + "/livez", timeout=5).close()
+        urllib.request.urlopen(url + "/livez", timeout=PATIENCE).close()
     except OSError:
         return False
     return True
@@ -229,23 +220,23 @@ def query(text: str = "why?", **fields: Any) -> JobRequest:
     return JobRequest(provider="unless", operation="query", params=params, **fields)
 
 
-async def ended(client: Client, job_id: str, *, within: float = 30) -> Job:
+async def ended(client: StoreClient, job_id: str) -> Job:
     """Wait until a job has ended."""
 
     async def look() -> Job | None:
         job = await client.job(job_id)
         return job if job.state.ended else None
 
-    found: Job = await until(look, within=within, what=f"job {job_id} ended")
+    found: Job = await until(look, what=f"job {job_id} ended")
     return found
 
 
-async def closed(client: Client, job_id: str, *, within: float = 30) -> Job:
+async def closed(client: StoreClient, job_id: str) -> Job:
     """Wait until a job is closed: each of its deliveries is settled."""
 
     async def look() -> Job | None:
         job = await client.job(job_id)
         return job if job.closed else None
 
-    found: Job = await until(look, within=within, what=f"job {job_id} closed")
+    found: Job = await until(look, what=f"job {job_id} closed")
     return found

@@ -9,7 +9,7 @@ from outwait.cli.exits import Exit, report_error
 from outwait.cli.jobs import Provider, Since
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import JobIdArgument, Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.errors import RequestError
 from outwait.worker.model.outcomes import Choice
 
@@ -29,7 +29,7 @@ def cancel(
 ) -> None:
     """Cancel jobs. Their handlers are informed, and so is the provider if it supports cancelling."""
 
-    async def cancel_job(client: Client, job_id: str) -> _Done:
+    async def cancel_job(client: StoreClient, job_id: str) -> _Done:
         at_once = await client.cancel(job_id, reason)
         text = "is cancelled." if at_once else "is being submitted now: it is cancelled when that request is answered."
         return _Done({"cancelled": at_once}, f"{job_id} {text}")
@@ -71,7 +71,7 @@ def resolve(
         )
     (choice,) = chosen
 
-    async def decide(client: Client) -> None:
+    async def decide(client: StoreClient) -> None:
         await client.resolve(job_id, choice, submitted_as or "")
 
     current(context).ask(decide)
@@ -115,7 +115,7 @@ def replay(
     if job_ids and (provider or since):
         raise typer.BadParameter("can only be used with --all", param_hint="--provider, --since")
 
-    async def replay_job(client: Client, job_id: str) -> _Done:
+    async def replay_job(client: StoreClient, job_id: str) -> _Done:
         count = await client.replay(job_id, target)
         return _Done({"deliveries": count}, f"{job_id}: {_repeated(count)}")
 
@@ -137,13 +137,13 @@ def _repeated(count: int) -> str:
 def _for_each(
     context: typer.Context,
     job_ids: Sequence[str],
-    decide: Callable[[Client, str], Awaitable[_Done]],
+    decide: Callable[[StoreClient, str], Awaitable[_Done]],
     *,
     as_json: bool,
 ) -> None:
     """Apply a decision to each job. A refused job does not stop the others; the first refusal sets the exit code."""
 
-    async def decide_all(client: Client) -> Exit:
+    async def decide_all(client: StoreClient) -> Exit:
         code = Exit.OK
         for job_id in dict.fromkeys(job_ids):
             try:

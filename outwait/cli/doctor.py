@@ -11,7 +11,7 @@ from outwait.cli.exits import Exit
 from outwait.cli.output import print_json, print_table, say
 from outwait.cli.providers import held_back
 from outwait.cli.session import Json, Session, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import (
@@ -82,7 +82,7 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _store(session: Session) -> list[Finding]:
-    async def check(client: Client) -> list[Finding]:
+    async def check(client: StoreClient) -> list[Finding]:
         health = await client.check()
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)

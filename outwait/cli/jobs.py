@@ -11,7 +11,7 @@ from outwait.cli.exits import Exit
 from outwait.cli.output import age, clean, print_json, print_table, say, span, when
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Delivery, Job, JobState
 from outwait.worker.store.listing import Page
 from outwait.worker.store.reads import LaneStatus
@@ -36,7 +36,7 @@ def status(
 
 
 def _job_status(context: typer.Context, job_id: str, *, as_json: bool) -> None:
-    async def read(client: Client) -> tuple[Job, list[Delivery]]:
+    async def read(client: StoreClient) -> tuple[Job, list[Delivery]]:
         return await client.job(job_id), await client.deliveries(job_id)
 
     job, deliveries = current(context).ask(read)
@@ -83,7 +83,7 @@ def _delivery_cells(delivery: Delivery) -> tuple[str, ...]:
 
 
 def _overview(context: typer.Context, *, as_json: bool) -> None:
-    async def read(client: Client) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
+    async def read(client: StoreClient) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
         return await client.counts(), await client.lanes()
 
     counts, lanes = current(context).ask(read)
@@ -121,7 +121,7 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
 
-    async def read(client: Client) -> Page:
+    async def read(client: StoreClient) -> Page:
         return await client.jobs(
             state=state,
             provider=provider,
@@ -216,7 +216,7 @@ def result(
     If the job ended without a result, its error is printed and the exit code is 1. If it has not ended, the code is 5.
     """
 
-    async def read(client: Client) -> tuple[Job, Any]:
+    async def read(client: StoreClient) -> tuple[Job, Any]:
         job = await client.job(job_id)
         return job, await client.result(job_id) if job.state is JobState.SUCCEEDED else None
 

@@ -7,7 +7,7 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.store.provider_webhooks import Webhook
 
 
@@ -31,7 +31,7 @@ def webhooks(
         _replay(context, job_id, as_json=as_json)
         return
 
-    async def read(client: Client) -> list[Webhook]:
+    async def read(client: StoreClient) -> list[Webhook]:
         return await (client.webhooks.of(job_id) if job_id else client.webhooks.unknown())
 
     received = current(context).ask(read)
@@ -43,7 +43,7 @@ def webhooks(
 
 
 def _replay(context: typer.Context, job_id: str | None, *, as_json: bool) -> None:
-    async def process(client: Client) -> int:
+    async def process(client: StoreClient) -> int:
         return await (client.webhooks.replay(job_id) if job_id else client.webhooks.replay_unknown())
 
     count = current(context).ask(process)

@@ -6,7 +6,7 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.store.governors import Breaker, GroupStatus
 
 ProviderArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's name.")]
@@ -48,7 +48,7 @@ def pause(
 def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = False) -> None:
     """End a person's pause of a provider."""
 
-    async def resume_provider(client: Client) -> tuple[bool, GroupStatus]:
+    async def resume_provider(client: StoreClient) -> tuple[bool, GroupStatus]:
         was_paused = await client.resume(provider)
         return was_paused, next(status for status in await client.providers() if status.group == provider)
 

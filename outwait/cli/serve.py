@@ -28,7 +28,6 @@ def worker(context: typer.Context) -> None:
     configure(settings.log)
     from outwait.worker.app import EXIT_UNFIT, run_worker
 
-    sys.path.insert(0, str(Path.cwd()))
     code = run_worker(settings, f"outwait-{os.getpid()}@%h")
     raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
 

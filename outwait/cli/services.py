@@ -79,5 +79,8 @@ def stop(services: Iterable[Service], hurry: threading.Event | None = None) -> N
 
 
 def command(*words: str) -> list[str]:
-    """The command line of one of our own processes."""
-    return [sys.executable, "-m", "outwait", *words]
+    """The command line of one of our own processes.
+
+    With `-P` Python looks for no module in the folder that it runs in, where a user's `config.py` or `redis.py` may be.
+    """
+    return [sys.executable, "-P", "-m", "outwait", *words]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings, load_settings
 from outwait.worker.local.embedded import answers
 
@@ -45,11 +45,11 @@ class Session:
         os.environ.update({name: value for name, value in running.items() if name not in os.environ})
         return load_settings()
 
-    def ask(self, question: Callable[[Client], Awaitable[T]]) -> T:
+    def ask(self, question: Callable[[StoreClient], Awaitable[T]]) -> T:
         """Run one coroutine with a client. Raises what the client raises."""
 
         async def run() -> T:
-            async with Client(self.settings()) as client:
+            async with StoreClient(self.settings()) as client:
                 return await question(client)
 
         return asyncio.run(run())

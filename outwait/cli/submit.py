@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from outwait.cli.exits import Exit
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import Json, Session, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.errors import explain
 from outwait.worker.model.errors import InvalidRequest, OutwaitError, RequestError
 from outwait.worker.model.jobs import JobRequest
@@ -171,7 +171,7 @@ def _line_request(text: str) -> tuple[JobRequest, str | None] | RequestError:
         return error
 
 
-async def _all(client: Client, lines: Iterator[_Line], *, as_json: bool) -> tuple[int, int, int]:
+async def _all(client: StoreClient, lines: Iterator[_Line], *, as_json: bool) -> tuple[int, int, int]:
     created = known = refused = 0
     while batch := list(islice(lines, BATCH)):
         valid = [line.request for line in batch if not isinstance(line.request, RequestError)]

@@ -11,7 +11,7 @@ from outwait.cli.board import Board, board, summary
 from outwait.cli.exits import Exit
 from outwait.cli.output import say
 from outwait.cli.session import Json, current
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobState
 
 LATEST = 200
@@ -34,7 +34,7 @@ def watch(
     The exit code is 0 if all jobs succeeded, 1 if one did not, and 5 if one has not ended in time.
     """
 
-    async def follow_jobs(client: Client) -> list[Job]:
+    async def follow_jobs(client: StoreClient) -> list[Job]:
         watched = job_ids or await _open(client)
         with board(as_json=as_json) as shown:
             return await follow(client, watched, shown, timeout=timeout, interval=interval)
@@ -47,14 +47,14 @@ def watch(
         raise typer.Exit(Exit.FAILED)
 
 
-async def _open(client: Client) -> list[str]:
+async def _open(client: StoreClient) -> list[str]:
     states = (state for state in JobState if not state.ended)
     pages = [await client.jobs(state=state, limit=LATEST) for state in states]
     return [job.id for page in pages for job in page.jobs]
 
 
 async def follow(
-    client: Client,
+    client: StoreClient,
     job_ids: Sequence[str],
     shown: Board,
     *,

@@ -11,7 +11,10 @@ from outwait.sandbox.elevateai import ElevateAI
 from outwait.sandbox.options import SandboxOptions
 from outwait.sandbox.ringcentral import RingCentral
 from outwait.sandbox.unless import Unless
-from outwait.sandbox.vendor import State
+from outwait.sandbox.vendor import State, Vendor
+
+VENDORS: tuple[type[Vendor], ...] = (RingCentral, ElevateAI, Unless)
+"""Every provider's API that the sandbox speaks."""
 
 _BODY_MAX = 64 << 20
 """Bytes of a JSON body; uploads are streamed and have their own cap."""
@@ -21,12 +24,13 @@ _GRACE = 0.5
 
 
 def create_app(options: SandboxOptions) -> web.Application:
-    """One application that serves all three providers, the orders and the ledger."""
+    """One application that serves every provider, the orders and the ledger."""
     state = State(options)
-    vendors = (RingCentral(state), ElevateAI(state), Unless(state))
+    vendors = [vendor(state) for vendor in VENDORS]
     app = web.Application(client_max_size=_BODY_MAX)
-    for part in (*vendors, Control(state, vendors)):
-        app.add_routes(part.routes())
+    for vendor in vendors:
+        app.add_routes(vendor.routes())
+    app.add_routes(Control(state, vendors).routes())
 
     async def close_webhooks(_: web.Application) -> AsyncIterator[None]:
         yield

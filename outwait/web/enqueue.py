@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from starlette.responses import Response
 
-from outwait.client import Enqueued
+from outwait.client.store import Enqueued
 from outwait.web import problems
 from outwait.web.answers import REF, EnqueuedItem, EnqueuedJob, EnqueuedJobs, answer, documented
 from outwait.web.auth import Enqueuer, permitted_tenant

@@ -20,7 +20,6 @@ from outwait.web.answers import (
 from outwait.web.auth import Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Shared
-from outwait.web.stream import settled
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.store.listing import CURSOR_PATTERN
@@ -90,7 +89,7 @@ async def job(
     """The job in its present state. With `wait`, the answer comes when the job ends, or after that many seconds."""
     job = await visible(shared, key, job_id)
     if wait and not job.state.ended:
-        job = await settled(shared, job.id, wait)
+        job = await shared.watch.end_of(job.id, shared.client.job, wait)
     return answer(shown_job(job))
 
 

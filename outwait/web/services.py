@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.web.mailbox import Mailbox
 from outwait.worker.providers.registry import Registry, build
@@ -22,7 +22,7 @@ class Services:
 
     settings: Settings
     registry: Registry
-    client: Client
+    client: StoreClient
     connection: Connection
     access: Access
     mailbox: Mailbox
@@ -35,7 +35,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     registry = build(settings.providers)
     connection = Connection(settings)
     try:
-        async with Client(settings, registry) as client, Watch(settings) as watch:
+        async with StoreClient(settings, registry) as client, Watch(settings) as watch:
             mailbox = Mailbox(settings, registry, connection)
             yield Services(settings, registry, client, connection, Access(connection), mailbox, watch)
     finally:

@@ -14,7 +14,6 @@ from outwait.web.auth import Reader, still_valid, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import JobNotFound, StoreUnavailable
-from outwait.worker.model.jobs import Job
 from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
@@ -43,20 +42,6 @@ _STREAM: dict[str, Any] = {
     "content": {"text/event-stream": {"schema": _ITEM}},
 }
 _GONE = {"description": "The job is closed, and no event follows the one that Last-Event-ID names."}
-
-
-async def settled(shared: Services, job_id: str, seconds: float) -> Job:
-    """The job when it has ended, or its state after this many seconds. Raises JobNotFound."""
-    clock = asyncio.get_running_loop().time
-    end = clock() + seconds
-    async with shared.watch.on(job_id) as changed:
-        while True:
-            changed.clear()
-            job = await shared.client.job(job_id)
-            left = end - clock()
-            if job.state.ended or left <= 0 or shared.watch.over:
-                return job
-            await _changed_within(changed, left)
 
 
 @router.get(

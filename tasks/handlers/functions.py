@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -50,11 +52,12 @@ def handler(name: str) -> Callable[[F], F]:
 
 
 def load(modules: Sequence[str]) -> dict[str, Function]:
-    """Import the modules and find the functions marked in them, by name.
+    """Import the modules and find the functions marked in them, by name. They may be in the working folder too.
 
     Raises:
         ConfigError: a module cannot be imported or marks nothing, or two functions have one name.
     """
+    _look_in_working_folder()
     found: dict[str, Function] = {}
     for module in modules:
         marked = _marked(_import(module))
@@ -65,6 +68,12 @@ def load(modules: Sequence[str]) -> dict[str, Function]:
             if other.call is not function.call:
                 raise _wrong(f"{other.module!r} and {function.module!r} both mark a handler {function.name!r}")
     return found
+
+
+def _look_in_working_folder() -> None:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that the user's `config.py` or `redis.py` hides no installed package
 
 
 def _check(name: str, function: Callable[..., Any]) -> None:

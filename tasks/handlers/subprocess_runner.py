@@ -18,11 +18,12 @@ from outwait.tasks.handlers.functions import Function
 from outwait.tasks.handlers.isolation import failure
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
 
-START = 15.0
+START = 60.0
 """Seconds that the process may take to import the handler's module; the handler's time limit counts from then."""
 
-_PROGRAM = f"from {__name__} import main; main()"
-"""Not `-m`: the package has imported this module by then, and Python warns of a second one."""
+_PROGRAM = "import sys; sys.path = {path!r}; from {module} import main; main()"
+"""Looks for modules where its worker does. Not `-m`: the package has imported this module by then, and Python warns of
+a second one."""
 
 
 class _Verdict(msgspec.Struct, frozen=True):
@@ -41,7 +42,8 @@ async def run(function: Function, envelope: Envelope, time_limit: float) -> None
         DeliveryFailed: it raised, did not end in time, or ended its process.
         DeliveryRefused: it said so itself.
     """
-    command = (sys.executable, "-c", _PROGRAM, function.module, function.name, str(time_limit))
+    program = _PROGRAM.format(path=sys.path, module=__name__)
+    command = (sys.executable, "-P", "-c", program, function.module, function.name, str(time_limit))
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
         told, _ = await process.communicate(envelope.json())

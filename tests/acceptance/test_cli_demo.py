@@ -5,10 +5,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.patience import PATIENCE, wait_until
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
 
@@ -29,7 +30,7 @@ def left_over(folder: Path) -> list[str]:
 
 def test_the_demo(tmp_path: Path, env: dict[str, str]) -> None:
     done = subprocess.run(
-        [OUTWAIT, "demo"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False
+        [OUTWAIT, "demo"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"ok  (3\d) of \1 jobs stand as planned", done.stdout)
@@ -56,7 +57,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, env: dict[str, str]) -> None:
             assert demo.poll() is None
         demo.send_signal(signal.SIGINT)
         demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(PATIENCE) == 130
     assert not left_over(tmp_path)
 
 
@@ -74,10 +75,7 @@ def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path, env: dict[str
         pids = [int(pid) for pid in children.stdout.split()]
         assert len(pids) >= 4
         demo.kill()
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="its processes ended")
 
 
 def test_a_worker_that_ends_ends_the_demo(tmp_path: Path, env: dict[str, str]) -> None:
@@ -92,6 +90,6 @@ def test_a_worker_that_ends_ends_the_demo(tmp_path: Path, env: dict[str, str]) -
         log = (tmp_path / "demo-results" / "logs" / "worker.log").read_text()
         os.kill(int(re.findall(r"outwait-(\d+)@", log)[0]), signal.SIGKILL)
         demo.stdout.read()
-        assert demo.wait(30) == 1
+        assert demo.wait(PATIENCE) == 1
         assert "worker ended with -9" in demo.stderr.read()
     assert not left_over(tmp_path)

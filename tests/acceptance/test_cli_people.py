@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from outwait.worker.model.jobs import JobState
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, ended, query, until
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
@@ -43,7 +44,7 @@ class Person:
             env=self.stack.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 

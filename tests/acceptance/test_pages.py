@@ -11,13 +11,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.store import codec
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes, NewJob
 from tests.browser import chromium
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, ended, query, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,7 +46,7 @@ def broken(envelope: Envelope) -> None:
 class Site:
     """The stack, its client, and an API key of each kind."""
 
-    def __init__(self, stack: Stack, client: Client, connection: Connection) -> None:
+    def __init__(self, stack: Stack, client: StoreClient, connection: Connection) -> None:
         self.stack = stack
         self.client = client
         self.url = stack.web_url
@@ -159,7 +160,7 @@ class Person:
 async def somebody(browser: Browser, site: Site, **options: Any) -> Person:
     """A fresh window of a person who is logged in."""
     context = await browser.new_context(**options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(1000 * PATIENCE)
     person = Person(context, await context.new_page(), site)
     await person.open("/")
     await person.log_in(site.keys["ada"])
@@ -183,7 +184,7 @@ async def test_a_dead_delivery_is_found_read_and_replayed(site: Site, browser: B
     await deliveries.get_by_role("button", name="Replay to crm").click()
     await expect(page.get_by_role("status")).to_contain_text("Nothing is sent to the provider again")
     # The page keeps itself fresh: nobody reloads it.
-    await expect(deliveries).to_contain_text("delivered", timeout=10_000)
+    await expect(deliveries).to_contain_text("delivered")
     assert (await site.client.job("dead-one")).ledger.submits == 1
     assert person.complaints == []
     await person.context.close()
@@ -214,7 +215,7 @@ async def test_a_held_job_is_resolved(site: Site, browser: Browser) -> None:
     await expect(page.get_by_role("status")).to_contain_text("waits for its result")
     assert (await ended(site.client, "lost-one")).state is JobState.SUCCEEDED
     assert len(site.stack.seen("lost-one")) == 1
-    await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded", timeout=10_000)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
     await person.open("/jobs/lost-two")
     await page.get_by_text("Give the job up…").click()
     await page.get_by_role("button", name="Fail the job").click()
@@ -224,6 +225,7 @@ async def test_a_held_job_is_resolved(site: Site, browser: Browser) -> None:
 
 async def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     context = await browser.new_context()
+    context.set_default_timeout(1000 * PATIENCE)
     page = await context.new_page()
     await page.goto(site.url + "/jobs/waiting-one")
     await page.keyboard.type(site.keys["ada"])  # the field has the focus

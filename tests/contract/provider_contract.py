@@ -32,8 +32,7 @@ from outwait.worker.providers.exchange import Count, Exchange, TokenStore
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.tokens import Tokens
-
-TIME_LIMIT = 5.0
+from tests.patience import PATIENCE
 
 
 def raw_settings(base_url: str) -> dict[str, dict[str, Any]]:
@@ -57,7 +56,7 @@ class World:
         self.raw = raw_settings(str(server.make_url("")))
         self.exchange = self.converse()
 
-    def converse(self, time_limit: float = TIME_LIMIT) -> Exchange:
+    def converse(self, time_limit: float = PATIENCE) -> Exchange:
         """A new conversation, whose ledger is empty."""
         self.exchange = Exchange(self.http, self.tokens, time_limit)
         return self.exchange
@@ -87,7 +86,7 @@ class World:
 
     async def finish(self, submitted: Submitted, registry: Registry | None = None) -> Succeeded | Failed:
         """Poll until the job ends."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         registry = registry or self.registry()
         while isinstance(answer := await self.poll(submitted, registry), Pending):
             assert time.monotonic() < end, f"still {answer}"
@@ -245,7 +244,7 @@ class ProviderContract:
     async def test_an_answer_that_never_comes(self, start: Start) -> None:
         world = await start(_fault(FaultKind.HANG, Call.SUBMIT), _fault(FaultKind.HANG, Call.POLL))
         await world.registry().get(self.name).prepare(world.exchange)
-        world.converse(time_limit=0.3)
+        world.converse(time_limit=1.5)
         await self.fails(AnswerLost, world.submit())
         submitted = await world.submit()
         await self.fails(AnswerLost, world.poll(submitted))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobState
 from tests.faults import heard
 from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
@@ -127,7 +127,7 @@ class Balance:
         unknown = [key for key, seen in self.seen.items() if key in self.ended and not self._bound(key, seen)]
         self.books.check("submits paid for and not followed", [key for key in unknown if not self._went(key)])
 
-    async def doubts(self, client: Client, lease: float) -> None:
+    async def doubts(self, client: StoreClient, lease: float) -> None:
         """Held = really in doubt: by a fault that took the answer, or by a worker lost after the intent."""
         doubted = {key for key in self.jobs if self._answer_taken(key)}
         by_fault = {key for key in self.held if self.plan[key].loss}
@@ -158,7 +158,7 @@ class Balance:
         self.books.check("webhooks lost", lost, excused=self.cut)
         self.books.check("webhooks in a ledger that nobody sent", made_up)
 
-    async def polls(self, client: Client) -> None:
+    async def polls(self, client: StoreClient) -> None:
         """Never closer together than the interval; each one is in the ledger unless its worker was struck."""
         figures = self.books.figures
         counts = {key: sum(job["polls"]["count"] for job in seen) for key, seen in self.seen.items()}
@@ -203,12 +203,12 @@ class Balance:
         wrong = [line["job_id"] for found in self.lines.values() for line in found if not _own_result(line)]
         self.books.check("results of another job, or none", wrong)
 
-    async def _adopted(self, client: Client, key: str) -> bool:
+    async def _adopted(self, client: StoreClient, key: str) -> bool:
         if not self.jobs[key].ledger.webhooks:
             return False
         return any(entry.event == "adopted" for entry in await client.timeline(key))
 
-    async def _held_later(self, client: Client, key: str) -> bool:
+    async def _held_later(self, client: StoreClient, key: str) -> bool:
         """Whether it was held after its webhook; whoever takes in a webhook for a held job adopts it."""
         events = [entry.event for entry in await client.timeline(key)]
         return "webhook" in events[: events.index("held")]
@@ -241,7 +241,7 @@ class Balance:
         times = [job["submitted"] for job in self.seen.get(key, [])]
         return any(start <= at <= end + 15 for at in times for start, end, _ in self.struck.cuts)
 
-    async def _worker_lost(self, client: Client, key: str, lease: float) -> bool:
+    async def _worker_lost(self, client: StoreClient, key: str, lease: float) -> bool:
         """Whether a worker was struck where it must have been, going by when the lease ended.
 
         The intent was written at most a lease before, and a living worker would have renewed it every third of one.
@@ -272,7 +272,7 @@ def _own_result(line: dict[str, Any]) -> bool:
     return line["state"] != JobState.SUCCEEDED or line["job_id"] in json.dumps(line["result"])
 
 
-async def _jobs(client: Client) -> AsyncIterator[Job]:
+async def _jobs(client: StoreClient) -> AsyncIterator[Job]:
     cursor = None
     while True:
         page = await client.jobs(limit=500, cursor=cursor)
@@ -283,7 +283,7 @@ async def _jobs(client: Client) -> AsyncIterator[Job]:
             return
 
 
-async def balance(stack: Stack, client: Client, plan: Plan, struck: Struck) -> Books:
+async def balance(stack: Stack, client: StoreClient, plan: Plan, struck: Struck) -> Books:
     """Read both sides and compare them."""
     both = Balance(stack, plan, struck, {job.id: job async for job in _jobs(client)})
     both.blows()

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.engine.intake import TASK
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.errors import StoreUnavailable
@@ -135,7 +135,7 @@ class Chaos:
                     await self._until_accepted(client, producer, job)
         producer.close()
 
-    async def _until_accepted(self, client: Client, producer: Celery, job: PlannedJob) -> None:
+    async def _until_accepted(self, client: StoreClient, producer: Celery, job: PlannedJob) -> None:
         """What is not acknowledged is sent again, under the same id, as a producer should."""
         while job.id not in self.struck.accepted:
             try:
@@ -264,7 +264,7 @@ class Chaos:
                 await connection.redis.lpush(queue, message)
         await connection.close()
 
-    async def _drained(self, client: Client) -> None:
+    async def _drained(self, client: StoreClient) -> None:
         """Nothing moves any more: every lane but those of held jobs is empty, and every message was taken in."""
 
         async def empty() -> bool:
@@ -281,8 +281,8 @@ class Chaos:
             return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
-            await until(empty, within=150)
-            await until(told, within=60)
+            await until(empty)
+            await until(told)
 
 
 def _groups(jobs: list[PlannedJob]) -> Iterable[list[PlannedJob]]:

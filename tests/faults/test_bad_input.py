@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Job, JobRequest, JobState
 from outwait.worker.store.connection import Connection
@@ -25,7 +25,7 @@ VARIABLES = {
     "OUTWAIT_STORE__RESULT_MAX": str(RESULT_MAX),
     "OUTWAIT_STORE__PARAMS_MAX": str(PARAMS_MAX),
     "OUTWAIT_SUBMIT__ATTEMPTS": "3",
-    "OUTWAIT_SUBMIT__TIME_LIMIT": "2",
+    "OUTWAIT_SUBMIT__TIME_LIMIT": "8",
     "OUTWAIT_POLL__ATTEMPTS": "3",
     "OUTWAIT_PROVIDERS__UNLESS__BREAKER_AFTER": "1000",  # each case for itself
     "OUTWAIT_PROVIDERS__ELEVATEAI__API_TOKEN": "00000000-5a4d-4b0e-8000-00000000dead",
@@ -39,7 +39,7 @@ class Subject:
         self.stack = stack
         self.worker: subprocess.Popen[bytes] = stack.worker()
 
-    async def is_well(self, client: Client) -> None:
+    async def is_well(self, client: StoreClient) -> None:
         job_id = (await client.enqueue(query("is it well?"))).job_id
         assert (await closed(client, job_id)).state is JobState.SUCCEEDED
         assert self.worker.poll() is None
@@ -130,7 +130,7 @@ async def send(stack: Stack, *messages: bytes) -> None:
     await connection.close()
 
 
-async def taken_in(client: Client, job_id: str) -> Job:
+async def taken_in(client: StoreClient, job_id: str) -> Job:
     async def there() -> bool:
         return job_id in [job.id for job in (await client.jobs(limit=500)).jobs]
 

@@ -21,6 +21,7 @@ from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 from outwait.worker.telemetry.tally import Tally
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query, until
 
 POLL = "poll:unless"
@@ -54,7 +55,7 @@ async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> N
 async def test_what_was_claimed_before_a_pause_is_not_sent_in_it(lanes: Lanes) -> None:
     """Protected by worker/store/lua/begin.lua: `silent`."""
     (claim,) = await lanes.claim(POLL, POLICY)
-    await lanes.record([Pause("unless", NO_FENCE, 300, "429")])
+    await lanes.record([Pause("unless", NO_FENCE, 2000, "429")])
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0]
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0], "the claim is used up"
     assert await lanes.claim(POLL, POLICY) == []
@@ -74,7 +75,7 @@ class Standing(Lanes):
         self, lane: str, policy: LanePolicy, items: Sequence[tuple[str, int]], *, intent: str = ""
     ) -> tuple[int, list[int]]:
         answer = await super().begin(lane, policy, items, intent=intent)
-        time.sleep(0.25)  # noqa: ASYNC251 - that is the point
+        time.sleep(1.2)  # noqa: ASYNC251 - that is the point
         return answer
 
 
@@ -97,7 +98,7 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     connection: Connection, settings: Settings, store: type[Lanes], sent: int
 ) -> None:
     """Protected by worker/batches.py `_one`: `late`. Nothing was sent, so the job is not uncertain either."""
-    own = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 1, "lease": 2})})
+    own = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 5, "lease": 10})})
     lanes = store(connection)
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
     await lanes.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
@@ -111,8 +112,8 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
 async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp_path: Path) -> None:
     """Protected by tasks/poll.py `_stopped`: the request left, so the next one waits for the provider's interval."""
     variables = {
-        "OUTWAIT_SUBMIT__TIME_LIMIT": "0.5",
-        "OUTWAIT_WORKER__GRACE": "0.5",
+        "OUTWAIT_SUBMIT__TIME_LIMIT": "5",
+        "OUTWAIT_WORKER__GRACE": "5",
         "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "4",
     }
     with Stack(redis_url, tmp_path, options={"poll_minimum": 4}, variables=variables) as stack:
@@ -128,7 +129,7 @@ async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp
             worker.send_signal(signal.SIGTERM)
             stack.worker()
             job = await closed(client, "cut")
-        await asyncio.to_thread(worker.wait, 10)
+        await asyncio.to_thread(worker.wait, PATIENCE)
         (seen,) = stack.seen("cut")
         assert (job.state, job.ledger.polls, seen["polls"]["too_fast"]) == (JobState.SUCCEEDED, 2, 0)
 

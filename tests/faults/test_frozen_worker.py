@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.stack import WORKER, Stack, closed, query, until
 
 
 async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path) -> None:
     """Protected by worker/store/lua/record/jobs.lua `own`: the fence of the outcome is not the job's any more."""
-    times = {"TIME_LIMIT": "1.5", "LEASE": "2"}
+    times = {"TIME_LIMIT": "10", "LEASE": "12"}
     variables = {f"OUTWAIT_{step}__{name}": value for step in ("SUBMIT", "POLL") for name, value in times.items()}
     with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
         first = stack.start(WORKER, "first")
@@ -36,9 +36,9 @@ async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path)
         assert first.poll() is None
 
 
-async def slow(client: Client, name: str, **fields: Any) -> None:
-    """A job whose answers take a second: long enough to freeze whoever waits for them."""
-    await client.enqueue(query(f'{name} sandbox:{{"latency": 1}}', **fields), job_id=name)
+async def slow(client: StoreClient, name: str, **fields: Any) -> None:
+    """A job whose answers take seconds: long enough to freeze whoever waits for them, on a busy machine too."""
+    await client.enqueue(query(f'{name} sandbox:{{"latency": 5}}', **fields), job_id=name)
 
 
 async def polled(stack: Stack, text: str) -> bool:
@@ -49,7 +49,7 @@ async def submitted(stack: Stack, number: int) -> bool:
     return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= number
 
 
-async def held(client: Client) -> bool:
+async def held(client: StoreClient) -> bool:
     return "held" in [entry.event for entry in await client.timeline("sent")]
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from outwait.worker.model.jobs import DeliveryState, JobState
 from tests.faults.wire import Point, Stop, Wire
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query
 
-LEASE = 2.0
+LEASE = 10.0
 RECORDED = {
     "submit": b"\xa9submitted",
     "unfinished": b"\xa4wait",
@@ -35,7 +36,7 @@ class Cut:
         async with self.stack.client() as client:
             await client.enqueue(query(f"{name} ", targets=["file:lost.jsonl"]), job_id=name)
             job = await closed(client, name)
-            assert stop is None or stop.met.wait(5), "the reply was not lost"
+            assert stop is None or stop.met.wait(PATIENCE), "the reply was not lost"
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
             (seen,) = self.stack.seen(f"{name} ")
             assert job.ledger.polls == seen["polls"]["count"]
@@ -49,7 +50,7 @@ def cut(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cu
     variables = {
         f"OUTWAIT_{step}__{name}": value
         for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
-        for name, value in (("TIME_LIMIT", "1.5"), ("LEASE", str(LEASE)))
+        for name, value in (("TIME_LIMIT", "8"), ("LEASE", str(LEASE)))
     }
     variables["OUTWAIT_INTAKE__LEASE"] = "1"
     options = {"behaviour": {"duration": 0.3}}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobState
 from tests.faults import previous
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query, until
 
 DURATION = 3.0
@@ -44,7 +45,7 @@ def both(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
             "import worker.store, tasks.submit; print(worker.__file__, tasks.__file__)",
         ]
         probe = stack.start(asked, "probe", code=code)
-        assert probe.wait(20) == 0
+        assert probe.wait(PATIENCE) == 0
         assert stack.logs("probe").count(str(code)) == 2, "the previous release's own code runs"
         yield Both(stack, code)
 
@@ -64,13 +65,13 @@ async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: 
         await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in beside])
         await until(lambda: submitted(client, [*names, *beside]))
         first.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(first.wait, 20) == 0
+        assert await asyncio.to_thread(first.wait, PATIENCE) == 0
         for name in (*names, *beside):
             job = await closed(client, name)
             assert (job.state, job.ledger.submits, job.ledger.deliveries) == (JobState.SUCCEEDED, 1, 1), job.error
             assert "lease-ended" not in [entry.event for entry in await client.timeline(name)]
         second.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(second.wait, 20) == 0
+        assert await asyncio.to_thread(second.wait, PATIENCE) == 0
     assert both.stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
     for log in ("old", "worker"):
         assert "Traceback" not in both.stack.logs(log)
@@ -80,6 +81,6 @@ async def ready(stack: Stack, name: str) -> bool:
     return "ready." in stack.logs(name)
 
 
-async def submitted(client: Client, names: Sequence[str]) -> bool:
+async def submitted(client: StoreClient, names: Sequence[str]) -> bool:
     jobs = {job.id for job in (await client.jobs(limit=200)).jobs if job.submitted}
     return jobs.issuperset(names)

@@ -3,25 +3,24 @@
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import JobRequest, JobState
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query, until
 
 LONG = {
     f"OUTWAIT_{step}__{name}": value
     for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")
-    for name, value in (("TIME_LIMIT", "60"), ("LEASE", "90"))
-} | {"OUTWAIT_SUBMIT__TIME_LIMIT": "3", "OUTWAIT_WORKER__GRACE": "3"}
-AT_ONCE = 15.0
-"""Seconds in which everything is over: far less than a lease."""
+    for name, value in (("TIME_LIMIT", str(PATIENCE)), ("LEASE", str(2 * PATIENCE)))
+} | {"OUTWAIT_SUBMIT__TIME_LIMIT": "10", "OUTWAIT_WORKER__GRACE": "10"}
+"""What waits for a lease waits longer than any test does."""
 
 HANDLERS = """
 import asyncio, pathlib
@@ -43,16 +42,14 @@ def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
         yield found
 
 
-async def marked(client: Client, name: str, **marker: Any) -> None:
+async def marked(client: StoreClient, name: str, **marker: Any) -> None:
     await client.enqueue(query(f"{name} sandbox:{json.dumps({'duration': 0} | marker)}"), job_id=name)
 
 
-def terminated(worker: subprocess.Popen[bytes], *, within: float) -> float:
-    """Tell a worker to end; the seconds that it took."""
-    began = time.monotonic()
+def terminate(worker: subprocess.Popen[bytes]) -> None:
+    """Tell a worker to end, and wait until it has: far sooner than its leases end."""
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(within) == 0
-    return time.monotonic() - began
+    assert worker.wait(PATIENCE) == 0
 
 
 async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
@@ -66,12 +63,10 @@ async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
         await client.enqueue_many(requests[200:])
         stack.order(duration=0, latency=1.2)  # longer than OUTWAIT_WORKER__HANDOFF: steps go on without their thread
         await until(lambda: in_flight(stack, 20))
-        terminated(workers[0], within=AT_ONCE)
-        began = time.monotonic()
+        terminate(workers[0])
         for name in names:
-            job = await closed(client, name, within=AT_ONCE)
+            job = await closed(client, name)
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1)
-        assert time.monotonic() - began < AT_ONCE
     assert stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
     lines = (stack.folder / "results" / "load.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["job_id"] for line in lines) == sorted(names)
@@ -81,10 +76,11 @@ async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
     """Protected by worker/batches.py `drain`: a submit that is cut off would leave its job uncertain."""
     async with stack.client() as client:
         worker = stack.worker()
-        await marked(client, "slow", latency=1.5)
+        await marked(client, "slow", latency=4)
         await until(lambda: requests(stack, "submit", 1))
-        took = terminated(worker, within=AT_ONCE)
-        assert 1 < took < 5
+        worker.send_signal(signal.SIGTERM)
+        assert await in_flight(stack, 1), "the submit is over: this shows nothing"
+        assert worker.wait(PATIENCE) == 0
         job = await client.job("slow")
         assert (job.state, job.ledger.submits) == (JobState.WAITING, 1)
 
@@ -101,15 +97,13 @@ async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stac
         await until(lambda: called(stack))
         await marked(client, "lost", faults=[{"fault": "hang_after", "on": "submit"}])
         await until(lambda: requests(stack, "submit", 3))
-        other = stack.worker(**modules)
-        assert terminated(worker, within=AT_ONCE) < 8
-        began = time.monotonic()
+        other = stack.worker(OUTWAIT_WORKER__GRACE=str(2 * PATIENCE), **modules)
+        terminate(worker)
         for name in ("polled", "handled"):
-            assert (await closed(client, name, within=AT_ONCE)).state is JobState.SUCCEEDED
-        assert time.monotonic() - began < AT_ONCE / 3
+            assert (await closed(client, name)).state is JobState.SUCCEEDED
         await until(lambda: held(client, "lost"))
         assert (await client.job("lost")).ledger.submits == len(stack.seen("lost")) == 1
-        assert terminated(other, within=AT_ONCE) < 3, "it holds nothing"
+        terminate(other)  # at once, and not after its grace: it holds nothing
 
 
 async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
@@ -122,16 +116,16 @@ async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
         await client.enqueue(request, job_id="prepared")
         await until(lambda: requests(stack, "token", 1, provider="ringcentral"))
         other = stack.worker()
-        assert terminated(worker, within=AT_ONCE) < 6
-        job = await closed(client, "prepared", within=AT_ONCE)
+        terminate(worker)
+        job = await closed(client, "prepared")
         assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
         assert other.poll() is None
 
 
 async def test_while_redis_is_away_it_still_ends(tmp_path: Path) -> None:
     """Protected by worker/batches.py `drain`: outcomes that cannot be written are not waited for without end."""
-    short = LONG | {"OUTWAIT_POLL__TIME_LIMIT": "1.5", "OUTWAIT_POLL__LEASE": "2"}
-    short |= {"OUTWAIT_SUBMIT__TIME_LIMIT": "1.5", "OUTWAIT_WORKER__GRACE": "1.5"}
+    short = LONG | {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10"}
+    short |= {"OUTWAIT_SUBMIT__TIME_LIMIT": "8", "OUTWAIT_WORKER__GRACE": "8"}
     redis = EmbeddedRedis(tmp_path / "redis").start()
     try:
         with Stack(redis.url, tmp_path, variables=short) as stack:
@@ -140,7 +134,7 @@ async def test_while_redis_is_away_it_still_ends(tmp_path: Path) -> None:
                 await marked(client, "away", latency=1)
                 await until(lambda: requests(stack, "poll", 1))
                 redis.stop()
-                assert terminated(worker, within=20) < 12
+                terminate(worker)
                 redis.start()
                 stack.worker()
                 job = await closed(client, "away")
@@ -162,5 +156,5 @@ async def called(stack: Stack) -> bool:
     return (stack.folder / "called").exists()
 
 
-async def held(client: Client, name: str) -> bool:
+async def held(client: StoreClient, name: str) -> bool:
     return "held" in [entry.event for entry in await client.timeline(name)]

@@ -1,9 +1,8 @@
 """One tenant's backlog of 100,000 jobs, and another tenant's single job."""
 
-import time
 from pathlib import Path
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.local.embedded import EmbeddedRedis
@@ -23,19 +22,25 @@ async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -
         settings = Settings(redis_url=redis.url, _env_file=None)
         connection = Connection(settings)
         lanes, policy = Lanes(connection), Policies(settings, build({})).of(LANE)
-        async with Client(settings) as client:
+        async with StoreClient(settings) as client:
             many, once = query(tenant="many"), query(tenant="once")
             for start in range(0, BACKLOG, TOGETHER):
                 await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])
             first = [claim.item for claim in await lanes.claim(LANE, policy)]
             await client.enqueue(once, job_id="once")
             await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")
-            began = time.monotonic()
+            before = await cpu(connection)
             second = [claim.item for claim in await lanes.claim(LANE, policy)]
-            took = time.monotonic() - began
+            took = await cpu(connection) - before
             assert (await client.counts())["unless"]["queued"] == BACKLOG + 2
         await connection.close()
     assert first == [f"many-{n}" for n in range(policy.batch)]
     assert second[0] == "urgent"
     assert "once" in second[:3]
-    assert took < 0.2, "a claim does not look through the backlog"
+    assert took < 0.1, "a claim does not look through the backlog"
+
+
+async def cpu(connection: Connection) -> float:
+    """Seconds of CPU that the server has used: how busy the machine is does not count."""
+    used = await connection.redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])

@@ -7,13 +7,14 @@ from statistics import median
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import JobError, JobRequest, JobState
 from outwait.worker.model.outcomes import NO_FENCE, End, Retry, Submitted, Wait
 from outwait.worker.store import codec
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.durations import Durations
 from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from tests.patience import PATIENCE
 from tests.stack import Stack, ended, query, until
 
 POLICY = LanePolicy(batch=300, lease=60_000, cap=300)
@@ -46,25 +47,25 @@ async def submitted(lanes: Lanes, connection: Connection, *took: int) -> list[st
 async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_ended(
     lanes: Lanes, connection: Connection
 ) -> None:
-    first, later, posted = await submitted(lanes, connection, 8_000, 8_000, 8_000)
+    first, later, posted = await submitted(lanes, connection, 8_000_000, 8_000_000, 8_000_000)
     await lanes.record([Wait(later, NO_FENCE, 0, "PENDING"), Wait(posted, NO_FENCE, 0, "PENDING")])
     for one in (later, posted):
-        await connection.redis.hincrby(connection.keys("JOB", one), "lp", -2_000)
+        await connection.redis.hincrby(connection.keys("JOB", one), "lp", -2_000_000)
     claims = {claim.item: claim for claim in await lanes.claim("poll:unless", POLICY)}
     assert claims[first].polled == 0
-    assert 1_900 < claims[later].polled - claims[later].submitted - 4_000 < 2_100
+    assert claims[later].polled - claims[later].submitted == pytest.approx(6_000_000, abs=PATIENCE * 1000)
     ends = [End(one, claims[one].fence, JobState.SUCCEEDED, "", RESULT) for one in (first, later)]
     await lanes.record([*ends, End(posted, NO_FENCE, JobState.SUCCEEDED, "", RESULT)])
-    assert await learnt(connection) == pytest.approx((4.0, 7.0, 8.0), abs=0.1)
+    assert await learnt(connection) == pytest.approx((4_000, 7_000, 8_000), abs=PATIENCE)
 
 
 async def test_only_what_succeeded_is_learnt_from_and_only_the_last_two_hundred(
     lanes: Lanes, connection: Connection
 ) -> None:
-    ids = await submitted(lanes, connection, 1_000, 2_000, *(3_000 for _ in range(200)))
+    ids = await submitted(lanes, connection, 1_000_000, 2_000_000, *(3_000_000 for _ in range(200)))
     await lanes.record([End(ids[0], NO_FENCE, JobState.FAILED, JobError("x", "y").text())])
     await lanes.record([End(one, NO_FENCE, JobState.SUCCEEDED, "", RESULT) for one in ids[1:]])
-    assert await learnt(connection) == pytest.approx((3.0,) * 200, abs=0.5)
+    assert await learnt(connection) == pytest.approx((3_000,) * 200, abs=PATIENCE)
 
 
 async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: Connection) -> None:
@@ -75,7 +76,7 @@ async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: C
     assert claim.polled == 0
 
 
-async def polls(client: Client, jobs: int) -> list[int]:
+async def polls(client: StoreClient, jobs: int) -> list[int]:
     """Polls of each of so many jobs, run together."""
     ids = [(await client.enqueue(query(f"{n}"))).job_id for n in range(jobs)]
     found = await asyncio.gather(*(ended(client, one) for one in ids))
@@ -91,7 +92,7 @@ async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path)
             before = await polls(client, 30)
             assert min(before) >= 8
             worker.terminate()
-            worker.wait(30)
+            worker.wait(PATIENCE)
             stack.worker()  # what was learnt is in Redis
             await polls(client, 1)  # its first job makes it read
             after = await polls(client, 30)

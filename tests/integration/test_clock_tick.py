@@ -2,7 +2,7 @@
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.groups import WorkerSettings
 from outwait.config.settings import Settings
 from outwait.worker.engine.clock import GATHER, Clock
@@ -20,7 +20,7 @@ async def test_how_soon_the_clock_looks_again(
     settings = settings.model_copy(update={"worker": WorkerSettings(batch=2)})
     sent: list[int] = []
     clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, claims: sent.append(len(claims)))
-    async with Client(settings) as client:
+    async with StoreClient(settings) as client:
         for _ in range(jobs):
             await client.enqueue(query())
     assert await clock.tick() == wait
@@ -29,7 +29,7 @@ async def test_how_soon_the_clock_looks_again(
 
 async def test_an_idle_lane_is_looked_at_when_its_next_item_is_due(settings: Settings, connection: Connection) -> None:
     clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, _claims: None)
-    async with Client(settings) as client:
+    async with StoreClient(settings) as client:
         await client.enqueue(query())
     await clock.tick()
     wait = await clock.tick()  # nothing is due: the lease of the claimed one ends next

@@ -6,8 +6,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,23 +14,17 @@ from outwait.worker.local import embedded
 from outwait.worker.local.embedded import EmbeddedRedis, answers, find_server
 from outwait.worker.local.processes import Child
 from outwait.worker.model.errors import NoRedisServer, StoreUnavailable
+from tests.patience import PATIENCE, wait_until
 
 
 def command(server: EmbeddedRedis, *words: str) -> str:
     """One command's first reply line, spoken raw: only the store imports a Redis client."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         replies = connection.makefile("rb")
         connection.sendall(f"AUTH {server.password}\r\n{' '.join(words)}\r\n".encode())
         assert replies.readline() == b"+OK\r\n"
         first = replies.readline().decode().strip()
         return replies.readline().decode().strip() if first.startswith("$") else first
-
-
-def eventually(condition: Callable[[], bool], within: float = 15) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -57,7 +49,7 @@ def test_a_kill_of_the_server_loses_nothing_written(tmp_path: Path) -> None:
     command(server, "SET", "job", "kept")
     assert server.pid
     os.kill(server.pid, signal.SIGKILL)
-    eventually(lambda: not server.alive)
+    wait_until(lambda: not server.alive)
     server.stop()
     with EmbeddedRedis(tmp_path) as again:
         assert command(again, "GET", "job") == "kept"
@@ -65,7 +57,7 @@ def test_a_kill_of_the_server_loses_nothing_written(tmp_path: Path) -> None:
 
 def test_never_evicts_and_asks_for_its_password(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
             connection.sendall(f"AUTH {server.password}\r\nCONFIG GET maxmemory-policy\r\nQUIT\r\n".encode())
             assert b"noeviction" in connection.makefile("rb").read()
         assert not answers("127.0.0.1", server.port, "guess")
@@ -90,14 +82,14 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
 def test_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from outwait.worker.local.embedded import EmbeddedRedis; "
-        "print(EmbeddedRedis(Path(sys.argv[1])).start().pid, flush=True); time.sleep(60)"
+        "print(EmbeddedRedis(Path(sys.argv[1])).start().pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         assert alive(pid)
         parent.kill()
-    eventually(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid))
 
 
 def test_a_folder_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +138,7 @@ def test_a_binary_for_another_machine_is_told(monkeypatch: pytest.MonkeyPatch, t
 def test_a_child_that_will_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
     started = tmp_path / "started"
     stubborn = Child(["/bin/sh", "-c", f"trap '' TERM; sleep 300 & echo $! > {started}; wait; wait"])
-    eventually(lambda: started.exists() and started.read_text().strip() != "")
+    wait_until(lambda: started.exists() and started.read_text().strip() != "")
     grandchild = int(started.read_text())
     assert stubborn.stop(grace=0.2) == -signal.SIGKILL
-    eventually(lambda: not alive(grandchild))
+    wait_until(lambda: not alive(grandchild))

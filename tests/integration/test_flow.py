@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
 from outwait.worker.model.outcomes import Choice
@@ -72,7 +72,7 @@ async def test_what_the_provider_says_failed_fails_with_its_words(stack: Stack) 
 
 async def test_a_job_that_never_finishes_expires_at_its_deadline(stack: Stack) -> None:
     async with stack.client() as client:
-        job_id = (await client.enqueue(query('x sandbox:{"outcome":"never"}', deadline=1))).job_id
+        job_id = (await client.enqueue(query('x sandbox:{"outcome":"never"}', deadline=6))).job_id
         job = await ended(client, job_id)
     assert job.state is JobState.EXPIRED
     assert job.ledger.polls >= 2
@@ -151,7 +151,7 @@ async def test_an_uncertain_submit_is_held_until_a_person_resolves_it(stack: Sta
     assert job.ledger.submits == 1
 
 
-async def state(client: Client, job_id: str, wanted: JobState) -> None:
+async def state(client: StoreClient, job_id: str, wanted: JobState) -> None:
     async def look() -> bool:
         return (await client.job(job_id)).state is wanted
 

@@ -17,6 +17,7 @@ from playwright.async_api import Error, expect
 from outwait.worker.local.embedded import free_port
 from outwait.worker.model.jobs import Job, JobRequest, JobState
 from tests.browser import chromium
+from tests.patience import PATIENCE
 from tests.stack import Stack, ended, query, until
 
 LOGIN = "ada:lovelace"
@@ -40,7 +41,7 @@ class Flower:
     def restart(self) -> None:
         """End it and start another one, which knows nothing."""
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._process = self._start()
 
     async def get(self, path: str) -> Any:
@@ -67,7 +68,7 @@ class Flower:
     def _get(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path)
         request.add_header("Authorization", "Basic " + base64.b64encode(LOGIN.encode()).decode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
 
@@ -107,7 +108,7 @@ async def row_in(flower: Flower, job_id: str, state: str) -> dict[str, Any]:
 
 
 async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stack, flower: Flower) -> None:
-    job_id = await enqueued(stack, query("how long?"))
+    job_id = await enqueued(stack, query('how long? sandbox:{"duration":6}'))
     waiting = await row_in(flower, job_id, "POLLING")
     assert (waiting["uuid"], waiting["name"]) == (job_id, "outwait.unless.query")
     assert "'how long?'" in waiting["kwargs"]
@@ -116,7 +117,7 @@ async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stac
     assert job.submitted is not None
     assert job.ended is not None
     assert row["runtime"] == pytest.approx(job.ended - job.submitted, abs=0.01)
-    assert row["runtime"] >= 1.2
+    assert row["runtime"] >= 5
     assert row["received"] == pytest.approx(job.created, abs=0.01)
     assert row["started"] == pytest.approx(job.submitted, abs=0.5)
     assert row["succeeded"] == pytest.approx(job.ended, abs=0.01)
@@ -161,7 +162,7 @@ async def test_a_refused_message_is_a_row_that_failed(stack: Stack, flower: Flow
 
 
 async def test_a_row_comes_back_after_a_restart_of_flower_while_the_job_waits(stack: Stack, flower: Flower) -> None:
-    job_id = await enqueued(stack, query('patience sandbox:{"outcome":"never"}', deadline=40))
+    job_id = await enqueued(stack, query('patience sandbox:{"outcome":"never"}', deadline=2 * PATIENCE))
     before = await row_in(flower, job_id, "POLLING")
     flower.restart()
     await until(flower.answers)
@@ -184,14 +185,16 @@ async def test_batches_make_no_rows_and_there_are_no_ghosts(stack: Stack, flower
 async def test_in_a_browser_a_person_logs_in_finds_a_job_and_revokes_it(
     stack: Stack, flower: Flower, tmp_path: Path
 ) -> None:
-    job_id = await enqueued(stack, query('which one? sandbox:{"outcome":"never"}', deadline=60))
+    job_id = await enqueued(stack, query('which one? sandbox:{"outcome":"never"}', deadline=2 * PATIENCE))
     await row_in(flower, job_id, "POLLING")
     user, _, password = LOGIN.partition(":")
     async with chromium() as browser:
         stranger = await browser.new_page(base_url=flower.url)
+        stranger.set_default_timeout(1000 * PATIENCE)
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
             await stranger.goto("/tasks")
         page = await browser.new_page(base_url=flower.url, http_credentials={"username": user, "password": password})
+        page.set_default_timeout(1000 * PATIENCE)
         await page.goto("/tasks?state=POLLING")
         row = page.locator("#tasks-table tbody tr", has_text=job_id)
         await expect(row).to_contain_text("outwait.unless.query")
@@ -220,7 +223,7 @@ async def test_a_worker_that_ended_is_not_shown_online_by_its_last_events(stack:
 
     await until(submitting)
     worker.terminate()  # it says farewell, and then finishes its submit
-    assert await asyncio.to_thread(worker.wait, 30) == 0
+    assert await asyncio.to_thread(worker.wait, PATIENCE) == 0
     await row_in(flower, job_id, "POLLING")
     status = await flower.get("/api/workers?status=1")
     stack.worker()  # for other tests

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from outwait import DeliveryFailed, Envelope
 from outwait.config.groups import HandlerSettings
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobError, JobState
+from tests.patience import PATIENCE, wait_until
 
 RECEIVER = """
 import json, os, pathlib
@@ -70,14 +70,12 @@ def receiving(folder: Path, broker: str, *arguments: str) -> Iterator[Path]:
         yield inbox
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(PATIENCE)
 
 
 def received(inbox: Path, job: str) -> tuple[str, dict[str, Any]]:
-    file, ends = inbox / f"{job}.json", time.monotonic() + 30
-    while not file.exists():
-        assert time.monotonic() < ends, "the other app received nothing"
-        time.sleep(0.02)
+    file = inbox / f"{job}.json"
+    wait_until(file.exists, what="the other app received it")
     task_id, told = json.loads(file.read_text())
     return task_id, told
 
@@ -93,7 +91,7 @@ async def test_another_app_receives_the_envelope(tmp_path: Path, redis_url: str,
     target = "celery://crm.store" + (f"?queue={queue}" if queue else "")
     with receiving(tmp_path, redis_url, *(["-Q", queue] if queue else [])) as inbox:
         for each in sent:
-            await handlers.deliver(target, each, 30)
+            await handlers.deliver(target, each, PATIENCE)
         for each in sent:
             assert received(inbox, each.job_id) == (each.delivery_id, each.data())
     handlers.close()
@@ -102,9 +100,9 @@ async def test_another_app_receives_the_envelope(tmp_path: Path, redis_url: str,
 async def test_the_message_shows_nothing_of_the_result(sender: Celery) -> None:
     queue = f"queue-{uuid4().hex}"
     handlers = Handlers(HandlerSettings(), sender.send_task, None)  # type: ignore[arg-type]
-    await handlers.deliver(f"celery://crm.store?queue={queue}", envelope("job-1", result="a secret"), 30)
+    await handlers.deliver(f"celery://crm.store?queue={queue}", envelope("job-1", result="a secret"), PATIENCE)
     with sender.connection_for_read() as connection:
-        message = connection.SimpleQueue(queue).get(timeout=10)
+        message = connection.SimpleQueue(queue).get(timeout=PATIENCE)
     assert "a secret" in str(message.payload)
     assert "a secret" not in str(message.headers)
     assert message.headers["id"] == "job-1#0"

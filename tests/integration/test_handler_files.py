@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from outwait.config.groups import HandlerSettings
 from outwait.tasks.handlers import files
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobState
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +62,7 @@ def deliver(tmp_path: Path) -> Callable[..., None]:
         async def one() -> None:
             handlers = Handlers(HandlerSettings(folder=tmp_path / "results"), None, None)  # type: ignore[arg-type]
             try:
-                await handlers.deliver(target, envelope(**changes), 30)
+                await handlers.deliver(target, envelope(**changes), PATIENCE)
             finally:
                 handlers.close()
 
@@ -97,7 +97,7 @@ def test_a_large_result_is_whole(tmp_path: Path, deliver: Callable[..., None]) -
 
 def test_lines_of_several_processes_never_mix(tmp_path: Path) -> None:
     writers = [writing(tmp_path, f"writer{number}", 150) for number in range(3)]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0, 0]
     written = [line["job_id"] for line in lines(tmp_path / "deep/all.jsonl")]
     assert sorted(written) == sorted(f"writer{each}-{number}" for each in range(3) for number in range(150))
 
@@ -110,7 +110,7 @@ def test_a_killed_writer_leaves_no_torn_line_behind(tmp_path: Path, deliver: Cal
         _until_written(file, f"doomed{number}".encode())
         doomed.send_signal(signal.SIGKILL)
         doomed.wait()
-    assert steady.wait(60) == 0
+    assert steady.wait(PATIENCE) == 0
     deliver("file:deep/all.jsonl", job_id="last")
     written = [line["job_id"] for line in lines(file)]
     assert {f"steady-{number}" for number in range(300)} <= set(written)
@@ -149,7 +149,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", full, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", full, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ended.stdout == "DeliveryFailed only 97 of 203 bytes could be written: is the disk full?\n"
     assert (tmp_path / "out.jsonl").read_bytes() == b'"' + b"a" * 900 + b'"\n'
@@ -200,7 +200,4 @@ def test_another_programs_lock_fails_the_delivery(
 
 
 def _until_written(file: Path, text: bytes) -> None:
-    ends = time.monotonic() + 30
-    while not (file.exists() and text in file.read_bytes()):
-        assert time.monotonic() < ends
-        time.sleep(0.005)
+    wait_until(lambda: file.exists() and text in file.read_bytes())

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 HANGING = """
@@ -40,7 +42,7 @@ asyncio.run(main())
 
 def test_a_handler_that_hangs_does_not_keep_the_process_from_ending() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert ended.stdout.splitlines() == [
         "handler stuck did not end within 0.1 s",

@@ -10,8 +10,9 @@ from outwait import DeliveryFailed, DeliveryRefused, Envelope
 from outwait.tasks.handlers import functions, subprocess_runner
 from outwait.tasks.handlers.functions import Function
 from outwait.worker.model.jobs import JobState
+from tests.patience import PATIENCE
 
-AMPLE = 30.0
+AMPLE = PATIENCE
 
 HANDLERS = """
 import asyncio, os, pathlib, signal, sys, threading

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
+from tests.patience import PATIENCE
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], Awaitable[str]]
@@ -61,7 +62,7 @@ async def test_an_answer_is_read_whole(http: Http, serve: Serve) -> None:
         return web.Response(status=207, body=await request.read(), headers={"x-b": "2"})
 
     request = httpx.Request("POST", await serve(answer), headers={"x-a": "1"}, content=b"body")
-    response = await http.send(request, timeout=5, fresh=True)
+    response = await http.send(request, timeout=PATIENCE, fresh=True)
     assert (response.status_code, response.content, response.headers["x-b"]) == (207, b"body", "2")
     assert response.request is request
 
@@ -69,17 +70,17 @@ async def test_an_answer_is_read_whole(http: Http, serve: Serve) -> None:
 @pytest.mark.parametrize("fresh", [True, False])
 async def test_a_refused_connection_was_not_sent(http: Http, *, fresh: bool) -> None:
     url = f"http://127.0.0.1:{unused_port()}/path?token=secret"
-    told = await fails(NotSent, http.send(get(url), timeout=5, fresh=fresh))
+    told = await fails(NotSent, http.send(get(url), timeout=PATIENCE, fresh=fresh))
     assert "secret" not in told
 
 
 async def test_a_name_that_nobody_has_was_not_sent(http: Http) -> None:
-    await fails(NotSent, http.send(get("http://name.invalid/"), timeout=5))
+    await fails(NotSent, http.send(get("http://name.invalid/"), timeout=PATIENCE))
 
 
 async def test_a_server_without_tls_was_not_sent(http: Http, serve: Serve) -> None:
     url = (await serve(answered)).replace("http://", "https://")
-    await fails(NotSent, http.send(get(url), timeout=5))
+    await fails(NotSent, http.send(get(url), timeout=PATIENCE))
 
 
 async def test_a_connection_that_never_stands_was_not_sent(http: Http) -> None:
@@ -104,8 +105,8 @@ async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve
         return web.Response()
 
     url = await serve(answer)
-    await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=5, fresh=True))
-    await fails(AnswerLost, http.send(get(url), timeout=5))
+    await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
+    await fails(AnswerLost, http.send(get(url), timeout=PATIENCE))
 
 
 async def test_a_get_whose_connection_breaks_is_not_repeated(http: Http, serve: Serve) -> None:
@@ -120,8 +121,8 @@ async def test_a_get_whose_connection_breaks_is_not_repeated(http: Http, serve: 
         return web.Response()
 
     url = await serve(answer)
-    await http.send(get(url), timeout=5)
-    await fails(AnswerLost, http.send(get(url), timeout=5))
+    await http.send(get(url), timeout=PATIENCE)
+    await fails(AnswerLost, http.send(get(url), timeout=PATIENCE))
     assert arrived == 2
 
 
@@ -135,7 +136,7 @@ async def test_a_reset_after_the_request_left_lost_the_answer(http: Http) -> Non
 
     server = await asyncio.start_server(reset, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    told = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=5, fresh=True))
+    told = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
     assert "reset" in told.lower()
     server.close()
     await server.wait_closed()
@@ -159,14 +160,14 @@ async def test_half_a_body_lost_the_answer(http: Http, serve: Serve) -> None:
         request.transport.close()
         return response
 
-    await fails(AnswerLost, http.send(get(await serve(answer)), timeout=5))
+    await fails(AnswerLost, http.send(get(await serve(answer)), timeout=PATIENCE))
 
 
 async def test_a_redirect_is_an_answer(http: Http, serve: Serve) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"location": "/elsewhere"})
 
-    response = await http.send(get(await serve(answer)), timeout=5)
+    response = await http.send(get(await serve(answer)), timeout=PATIENCE)
     assert response.status_code == 302
 
 
@@ -179,7 +180,7 @@ async def test_no_cookie_is_kept(http: Http, serve: Serve) -> None:
 
     url = await serve(answer)
     for _ in range(2):
-        await http.send(get(url), timeout=5)
+        await http.send(get(url), timeout=PATIENCE)
     assert seen == [None, None]
 
 
@@ -194,7 +195,7 @@ async def test_the_cap_holds_for_every_framing(http: Http, serve: Serve, size: i
         await response.write(b"x" * size)
         return response
 
-    sent = http.send(get(await serve(answer)), timeout=5)
+    sent = http.send(get(await serve(answer)), timeout=PATIENCE)
     if size <= BODY_MAX:
         assert len((await sent).content) == size
     else:
@@ -207,9 +208,9 @@ async def test_the_cap_counts_what_was_decompressed(http: Http, serve: Serve) ->
         return web.Response(body=gzip.compress(b"x" * size), headers={"content-encoding": "gzip"})
 
     url = await serve(answer)
-    small = await http.send(get(url + "small"), timeout=5)
+    small = await http.send(get(url + "small"), timeout=PATIENCE)
     assert small.content == b"x" * BODY_MAX
-    await fails(ResultTooLarge, http.send(get(url + "bomb"), timeout=5))
+    await fails(ResultTooLarge, http.send(get(url + "bomb"), timeout=PATIENCE))
 
 
 @pytest.mark.parametrize("length", [None, 300_000])
@@ -225,14 +226,14 @@ async def test_a_body_is_sent_as_it_comes(http: Http, serve: Serve, length: int 
 
     headers = {} if length is None else {"content-length": str(length)}
     request = httpx.Request("POST", await serve(answer), content=body(), headers=headers)
-    assert (await http.send(request, timeout=5, fresh=True)).json() == 300_000
+    assert (await http.send(request, timeout=PATIENCE, fresh=True)).json() == 300_000
 
 
 async def test_a_large_answer_is_handed_out_unread(http: Http, serve: Serve) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=203, body=b"x" * (BODY_MAX * 3))
 
-    async with http.stream(get(await serve(answer)), timeout=5) as response:
+    async with http.stream(get(await serve(answer)), timeout=PATIENCE) as response:
         sizes = [len(chunk) async for chunk in response.aiter_raw()]
     assert response.status_code == 203
     assert sum(sizes) == BODY_MAX * 3
@@ -249,12 +250,12 @@ async def test_a_stream_that_breaks_is_told(http: Http, serve: Serve) -> None:
         return response
 
     async def read() -> None:
-        async with http.stream(get(await serve(answer)), timeout=5) as response:
+        async with http.stream(get(await serve(answer)), timeout=PATIENCE) as response:
             async for _ in response.aiter_raw():
                 pass
 
     await fails(AnswerLost, read())
-    refused = http.stream(get(f"http://127.0.0.1:{unused_port()}/"), timeout=5)
+    refused = http.stream(get(f"http://127.0.0.1:{unused_port()}/"), timeout=PATIENCE)
     await fails(NotSent, refused.__aenter__())
 
 
@@ -284,7 +285,7 @@ async def test_what_a_producer_names_never_reaches_this_machine(serve: Serve, ho
     http = Http(body_max=BODY_MAX)
     try:
         with pytest.raises(NotSent) as refused:
-            await http.stream(get(url), timeout=5).__aenter__()
+            await http.stream(get(url), timeout=PATIENCE).__aenter__()
     finally:
         await http.close()
     assert "OUTWAIT_OUTBOUND__ALLOW" in str(refused.value) or "not a canonical" in str(refused.value)
@@ -296,16 +297,16 @@ async def test_what_the_operator_allows_is_reached_by_name_or_address(serve: Ser
     url = (await serve(answered)).replace("127.0.0.1", "localhost")  # resolves to ::1 too, where nobody listens
     http = Http(body_max=BODY_MAX, guard=Guard([allow]))
     try:
-        async with http.stream(get(url), timeout=5) as answer:
+        async with http.stream(get(url), timeout=PATIENCE) as answer:
             assert answer.status_code == 200
-        await fails(AddressRefused, http.stream(get("http://10.0.0.1/"), timeout=5).__aenter__())
+        await fails(AddressRefused, http.stream(get("http://10.0.0.1/"), timeout=PATIENCE).__aenter__())
     finally:
         await http.close()
 
 
 async def test_no_proxy_of_the_environment_is_asked(serve: Serve, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
-    async with http.stream(get(await serve(answered)), timeout=5) as answer:
+    async with http.stream(get(await serve(answered)), timeout=PATIENCE) as answer:
         assert answer.status_code == 200
 
 

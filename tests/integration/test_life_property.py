@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -225,7 +224,6 @@ def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
             return [Fanout(job_id, fence, ()), Release(job_id, fence)]
 
 
-@pytest.mark.timeout(240)
 def test_any_interleaving_keeps_every_promise_of_the_store(redis_url: str) -> None:
     machine = type("LifeHere", (Life,), {"redis_url": redis_url})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]

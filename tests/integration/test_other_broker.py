@@ -11,6 +11,7 @@ from celery import Celery
 
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import JobState
+from tests.patience import PATIENCE
 from tests.stack import Stack, ended, query, until
 
 TRANSPORT = "tests.file_broker:Transport"
@@ -61,7 +62,7 @@ def producer(stack: Stack, options: dict[str, str]) -> Iterator[Celery]:
 
 async def came_to(app: Celery, kwargs: dict[str, Any], **options: Any) -> Any:
     job = app.send_task("tasks.submit", kwargs=kwargs, **options)
-    return await asyncio.to_thread(lambda: job.get(timeout=30, propagate=False))
+    return await asyncio.to_thread(lambda: job.get(timeout=PATIENCE, propagate=False))
 
 
 async def test_a_job_gives_its_result(producer: Celery) -> None:

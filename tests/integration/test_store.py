@@ -289,7 +289,7 @@ async def test_a_countdown_is_kept(lanes: Lanes) -> None:
     lane, wait = await lanes.look()
     assert lane == []
     assert wait is not None
-    assert 58 < wait <= 60
+    assert 50 < wait <= 60
 
 
 async def test_the_cap_holds_back_what_is_over_it(lanes: Lanes) -> None:
@@ -301,15 +301,15 @@ async def test_the_cap_holds_back_what_is_over_it(lanes: Lanes) -> None:
 
 async def test_a_rate_limit_is_never_exceeded_in_any_window(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(5)])
-    limited = POLICY._replace(group="unless", rate_limit=2, rate_window=300, lanes=(SUBMIT, POLL))
+    limited = POLICY._replace(group="unless", rate_limit=2, rate_window=2000, lanes=(SUBMIT, POLL))
     claims = await lanes.claim(SUBMIT, limited)
     assert len(claims) == 2
     assert await lanes.claim(SUBMIT, limited) == []
-    await lanes.record([Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 300) for claim in claims])
+    await lanes.record([Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 2000) for claim in claims])
     assert await lanes.claim(SUBMIT, limited) == []
     _, wait = await lanes.look()
     assert wait is not None
-    assert 0.2 < wait <= 0.301
+    assert 0 < wait <= 2.001
     await asyncio.sleep(wait)
     assert len(await lanes.claim(SUBMIT, limited)) == 2
 
@@ -394,7 +394,7 @@ async def test_listing_pages_through_states_and_providers_newest_first(
 
 
 GROUP = POLICY._replace(group="unless", lanes=(SUBMIT, POLL))
-OUTAGE = Outage("unless", NO_FENCE, "503", most=3, wait=150, longest=200)
+OUTAGE = Outage("unless", NO_FENCE, "503", most=3, wait=1500, longest=2500)
 
 
 async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(lanes: Lanes) -> None:
@@ -404,7 +404,7 @@ async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(la
     assert len(first) == 1, "two outages are not three"
     await lanes.record([OUTAGE])
     assert await lanes.claim(SUBMIT, GROUP) == []
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(1.6)
     probe = await lanes.claim(SUBMIT, GROUP)
     assert len(probe) == 1
     assert await lanes.claim(SUBMIT, GROUP) == [], "one probe at a time"
@@ -415,23 +415,23 @@ async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(la
 async def test_a_failed_probe_keeps_the_breaker_open_longer(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
     await lanes.record([OUTAGE, OUTAGE, OUTAGE])
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(1.6)
     (probe,) = await lanes.claim(SUBMIT, GROUP)
     await lanes.record([Retry(probe.item, probe.fence, 0, "503"), OUTAGE])
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(1.6)
     assert await lanes.claim(SUBMIT, GROUP) == []
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
     assert len(await lanes.claim(SUBMIT, GROUP)) == 1
 
 
 async def test_a_pause_silences_every_lane_of_its_group_and_no_other(lanes: Lanes) -> None:
     await waiting(lanes)
     await lanes.enqueue([job("j2")])
-    await lanes.record([Pause("unless", NO_FENCE, 150, "429"), Pause("unless", NO_FENCE, 10, "429")])
+    await lanes.record([Pause("unless", NO_FENCE, 1500, "429"), Pause("unless", NO_FENCE, 10, "429")])
     assert await lanes.claim(SUBMIT, GROUP) == []
     assert await lanes.claim(POLL, GROUP) == []
     assert len(await lanes.claim(POLL, GROUP._replace(group="other"))) == 1
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(1.6)
     assert len(await lanes.claim(SUBMIT, GROUP)) == 1
 
 
@@ -523,17 +523,17 @@ async def test_a_lane_that_cannot_take_its_turn_holds_up_no_other(lanes: Lanes) 
 
 async def test_a_request_takes_its_place_in_the_rate_until_it_is_over_however_long_it_runs(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(3)])
-    limited = GROUP._replace(rate_limit=1, rate_window=50)
+    limited = GROUP._replace(rate_limit=1, rate_window=1000)
     (claim,) = await lanes.claim(SUBMIT, limited)
     _, (fence,) = await lanes.begin(SUBMIT, limited, [(claim.item, claim.fence)], intent="i")
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
     assert await lanes.claim(SUBMIT, limited) == []
-    over = Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 50)
+    over = Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 1000)
     await lanes.record([Submitted(claim.item, fence, "x", "", 60_000), over])
     assert await lanes.claim(SUBMIT, limited) == []
     _, wait = await lanes.look()
     assert wait is not None
-    assert wait < 0.06
+    assert wait <= 1.001
     await asyncio.sleep(wait)
     (claim,) = await lanes.claim(SUBMIT, limited)
     await lanes.record([Release(claim.item, claim.fence)])

@@ -19,6 +19,7 @@ from outwait.config.groups import TraceSettings
 from outwait.config.settings import Settings
 from outwait.worker.local.embedded import free_port
 from outwait.worker.telemetry.traces import tracer
+from tests.patience import PATIENCE
 from tests.stack import ROOT, WORKER, Stack, closed, query, until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -137,7 +138,7 @@ def _check(spans: list[Span], polls: int) -> Span:
         about = _attributes(span)
         assert about["outwait.provider"] == "unless"
         assert about["outwait.operation"] == "query"
-        assert 0 <= about.get("outwait.late", 0) < 30
+        assert 0 <= about.get("outwait.late", 0) < PATIENCE
         assert span.start_time_unix_nano <= span.end_time_unix_nano
         assert span is own or span.parent_span_id == own.span_id
     assert _attributes(own)["outwait.outcome"] == "succeeded"
@@ -156,13 +157,13 @@ def test_without_traces_opentelemetry_is_not_imported(stack: Stack) -> None:
         " & sys.modules.keys()"
     )
     environment = {**stack.environment, "OUTWAIT_TRACES__ENABLED": "false"}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=PATIENCE)
 
 
 def test_traces_without_their_package_end_the_worker_with_advice(stack: Stack) -> None:
     (stack.folder / "opentelemetry.py").write_text("raise ImportError('no opentelemetry here')\n")
     done = subprocess.run(
-        WORKER, cwd=ROOT, env=stack.environment, check=False, timeout=30, capture_output=True, text=True
+        WORKER, cwd=ROOT, env=stack.environment, check=False, timeout=PATIENCE, capture_output=True, text=True
     )
     assert done.returncode == Exit.CONFIG
     assert "OUTWAIT_TRACES__ENABLED is on" in done.stderr

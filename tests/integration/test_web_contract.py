@@ -17,6 +17,7 @@ import pytest
 
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
+from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack
 
 BIN = Path(sys.executable).parent
@@ -67,7 +68,8 @@ def _resumed(stack: Stack, key: str) -> Iterator[None]:
 @pytest.mark.usefixtures("_resumed")
 def test_schemathesis_finds_nothing_wrong_with_the_api(stack: Stack, key: str, tmp_path: Path) -> None:
     options = (
-        f"--checks all --seed {SEED} --max-examples {EXAMPLES} --max-time {SECONDS} --request-timeout 20 --no-color"
+        f"--checks all --seed {SEED} --max-examples {EXAMPLES} --max-time {SECONDS} --no-color"
+        f" --request-timeout {PATIENCE:g}"
     )
     run = subprocess.run(
         [
@@ -79,7 +81,7 @@ def test_schemathesis_finds_nothing_wrong_with_the_api(stack: Stack, key: str, t
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=PATIENCE + SECONDS,
     )
     sys.stdout.write(run.stdout[-20_000:] + run.stderr[-2000:])
     assert run.returncode == 0
@@ -93,7 +95,7 @@ def generated(stack: Stack, tmp_path: Path) -> Iterator[ModuleType]:
     (tmp_path / "config.yml").write_text("post_hooks: []\n")
     command = [BIN / "openapi-python-client", "generate", "--url", f"{stack.web_url}/v1/openapi.json"]
     options = ["--output-path", "outwait_api", "--meta", "none", "--config", "config.yml", "--fail-on-warning"]
-    run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     sys.path.insert(0, str(tmp_path))
     yield importlib.import_module("outwait_api")
@@ -109,7 +111,7 @@ def part(name: str) -> Any:
 @pytest.mark.slow
 def test_a_generated_client_submits_a_job_and_reads_its_result(stack: Stack, key: str, generated: ModuleType) -> None:
     models = part("models")
-    with generated.AuthenticatedClient(base_url=stack.web_url, token=key, timeout=40) as client:
+    with generated.AuthenticatedClient(base_url=stack.web_url, token=key, timeout=PATIENCE) as client:
         params = models.JobRequestParams.from_dict({"query": "why?", "sessionId": "s", "visitorId": "v"})
         request = models.JobRequest(provider="unless", operation="query", params=params)
         made = part("api.jobs.enqueue").sync(client=client, body=request)

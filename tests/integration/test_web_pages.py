@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.groups import WebSettings
 from outwait.config.settings import Settings
 from outwait.web.app import create
@@ -74,7 +74,7 @@ async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, c
 
 
 async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settings, connection: Connection) -> None:
-    async with Client(settings) as jobs:
+    async with StoreClient(settings) as jobs:
         await jobs.enqueue_many([(query(str(number)), f"job-{number}") for number in range(JOBS + 10)])
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
@@ -106,7 +106,7 @@ async def test_a_receiver_that_is_gone_is_shown_and_enabled(settings: Settings, 
 
 
 async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Settings, connection: Connection) -> None:
-    async with Client(settings) as jobs:
+    async with StoreClient(settings) as jobs:
         await jobs.enqueue(query(), job_id="heard")
         body = b'{"note": "<script>1</script>", "see": "https://media.example/s3cret?access_token=s3cret"}'
         await Lanes(connection).record([jobs.webhooks.outcome(Webhook("ringcentral", "heard", body, len(body)))])

@@ -14,17 +14,18 @@ from urllib.parse import quote
 
 import pytest
 
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.model.jobs import Job, JobRequest, JobState
+from tests.patience import PATIENCE
 from tests.stack import ROOT, WEB, Stack, closed, ended, until
 
 BODY_MAX = 20_000
 VARIABLES = {
     "OUTWAIT_WEB__BODY_MAX": str(BODY_MAX),
-    "OUTWAIT_SUBMIT__TIME_LIMIT": "2",
-    "OUTWAIT_SUBMIT__LEASE": "3",
-    "OUTWAIT_WORKER__GRACE": "3",
+    "OUTWAIT_SUBMIT__TIME_LIMIT": "8",
+    "OUTWAIT_SUBMIT__LEASE": "10",
+    "OUTWAIT_WORKER__GRACE": "8",
 }
 # No job here ends in time by polling alone: the safety net is five minutes wide.
 OPTIONS = {"behaviour": {"duration": 0.4}, "webhook_backoff": 0.2, "poll_minimum": 0.1}
@@ -55,7 +56,7 @@ def post(url: str, body: bytes, **headers: str) -> int:
     """Post a webhook; the status of the answer, which tells nothing of the token."""
     request = urllib.request.Request(url, body, {"content-type": "application/json", **headers}, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             status, told = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         status, told = error.code, error.read().decode()
@@ -70,11 +71,11 @@ def sent(stack: Stack, name: str) -> dict[str, Any]:
     return found
 
 
-async def story(client: Client, job_id: str) -> list[str]:
+async def story(client: StoreClient, job_id: str) -> list[str]:
     return [f"{entry.event} {entry.detail}".strip() for entry in await client.timeline(job_id)]
 
 
-async def running(stack: Stack, client: Client, name: str, **behaviour: Any) -> str:
+async def running(stack: Stack, client: StoreClient, name: str, **behaviour: Any) -> str:
     """A submitted job that no webhook ends by itself; its webhook's URL."""
     await client.enqueue(speech(name, webhook="never", **behaviour), job_id=name)
 
@@ -238,7 +239,7 @@ async def test_a_trusted_webhook_ends_its_job_without_a_poll(stack: Stack) -> No
 async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> None:
     async with stack.client() as client:
         lost = [{"fault": "drop_after", "on": "submit"}]
-        behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 1}
+        behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 4}
         await client.enqueue(speech("held", target="file:held.jsonl", **behaviour), job_id="held")
         job = await closed(client, "held")
         told = [line.split()[0] for line in await story(client, "held")]
@@ -250,7 +251,7 @@ async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> Non
 def outwait(stack: Stack, *words: str) -> Any:
     """A command, with its JSON."""
     command = [sys.executable, "-m", "outwait", *words, "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=PATIENCE, check=True)
     return json.loads(done.stdout)
 
 
@@ -279,14 +280,14 @@ async def test_a_worker_killed_after_the_request_left_loses_nothing(
     stack: Stack, worker: subprocess.Popen[bytes]
 ) -> None:
     async with stack.client() as client:
-        hang = [{"fault": "hang_after", "on": "submit", "seconds": 30}]
+        hang = [{"fault": "hang_after", "on": "submit", "seconds": 600}]
         names = [f"killed-{number}" for number in range(3)]
 
         async def all_heard() -> bool:
             return all([(await client.job(name)).ledger.webhooks for name in names])
 
         with stack.frozen(worker):
-            victim = stack.worker(OUTWAIT_SUBMIT__TIME_LIMIT="3", OUTWAIT_SUBMIT__LEASE="3.5")
+            victim = stack.worker(OUTWAIT_SUBMIT__LEASE="12")  # time for the webhooks to come
             for name in names:
                 await client.enqueue(speech(name, faults=hang, duration=0.2), job_id=name)
             await until(all_heard)

@@ -30,6 +30,7 @@ from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.receivers import Receivers
+from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, closed, query, until
 
 OLD, NEW = "old-master-secret-with-32-characters", "new-master-secret-with-32-characters"
@@ -93,7 +94,7 @@ async def send(connection: Connection) -> AsyncIterator[Callable[..., Awaitable[
     opened: list[Http] = []
 
     async def deliver(url: str, *, result: Any = None, guard: Guard = LOOPBACK, **settings: Any) -> str:
-        settings = {"secrets": [NEW], "time_limit": 5, **settings}
+        settings = {"secrets": [NEW], "time_limit": PATIENCE, **settings}
         http = Http(body_max=1000, guard=guard)
         opened.append(http)
         webhooks = Webhooks(WebhookSettings(**settings), guard, http, Receivers(connection))
@@ -121,7 +122,7 @@ Send = Callable[..., Awaitable[str]]
 
 async def test_two_verifiers_accept_what_is_sent(receiver: Receiver, send: Send) -> None:
     sent = {"text": "€" * 100_000}
-    assert (await send(receiver.url() + "?order=7", result=sent)).startswith("200 in 0.")
+    assert (await send(receiver.url() + "?order=7", result=sent)).startswith("200 in ")
     told = receiver.verified(NEW)
     assert (told["delivery_id"], told["result"], told["version"]) == ("job-1#1", sent, 1)
     headers, body = receiver.got[0]
@@ -149,17 +150,17 @@ async def test_2xx_is_delivered(receiver: Receiver, send: Send, status: int) -> 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 500, 503])
 async def test_another_status_is_tried_again(receiver: Receiver, send: Send, status: int) -> None:
     receiver.answers = [says(status, "not now", retry_after="70")]
-    with pytest.raises(DeliveryFailed, match=rf"^127\.0\.0\.1 answered {status} in 0\.\d\d s: not now$") as failed:
+    with pytest.raises(DeliveryFailed, match=rf"^127\.0\.0\.1 answered {status} in \d+\.\d\d s: not now$") as failed:
         await send(receiver.url())
     assert failed.value.retry_after == 70
 
 
 async def test_retry_after_may_be_a_date(receiver: Receiver, send: Send) -> None:
-    receiver.answers = [says(503, retry_after=email.utils.formatdate(time.time() + 90, usegmt=True))]
+    receiver.answers = [says(503, retry_after=email.utils.formatdate(time.time() + 3600, usegmt=True))]
     with pytest.raises(DeliveryFailed) as failed:
         await send(receiver.url())
     assert failed.value.retry_after is not None
-    assert 85 < failed.value.retry_after <= 91
+    assert 3600 - PATIENCE < failed.value.retry_after <= 3601
 
 
 async def test_redirects_are_not_followed(receiver: Receiver, send: Send) -> None:
@@ -201,18 +202,16 @@ async def test_a_receiver_that_says_200_and_hangs_has_it(receiver: Receiver, sen
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"got it")
-        await asyncio.sleep(60)
+        await asyncio.sleep(10 * PATIENCE)
         return response
 
     receiver.answers = [hangs]
-    begun = time.monotonic()
-    assert (await send(receiver.url(), time_limit=30)).endswith("s: got it")
-    assert time.monotonic() - begun < 10
+    assert (await send(receiver.url(), time_limit=10 * PATIENCE)).endswith("s: got it")  # long before its time limit
 
 
 async def test_a_receiver_that_does_not_answer_in_time(receiver: Receiver, send: Send) -> None:
     async def hangs(_request: web.Request) -> web.Response:
-        await asyncio.sleep(60)
+        await asyncio.sleep(10 * PATIENCE)
         return web.Response()
 
     receiver.answers = [hangs]

@@ -21,8 +21,9 @@ from outwait.config.groups import HandlerSettings, Route
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.tasks.handlers.isolation import Loop, Threads
 from outwait.worker.model.jobs import JobError, JobState
+from tests.patience import PATIENCE, until
 
-LIMIT = 10.0
+LIMIT = PATIENCE
 
 
 def envelope(**changes: Any) -> Envelope:
@@ -251,9 +252,7 @@ def crm(): pass
 async def crm_async(): pass
 """
     async with handling(module(source)) as (handlers, users):
-        hanging = [
-            asyncio.create_task(handlers.deliver(name, envelope(), 1.5)) for name in ("stuck", "stuck-async") * 40
-        ]
+        hanging = [asyncio.create_task(handlers.deliver(name, envelope(), 4)) for name in ("stuck", "stuck-async") * 40]
         await asyncio.gather(*(handlers.deliver(name, envelope(), LIMIT) for name in ("crm", "crm-async") * 40))
         assert not any(task.done() for task in hanging)
         failed = await asyncio.gather(*hanging, return_exceptions=True)
@@ -268,7 +267,7 @@ async def test_when_every_thread_is_lost_deliveries_fail_at_once_until_one_ends(
         with pytest.raises(DeliveryFailed, match=r"crm did not end within 0\.05 s"):
             await threads.run(free.wait, 0.05)
     with pytest.raises(DeliveryFailed, match=r"all 2 calls .* still hang"):
-        await asyncio.wait_for(threads.run(lambda: None, 60), LIMIT)
+        await asyncio.wait_for(threads.run(lambda: None, 10 * LIMIT), LIMIT)
     free.set()
     await _eventually(lambda: not threads._lost)
     await threads.run(lambda: None, LIMIT)
@@ -279,8 +278,8 @@ async def test_when_every_thread_is_lost_deliveries_fail_at_once_until_one_ends(
 async def test_waiting_for_a_thread_is_not_part_of_the_time_limit() -> None:
     threads = Threads("crm", 1)
     first, free = asyncio.create_task(threads.run(lambda: free.wait(LIMIT), LIMIT)), threading.Event()
-    second = asyncio.create_task(threads.run(lambda: None, 0.05))
-    done, _ = await asyncio.wait({second}, timeout=0.3)
+    second = asyncio.create_task(threads.run(lambda: None, 1))
+    done, _ = await asyncio.wait({second}, timeout=1.2)
     assert not done
     free.set()
     await asyncio.gather(first, second)
@@ -412,9 +411,10 @@ async def crm(): loops.add(asyncio.get_running_loop())
 
 
 async def _eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110 - other threads change it, and set no event of this loop
-            await asyncio.sleep(0.005)
+    async def holds() -> bool:
+        return condition()
+
+    await until(holds)
 
 
 # The contract with receivers

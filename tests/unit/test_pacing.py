@@ -18,6 +18,7 @@ from outwait.worker.providers.contract import Operation, Params
 
 SCHEDULE = st.lists(st.floats(1, 1e5), min_size=1, max_size=12)
 SECONDS = st.floats(0, 1e7, allow_nan=False)
+JITTER = st.floats(0, 1)
 DURATIONS = st.lists(SECONDS, max_size=200).map(sorted)
 HOUR = list(range(3000, 4200, 6))  # two hundred jobs of 50 to 70 minutes
 
@@ -27,21 +28,28 @@ HOUR = list(range(3000, 4200, 6))  # two hundred jobs of 50 to 70 minutes
     asked=st.none() | SECONDS,
     age=SECONDS,
     durations=DURATIONS,
+    jitter=JITTER,
 )
 def test_a_poll_never_comes_sooner_than_the_provider_allows_and_asks_nor_unboundedly_late(
-    interval: float, asked: float | None, age: float, durations: list[float]
+    interval: float, asked: float | None, age: float, durations: list[float], jitter: float
 ) -> None:
-    countdown = pacing.poll_countdown(interval, asked, age, durations)
+    countdown = pacing.poll_countdown(interval, asked, age, durations, jitter=jitter)
     least = max(interval, min(asked or 0, pacing.LONGEST))
     assert least <= countdown <= (max(least, pacing.LONGEST) + least * pacing.JITTER) * (1 + 1e-9)
 
 
-@given(interval=st.floats(0.1, 4000), asked=st.none() | SECONDS, age=SECONDS, few=st.lists(SECONDS, max_size=19))
+@given(
+    interval=st.floats(0.1, 4000),
+    asked=st.none() | SECONDS,
+    age=SECONDS,
+    few=st.lists(SECONDS, max_size=19),
+    jitter=JITTER,
+)
 def test_with_too_little_known_the_interval_counts(
-    interval: float, asked: float | None, age: float, few: list[float]
+    interval: float, asked: float | None, age: float, few: list[float], jitter: float
 ) -> None:
     least = max(interval, min(asked or 0, pacing.LONGEST))
-    assert pacing.poll_countdown(interval, asked, age, sorted(few)) <= least * (1 + pacing.JITTER)
+    assert pacing.poll_countdown(interval, asked, age, sorted(few), jitter=jitter) <= least * (1 + pacing.JITTER)
 
 
 @given(countdown=SECONDS, least=SECONDS, moments=st.lists(st.floats(-1e6, 1e6)))
@@ -55,18 +63,18 @@ def test_a_countdown_is_shortened_to_the_next_moment_but_not_below_the_least(
 
 
 def test_the_first_poll_comes_when_the_first_jobs_usually_end() -> None:
-    assert 3000 <= pacing.poll_countdown(30, durations=HOUR) <= 3060
+    assert 3000 <= pacing.poll_countdown(30, durations=HOUR, jitter=random.random()) <= 3060
 
 
 def test_a_job_that_outlives_the_short_ones_is_next_polled_when_the_long_ones_end() -> None:
     two_kinds = sorted([20 + n / 10 for n in range(100)] + [600 + n for n in range(100)])
-    assert 560 <= 35 + pacing.poll_countdown(5, age=35, durations=two_kinds) <= 605
+    assert 560 <= 35 + pacing.poll_countdown(5, age=35, durations=two_kinds, jitter=random.random()) <= 605
 
 
 def test_a_job_older_than_any_other_is_polled_less_and_less_often() -> None:
     ages = [4200.0]
     while len(ages) < 30:
-        ages.append(ages[-1] + pacing.poll_countdown(30, age=ages[-1], durations=HOUR))
+        ages.append(ages[-1] + pacing.poll_countdown(30, age=ages[-1], durations=HOUR, jitter=random.random()))
     gaps = [after - before for before, after in pairwise(ages)]
     assert gaps[0] <= 33
     assert 300 <= gaps[-1] <= 303
@@ -74,12 +82,18 @@ def test_a_job_older_than_any_other_is_polled_less_and_less_often() -> None:
 
 
 def test_what_the_provider_asks_for_is_obeyed_up_to_an_hour() -> None:
-    assert pacing.poll_countdown(5, 60) >= 60
-    assert pacing.poll_countdown(5, 60, 100, HOUR) >= 60
-    assert pacing.poll_countdown(5, 1e9) <= 3600 * 1.1
+    assert pacing.poll_countdown(5, 60, jitter=0) == 60
+    assert pacing.poll_countdown(5, 60, 100, HOUR, jitter=0) >= 60
+    assert pacing.poll_countdown(5, 1e9, jitter=1) == pytest.approx(3600 * 1.1)
     step = StepSettings()
-    assert pacing.backoff(step, 0, 600) == 600
-    assert pacing.backoff(step, 0, 1e9) == 3600
+    assert pacing.backoff(step, 0, 600, jitter=1) == 600
+    assert pacing.backoff(step, 0, 1e9, jitter=1) == 3600
+
+
+def test_a_retry_waits_twice_as_long_each_time_up_to_the_limit_and_half_of_it_is_random() -> None:
+    step = StepSettings(backoff=2, backoff_max=300)
+    assert [pacing.backoff(step, attempts, jitter=1) for attempts in (0, 1, 2, 7, 8, 1000)] == [2, 4, 8, 256, 300, 300]
+    assert pacing.backoff(step, 2, jitter=0) == 4
 
 
 def test_the_last_polls_come_at_the_deadline_and_before_the_external_id_expires() -> None:
@@ -106,7 +120,7 @@ class Learning:
     def _job(self) -> tuple[float, float, float]:
         ends, ages, durations = self.took(), [0.0], sorted(self.known)
         while ages[-1] < ends:
-            ages.append(ages[-1] + pacing.poll_countdown(5, age=ages[-1], durations=durations))
+            ages.append(ages[-1] + pacing.poll_countdown(5, age=ages[-1], durations=durations, jitter=random.random()))
         unseen = ages[-1] - (ages[-2] if len(ages) > 2 else 0)
         self.known.appendleft(ages[-1] - unseen / 2)
         return len(ages) - 1, ages[-1] - ends, ages[1]
@@ -146,11 +160,11 @@ def test_what_was_learnt_is_unlearnt_when_jobs_become_faster_or_slower() -> None
     assert first > 150
 
 
-@given(schedule=SCHEDULE, asked=st.none() | SECONDS, data=st.data())
+@given(schedule=SCHEDULE, asked=st.none() | SECONDS, jitter=JITTER, data=st.data())
 def test_webhooks_follow_their_schedule_unless_a_receiver_asks_for_longer(
-    schedule: list[float], asked: float | None, data: st.DataObject
+    schedule: list[float], asked: float | None, jitter: float, data: st.DataObject
 ) -> None:
     attempts = data.draw(st.integers(0, len(schedule) - 1))
-    countdown = pacing.scheduled(schedule, attempts, asked)
+    countdown = pacing.scheduled(schedule, attempts, asked, jitter=jitter)
     least = max(schedule[attempts], min(asked or 0, max(*schedule, pacing.LONGEST)))
     assert least <= countdown <= least * (1 + pacing.JITTER) * (1 + 1e-9)

@@ -1,5 +1,6 @@
 """The files around the code say what is true: image, Compose, locked versions, commands, import rules, settings."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -25,6 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SOURCES = ("outwait", "worker", "tasks", "config", "tests", "benchmarks", "docs", "examples")
 
 
 def script(path: str) -> ModuleType:
@@ -159,7 +161,8 @@ def test_the_image_has_a_python_that_we_support() -> None:
 def test_the_image_gets_what_it_installs_and_nothing_else() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     folders = {"outwait", "worker", "tasks", "config"}
-    assert kept == folders | {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"]}
+    files = {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
+    assert kept == folders | files
     assert all((ROOT / name).exists() for name in kept)
 
 
@@ -239,7 +242,7 @@ def test_make_without_a_fitting_python_says_what_to_do(tmp_path: Path) -> None:
     old.chmod(0o755)
     made = subprocess.run(["make", "demo", f"PYTHON={old}"], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert made.returncode == 2
-    assert "needs Python 3.11, 3.12 or 3.13" in made.stderr
+    assert "needs Python 3.11 or newer" in made.stderr
     assert "make PYTHON=" in made.stderr
     assert not (tmp_path / ".venv").exists()
 
@@ -260,7 +263,70 @@ def test_the_gate_runs_what_everybody_runs() -> None:
     assert lines[-2:] == ["make check", "make test"]
 
 
+def test_the_hooks_before_a_commit_run_what_the_gate_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [one["repo"] for one in hooks] == ["local"]  # nothing is fetched
+    commands = {hook["entry"].removeprefix(".venv/bin/") for hook in hooks[0]["hooks"]}
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    assert commands == {line.removeprefix("\t$(BIN)/") for line in recipe[1].splitlines() if "python" not in line}
+
+
+# Release
+
+
+def test_the_changelog_begins_with_this_version_or_with_what_comes() -> None:
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == PROJECT["project"]["version"] or versions[0] == "Unreleased"
+    assert PROJECT["project"]["version"] in versions
+
+
+def test_every_supported_python_is_named_and_looked_for() -> None:
+    named = re.findall(r":: (3\.\d+)'", str(PROJECT["project"]["classifiers"]))
+    oldest, limits = named[0], SpecifierSet(PROJECT["project"]["requires-python"])
+    assert str(limits) == f">={oldest}"  # no upper limit
+    (looked_for,) = re.findall(r"^NAMES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert looked_for.split() == [f"python{version}" for version in reversed(named)]
+
+
 # Import rules
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The top-level names that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_no_file_imports_the_folders_beside_the_package() -> None:
+    files = [file for folder in SOURCES for file in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    wrong = {str(file) for file in files if imported(ast.parse(file.read_text())) & {"worker", "tasks", "config"}}
+    assert not wrong
+
+
+def test_the_picture_of_the_rooms_is_what_the_code_says() -> None:
+    rooms = script("docs/rooms.py")
+    storeys = rooms.storeys()
+    drawn = rooms.arrows(storeys)
+    text = rooms.PAGE.read_text()
+    assert not list(rooms.problems(storeys, drawn))
+    assert rooms.picture(drawn) in text, "run `make docs`"
+    assert rooms.page(text, drawn) == text, "run `make docs`"
+
+
+def test_an_arrow_upwards_and_too_many_rooms_are_problems() -> None:
+    rooms = script("docs/rooms.py")
+    assert list(rooms.problems({"top": 0, "left": 1, "right": 1}, {"left": ["top"], "right": ["left"], "top": []})) == [
+        "left imports top, which is not below it",
+        "right imports left, which is not below it",
+    ]
+    assert list(rooms.problems({str(number): number for number in range(19)}, {})) == ["19 rooms are more than 18"]
 
 
 def test_imports_against_the_rules_are_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a provider's final answer makes of a job, whether it was polled or posted."""
+"""What a provider's final answer means for a job, whether a poll or a webhook brought it. Pure."""
 
 from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
@@ -9,19 +9,33 @@ from outwait.worker.store import codec
 
 
 def end_outcome(
-    item: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
+    work_id: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
 ) -> End:
-    """The job's end."""
+    """The end of the job."""
+    state, status, result, error = JobState.FAILED, answer.status, NOTHING, ""
     match answer:
         case Failed():
             detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail)
-            return End(item, fence, JobState.FAILED, error.text(), NOTHING, answer.status, *counts)
+            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
         case Succeeded():
             text = codec.encode(answer.result)
             if len(text) <= store.result_max:
-                result = codec.blob(text, store.compress_above)
-                return End(item, fence, JobState.SUCCEEDED, "", result, answer.status, *counts)
-            message = f"the result has {len(text)} bytes, more than the {store.result_max} of OUTWAIT_STORE__RESULT_MAX"
-            error = JobError(ResultTooLarge.code, message)
-            return End(item, fence, JobState.FAILED, error.text(), NOTHING, "", *counts)
+                state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
+            else:
+                status, error = "", _too_large(len(text), store.result_max).text()
+    return End(
+        item=work_id,
+        fence=fence,
+        state=state,
+        error=error,
+        result=result,
+        status=status,
+        submits=counts.submits,
+        polls=counts.polls,
+        fetches=counts.fetches,
+    )
+
+
+def _too_large(size: int, limit: int) -> JobError:
+    message = f"the result has {size} bytes, more than the {limit} of OUTWAIT_STORE__RESULT_MAX"
+    return JobError(ResultTooLarge.code, message)

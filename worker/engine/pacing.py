@@ -1,7 +1,9 @@
-"""How long until the next try. Pure; all times in seconds."""
+"""How long until the next try. Pure; all times in seconds.
+
+`jitter` is a random number from 0 to 1 that the caller draws: with the same one the same countdown comes out.
+"""
 
 import math
-import random
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -18,7 +20,7 @@ ENOUGH = 20
 """Durations of jobs from which something is learnt."""
 
 RARE = 0.02
-"""Share of the open jobs that may end without being looked at: until then a poll would find next to nothing."""
+"""Share of the open jobs that may end before the next poll: until then a poll would find next to nothing."""
 
 LIKELY = 0.2
 """Chance at which a poll is worth more than what waiting longer would save (benchmarks/polling.py)."""
@@ -36,27 +38,28 @@ NEAR_EXPIRY = 0.1
 """Share of the life of an external id that is left when its end is near."""
 
 
-def backoff(step: StepSettings, attempts: int, retry_after: float | None = None) -> float:
+def backoff(step: StepSettings, attempts: int, retry_after: float | None = None, *, jitter: float) -> float:
     """Countdown before the next attempt: exponential, half of it random, capped; what the provider asked for wins."""
     ceiling: float = min(step.backoff * 2.0 ** min(attempts, 32), step.backoff_max)
-    own = ceiling * random.uniform(0.5, 1.0)
-    return own if retry_after is None else max(own, min(retry_after, LONGEST))
+    countdown = ceiling * (1.0 + jitter) / 2.0
+    return countdown if retry_after is None else max(countdown, min(retry_after, LONGEST))
 
 
-def scheduled(schedule: Sequence[float], attempts: int, retry_after: float | None = None) -> float:
+def scheduled(schedule: Sequence[float], attempts: int, retry_after: float | None = None, *, jitter: float) -> float:
     """Countdown before the next webhook: as the schedule says, or what its receiver asked for; a little of it random.
 
     Args:
         schedule: one countdown before each further attempt.
         attempts: failed before this one; fewer than the schedule is long.
         retry_after: what the receiver asked for; no longer than the longest countdown of the schedule, or LONGEST.
+        jitter: see above.
     """
     asked = min(retry_after or 0.0, max(*schedule, LONGEST))
-    return max(schedule[attempts], asked) * random.uniform(1.0, 1.0 + JITTER)
+    return max(schedule[attempts], asked) * (1.0 + JITTER * jitter)
 
 
 def poll_countdown(
-    interval: float, asked: float | None = None, age: float = 0.0, durations: Sequence[float] = ()
+    interval: float, asked: float | None = None, age: float = 0.0, durations: Sequence[float] = (), *, jitter: float
 ) -> float:
     """Countdown before the next poll.
 
@@ -65,10 +68,11 @@ def poll_countdown(
         asked: nor than this, which the provider asked for.
         age: of the job, since its submit.
         durations: how long other jobs took, sorted; empty: the interval alone counts.
+        jitter: see above.
     """
-    least = max(interval, min(asked or 0.0, LONGEST))
+    minimum = max(interval, min(asked or 0.0, LONGEST))
     worth = min(_worthwhile(interval, age, durations), LONGEST)
-    return max(least, worth) + least * random.uniform(0.0, JITTER)
+    return max(minimum, worth) + minimum * JITTER * jitter
 
 
 def _worthwhile(interval: float, age: float, durations: Sequence[float]) -> float:
@@ -97,6 +101,6 @@ def moments(operation: Operation, age: float, left: float) -> tuple[float, ...]:
     return left, operation.expiry * (1 - NEAR_EXPIRY) - age, operation.expiry - operation.poll_every - age
 
 
-def in_time(countdown: float, least: float, moments: Sequence[float]) -> float:
-    """The countdown, shortened to the next of these moments, but never below `least`."""
-    return max(least, min([countdown, *(moment for moment in moments if moment > 0)]))
+def in_time(countdown: float, minimum: float, moments: Sequence[float]) -> float:
+    """The countdown, shortened to the next of these moments, but never below `minimum`."""
+    return max(minimum, min([countdown, *(moment for moment in moments if moment > 0)]))

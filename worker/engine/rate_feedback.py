@@ -1,50 +1,87 @@
-"""What a step that is over tells the governor. The governor itself acts at claim time, in the claim script."""
+"""What a finished step means for the governor, which acts when the next work is claimed. Pure."""
 
-from outwait.worker.model.errors import AnswerLost, NotSent, ProviderError, RateLimited, Unavailable, Unreadable
+from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import NO_FENCE, Outage, Outcome, Pause, Spent
 from outwait.worker.providers.contract import ProviderSettings
-from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.lanes import LanePolicy
 
-UNTOLD_PAUSE = 30.0
-"""Seconds to be silent after a 429 that says nothing (RingCentral asks for at least 30)."""
+DEFAULT_PAUSE = 30.0
+"""Seconds without a request after a 429 that names no time (RingCentral asks for at least 30)."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds that no answer can silence us longer than."""
-
+"""Longest pause in seconds that a 429 can cause."""
 
 OUTAGES = (NotSent, AnswerLost, Unavailable, Unreadable)
-"""What counts as an outage of the provider: enough in a row open its breaker."""
+"""Errors that count as an outage of the provider: enough of them in a row open its circuit breaker."""
 
 
-def slow_down(exchange: Exchange, error: RateLimited) -> None:
-    """The provider asked us to slow down: nothing at all is sent until then."""
-    wanted = UNTOLD_PAUSE if error.retry_after is None else error.retry_after
-    exchange.pause = min(max(exchange.pause or 0.0, wanted), LONGEST_PAUSE)
+def pause_s(error: BaseException | None, requested_s: float | None) -> float:
+    """Seconds for which nothing may be sent to the provider; 0 for no pause.
+
+    Args:
+        error: what the step raised, if it did.
+        requested_s: the pause that an answer asked for during the step (`Exchange.pause`).
+    """
+    if not isinstance(error, RateLimited):
+        return requested_s or 0.0
+    after_429 = DEFAULT_PAUSE if error.retry_after is None else error.retry_after
+    return min(max(requested_s or 0.0, after_429), LONGEST_PAUSE)
+
+
+def provider_feedback(
+    group: str, limits: ProviderSettings, error: BaseException | None, requested_s: float | None
+) -> tuple[Outcome, ...]:
+    """The outage that the error is, and the pause that the provider asked for."""
+    outcomes: list[Outcome] = []
+    if isinstance(error, OUTAGES):
+        outcomes.append(
+            Outage(
+                item=group,
+                fence=NO_FENCE,
+                reason=str(error),
+                most=limits.breaker_after,
+                wait=int(limits.breaker_wait * 1000),
+                longest=int(limits.breaker_longest * 1000),
+            )
+        )
+    if pause := pause_s(error, requested_s):
+        reason = f"{group} asked for {pause:g} s of silence"
+        outcomes.append(Pause(item=group, fence=NO_FENCE, pause=int(pause * 1000), reason=reason))
+    return tuple(outcomes)
+
+
+def release_slot(policy: LanePolicy, work_id: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
+    """Give back the slot in the provider's rate that a claim took, and count the requests that were really sent."""
+    if not policy.rate_limit:
+        return ()
+    slot = Spent(
+        item=policy.group,
+        fence=NO_FENCE,
+        job_id=work_id,
+        claim_fence=claim_fence,
+        requests=requests,
+        window=policy.rate_window,
+    )
+    return (slot,)
 
 
 def rate_feedback(
-    policy: LanePolicy, limits: ProviderSettings, claim: Claim, exchange: Exchange, error: ProviderError | None = None
+    *,
+    policy: LanePolicy,
+    limits: ProviderSettings,
+    claim: Claim,
+    error: BaseException | None,
+    requested_s: float | None,
+    requests: int,
 ) -> tuple[Outcome, ...]:
-    """The requests that a step sent, the pause that it was asked for, and the outage that it met."""
-    told: list[Outcome] = []
-    if isinstance(error, OUTAGES):
-        wait, longest = int(limits.breaker_wait * 1000), int(limits.breaker_longest * 1000)
-        told.append(Outage(policy.group, NO_FENCE, str(error), limits.breaker_after, wait, longest))
-    if exchange.pause:
-        reason = f"{policy.group} asked for {exchange.pause:g} s of silence"
-        told.append(Pause(policy.group, NO_FENCE, int(exchange.pause * 1000), reason))
-    return (*told, *release_slot(policy, claim.item, claim.fence - 1, exchange.ledger.total()))
+    """Everything that the governor needs to know of one finished step: outage, pause and the requests sent."""
+    slot = release_slot(policy, claim.item, claim.fence - 1, requests)
+    if error is None and not requested_s:
+        return slot
+    return (*provider_feedback(policy.group, limits, error, requested_s), *slot)
 
 
-def request(claim: Claim) -> str:
-    """What a running step's request is called in the rate window: by its claim's fence, which `begin` has raised."""
+def slot_name(claim: Claim) -> str:
+    """The name of a running step's slot in the rate window: by its claim's fence, which `begin` has raised by 1."""
     return f"{claim.item}:{claim.fence - 1}"
-
-
-def release_slot(policy: LanePolicy, item: str, claim_fence: int, requests: int) -> tuple[Outcome, ...]:
-    """What a claim really used of its provider's rate."""
-    if not policy.rate_limit:
-        return ()
-    return (Spent(policy.group, NO_FENCE, item, claim_fence, requests, policy.rate_window),)

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +16,8 @@ import msgspec
 from outwait.config.settings import Settings
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.batches import LAST_WRITE, Batches, StepRun
-from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
@@ -74,9 +76,9 @@ class Runtime:
         self.tokens = Tokens(self.connection)
         self.streams = Streams(self.connection)
         self.governors = Governors(self.connection)
-        self.addresses = WebhookUrls(self.settings, Webhooks(self.connection))
+        self.webhook_urls = WebhookUrls(self.settings, Webhooks(self.connection))
         self._durations = Durations(self.connection)
-        self.endpoints = Receivers(self.connection)
+        self.receivers = Receivers(self.connection)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
         lanes = Lanes(self.connection)
         self.recorder = Recorder(lanes, self._due)
@@ -88,11 +90,20 @@ class Runtime:
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
 
-    def exchange(self, step: Step, provider: str) -> Exchange:
-        """A new conversation with a provider, for one step of one job."""
-        return Exchange(self.http, self.tokens, self.policies.step(step).time_limit, provider, self._tally)
+    def gateway(self, step: Step, provider: str) -> ProviderGateway:
+        """A provider, for one step. A callback's requests count as polls do. Raises InvalidRequest."""
+        lane = lane_of(Step.POLL if step is Step.CALLBACK else step, provider)
+        time_limit = self.policies.step(step).time_limit
+        return ProviderGateway(
+            name=provider,
+            registry=self.registry,
+            policy=self.policies.of(lane),
+            limits=self.registry.limits(provider),
+            new_exchange=partial(Exchange, self.http, self.tokens, time_limit, provider, self._tally),
+            durations_s=partial(self._durations_s, provider),
+        )
 
-    def durations(self, provider: str, operation: str) -> tuple[float, ...]:
+    def _durations_s(self, provider: str, operation: str) -> tuple[float, ...]:
         """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
         return self._durations.of(provider, operation) if self.settings.poll.adaptive else ()
 
@@ -115,13 +126,13 @@ class Runtime:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Give jobs up; ids that are no jobs of ours are none of our business. Returns at once."""
+        """Cancel jobs; ids that belong to no job of ours are ignored. Returns at once."""
         asyncio.run_coroutine_threadsafe(self._cancel(job_ids), self._loop)
 
     async def _cancel(self, job_ids: Sequence[str]) -> None:
         error = JobError("cancelled", "revoked through Celery").text()
         for job_id in job_ids:
-            self.recorder.add(Cancel(await self.reads.resolve(job_id), NO_FENCE, error))
+            self.recorder.add(Cancel(item=await self.reads.resolve(job_id), fence=NO_FENCE, error=error))
 
     def drain(self) -> None:
         """Finish or give back what is held, within the grace time."""
@@ -144,7 +155,7 @@ class Runtime:
                 await self._write_counts()
                 await self._stats.sample()
             except (StoreUnavailable, StoreRefused):
-                continue  # the recorder tells of the outage
+                continue  # the recorder logs the outage
             except Exception:
                 log.exception("counting-broken")
 

@@ -9,7 +9,7 @@ OutwaitError
 │   ├── NotReplayable           the job has no delivery that can be repeated
 │   ├── Unauthenticated         the request has no API key, or the key is unknown or revoked
 │   └── Forbidden               the API key does not allow this
-├── ProviderError               the request to the provider failed; the step decides what happens to the job
+├── ProviderError               the request to the provider failed; each step's `decide_error` decides what follows
 │   ├── NotSent                 the request certainly never left this machine: connection refused, DNS, TLS
 │   │   └── AddressRefused      a producer named a host without a public address; the operator may allow it
 │   ├── AnswerLost              the request may have left, and no answer came: broken connection, time-out

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outwait.config.settings import Settings
+from outwait.worker.model.jobs import Job
 from outwait.worker.store.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,20 @@ class Watch:
             if not others and self._waiting.get(channel) is others:
                 del self._waiting[channel]
                 await self._tell("unsubscribe", channel)
+
+    async def end_of(self, job_id: str, read: Callable[[str], Awaitable[Job]], seconds: float) -> Job:
+        """The job as soon as it has ended, or as it stands after so many seconds. Raises what `read` raises."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        async with self.on(job_id) as changed:
+            while True:
+                changed.clear()
+                job = await read(job_id)
+                left = until - clock()
+                if job.state.ended or left <= 0 or self.over:
+                    return job
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
 
     async def _tell(self, command: str, channel: str) -> None:
         if self._pubsub is not None:

@@ -17,12 +17,12 @@ from outwait.cli.exits import Exit
 from outwait.cli.keys import local_key
 from outwait.cli.output import print_table, say, span
 from outwait.cli.watch import follow
-from outwait.client import Client
+from outwait.client.store import StoreClient
 from outwait.config.settings import load_settings
 from outwait.worker.model.errors import OperatorError, OutwaitError
 from outwait.worker.model.jobs import Job, JobState, TimelineEntry
 
-PLAY_WITHIN = 60.0
+PLAY_WITHIN = 180.0
 """Seconds for all jobs together."""
 
 STORY = "busy-provider"
@@ -51,7 +51,7 @@ def play(results: Path, *, keep: bool) -> Exit:
         jobs, story = asyncio.run(_run(plan, stage))
         checks = _checks(plan, jobs, stage)
         _report(jobs, story, checks)
-        say(f"\nResults:  {shown}/results.jsonl   (the handler of examples/handlers.py wrote {shown}/crm.txt)")
+        say(f"\nResults:  {shown}/results.jsonl   (a Python handler wrote {shown}/crm.txt)")
         say(f"Logs:     {shown}/logs")
         say(f"Took:     {span(time.monotonic() - began)}")
         _look_around(stage, keep=keep)
@@ -59,7 +59,7 @@ def play(results: Path, *, keep: bool) -> Exit:
 
 
 async def _run(plan: Sequence[Planned], stage: Stage) -> tuple[list[Job], list[TimelineEntry]]:
-    async with Client(load_settings()) as client:
+    async with StoreClient(load_settings()) as client:
         for answer in await client.enqueue_many([(one.request, one.id) for one in plan]):
             if isinstance(answer, OutwaitError):
                 raise answer

@@ -21,17 +21,14 @@ from outwait.worker.local.embedded import HOST, EmbeddedRedis, free_port
 from outwait.worker.local.processes import Child
 from outwait.worker.model.errors import OperatorError
 
-READY_WITHIN = 20.0
-"""Seconds for the sandbox and the web process to listen."""
+READY_WITHIN = 120.0
+"""Seconds for the sandbox and the web process to listen: a busy machine takes its time."""
 
 POLL_EVERY = "0.5"
 """Seconds between polls: the sandbox allows it, the real providers ask for up to 30."""
 
 _GRACE = {"worker": 15.0, "web": 5.0, "flower": 3.0, "sandbox": 3.0}
 """Seconds each process gets to end, in the order in which they are ended."""
-
-CHECKOUT = Path(__file__).parents[3]
-"""Where examples/ is."""
 
 
 class Stage:
@@ -110,7 +107,7 @@ class Stage:
             "OUTWAIT_NAMESPACE": name,
             "OUTWAIT_INTAKE__QUEUE": name,
             "OUTWAIT_STORE__RETENTION": "3600",
-            "OUTWAIT_HANDLERS__MODULES": "examples.handlers",
+            "OUTWAIT_HANDLERS__MODULES": "outwait.cli.demo.handlers",
             "OUTWAIT_HANDLERS__ROUTES": json.dumps([{"targets": ["file:results.jsonl", "crm"]}]),
             "OUTWAIT_HANDLERS__FOLDER": str(self.results),
             "OUTWAIT_WEB__PORT": self.web.rpartition(":")[2],
@@ -122,12 +119,7 @@ class Stage:
 
     def _spawn(self, *words: str) -> None:
         log = self.results / "logs" / f"{words[0]}.log"
-        paths = [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]
-        env = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "CRM_FILE": str(self.results / "crm.txt"),
-        }
+        env = {**os.environ, "CRM_FILE": str(self.results / "crm.txt")}
         self._children[words[0]] = Child(command(*words), log=log, env=env)
 
     def _wait_for(self, name: str, url: str) -> None:

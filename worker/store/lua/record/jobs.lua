@@ -180,7 +180,7 @@ end
 function verbs.uncertain(job, fence, reason, submits)
   local has, why = own(job, fence)
   if not has then return why end
-  if not OPEN[has.state] then return 0 end
+  if has.state ~= 'queued' and has.state ~= 'uncertain' then return 0 end
   count(job, submits, 0, 0)
   set_state(job, has.provider, has.state, 'uncertain', has.created)
   redis.call('HDEL', JOB .. job, 'i')

@@ -1,6 +1,7 @@
-"""What producers and people do with jobs: enqueue, look, decide. The command line and the web edge use it."""
+"""The client's side that speaks to the store. The command line and the web edge use it directly."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 from uuid import uuid4
@@ -24,6 +25,7 @@ from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
 from outwait.worker.store.listing import Filter, Listing, Page
 from outwait.worker.store.reads import LaneStatus, Reads
 from outwait.worker.store.receivers import DisabledReceiver, Receivers
+from outwait.worker.store.watch import Watch
 
 
 class Enqueued(NamedTuple):
@@ -33,7 +35,7 @@ class Enqueued(NamedTuple):
     created: bool
 
 
-class Client:
+class StoreClient:
     """The jobs of one namespace; build and use it inside one event loop.
 
     Args:
@@ -55,6 +57,8 @@ class Client:
         self._replays = Replays(self._connection, self._registry)
         self.webhooks = WebhookProcessor(settings, self._registry, self._connection)
         self._acceptance = Acceptance(self._registry, settings)
+        self._watch: Watch | None = None
+        self._watches = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,6 +66,11 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._watches.aclose()
         await self._connection.close()
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
@@ -83,6 +92,12 @@ class Client:
     async def job(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound."""
         return await self._reads.job(job_id)
+
+    async def end_of(self, job_id: str, seconds: float) -> Job:
+        """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
+        if self._watch is None:
+            self._watch = await self._watches.enter_async_context(Watch(self._settings))
+        return await self._watch.end_of(job_id, self.job, seconds)
 
     async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
@@ -131,7 +146,7 @@ class Client:
         return await self._replays.of_job((await self.job(job_id)).id, target)
 
     async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
-        """Repeat everything that is dead now, or what of it is wanted.
+        """Repeat everything that is dead now, or what matches the filters.
 
         Returns:
             How many deliveries were made pending again.

@@ -1,0 +1,275 @@
+"""What an answer or an error means for a poll: the job is paid for, so it is asked for as long as that may help."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from outwait.config.groups import StepSettings, StoreSettings
+from outwait.tasks.poll import PollContext, decide_answer, decide_error
+from outwait.worker.model import errors
+from outwait.worker.model.errors import OutwaitError, ProviderError
+from outwait.worker.model.jobs import Claim, JobError, JobState
+from outwait.worker.model.outcomes import Counts, End, Outcome, Release, Retry, Wait
+from outwait.worker.providers.contract import Failed, Operation, Params, Pending, PollAnswer, Succeeded
+from outwait.worker.store import codec
+from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
+
+NOW = 1_000_000
+AGE = 300.0
+"""Seconds since the submit."""
+
+CLAIM = Claim(item="j1", fence=7, operation="query", external_id="x-1", attempts=2, submitted=NOW - int(AGE * 1000))
+OPERATION = Operation("query", Params, poll_every=5.0, first_poll=5.0, deadline=3600.0)
+SETTINGS = StepSettings(attempts=10, backoff=2, backoff_max=300)
+STORE = StoreSettings(result_max=50, compress_above=1000)
+BACKOFF = 8000
+"""Milliseconds before the third retry if the random part is 1."""
+
+POLLED = PollContext(CLAIM, NOW, OPERATION, SETTINGS, Counts(polls=1, fetches=2), durations_s=(), jitter=1.0)
+
+Expected = Callable[[OutwaitError], Outcome]
+
+
+def retry(reason: str, attempt: int = 1, countdown: int = BACKOFF) -> Retry:
+    return Retry(item="j1", fence=7, countdown=countdown, reason=reason, attempt=attempt, polls=1, fetches=2)
+
+
+def end(state: JobState, code: str, message: str) -> End:
+    return End(item="j1", fence=7, state=state, error=JobError(code, message).text(), polls=1, fetches=2)
+
+
+def again(error: OutwaitError) -> Outcome:
+    return retry(f"{error.code}: {error}")
+
+
+def again_without_an_attempt(error: OutwaitError) -> Outcome:
+    return retry(f"{error.code}: {error}", attempt=0)
+
+
+def fails(error: OutwaitError) -> Outcome:
+    return end(JobState.FAILED, error.code, str(error))
+
+
+def unexpected(error: OutwaitError) -> Outcome:
+    return retry(f"answer_lost: {type(error).__name__}: {error}")
+
+
+TABLE: dict[type[OutwaitError], Expected] = {
+    errors.ProviderError: again,
+    errors.NotSent: again,
+    errors.AddressRefused: again,
+    errors.AnswerLost: again,
+    errors.RateLimited: again_without_an_attempt,
+    errors.Unavailable: again,
+    errors.Unreadable: again,
+    errors.Unauthorized: again,
+    errors.Rejected: fails,
+    errors.ExternalIdUnknown: fails,
+    errors.ResultTooLarge: fails,
+    **dict.fromkeys(BESIDE_THE_PROVIDER, unexpected),
+}
+
+
+def test_each_error_has_a_row() -> None:
+    assert set(TABLE) == set(ERRORS)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_each_error(kind: type[OutwaitError]) -> None:
+    error = kind("what happened")
+    assert decide_error(POLLED, error) == TABLE[kind](error)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS if TABLE.get(kind) is not fails])
+@pytest.mark.parametrize(
+    ("claim", "operation", "over"),
+    [
+        ({"deadline": NOW}, {}, "the deadline passed"),
+        ({}, {"expiry": AGE}, "the provider's id expired"),
+    ],
+)
+def test_an_error_after_the_jobs_time_ends_it(
+    kind: type[OutwaitError], claim: dict[str, int], operation: dict[str, float], over: str
+) -> None:
+    late = POLLED._replace(
+        claim=Claim(item="j1", fence=7, submitted=CLAIM.submitted, **claim), operation=replace(OPERATION, **operation)
+    )
+    outcome = decide_error(late, kind("what happened"))
+    assert isinstance(outcome, End)
+    assert outcome.state == JobState.EXPIRED
+    assert f"{over}; the last poll failed: " in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("age", "expiry", "expected"),
+    [
+        (60.0, None, retry("external_id_unknown: gone")),  # it may yet become known
+        (60.1, None, end(JobState.FAILED, "external_id_unknown", "gone")),
+        (AGE, 301.0, end(JobState.FAILED, "external_id_unknown", "gone")),
+        (AGE, 300.0, end(JobState.EXPIRED, "expired", "the provider's id expired before the result was read")),
+    ],
+)
+def test_an_unknown_external_id(age: float, expiry: float | None, expected: Outcome) -> None:
+    claim = Claim(item="j1", fence=7, attempts=2, submitted=NOW - int(age * 1000))
+    context = POLLED._replace(claim=claim, operation=replace(OPERATION, expiry=expiry))
+    assert decide_error(context, errors.ExternalIdUnknown("gone")) == expected
+
+
+def test_a_stopped_worker_gives_the_job_back_and_keeps_the_providers_interval() -> None:
+    stopped = asyncio.CancelledError()
+    assert decide_error(POLLED._replace(sent=Counts()), stopped) == Release(item="j1", fence=7)
+    reason = "the worker stopped before the answer came"
+    assert decide_error(POLLED, stopped) == retry(reason, attempt=0, countdown=5000)
+
+
+def test_an_unexpected_exception_shows_no_secret() -> None:
+    outcome = decide_error(POLLED, RuntimeError("Authorization: Bearer abcdefghijklmnop123456"))
+    assert isinstance(outcome, Retry)
+    assert "abcdefghijklmnop123456" not in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempts", "ends"),
+    [
+        (errors.Unavailable, 8, False),
+        (errors.Unavailable, 9, True),
+        (errors.RateLimited, 9, False),  # the wait is not an attempt
+        (errors.RateLimited, 10, True),
+    ],
+)
+def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int, *, ends: bool) -> None:
+    claim = Claim(item="j1", fence=7, attempts=attempts, submitted=CLAIM.submitted)
+    outcome = decide_error(POLLED._replace(claim=claim), kind("no"))
+    gave_up = end(JobState.FAILED, kind.code, "gave up after 10 failed polls: no")
+    assert outcome == gave_up if ends else isinstance(outcome, Retry)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "jitter", "poll_every", "deadline_in", "countdown"),
+    [
+        (None, 1.0, 5.0, math.inf, 8000),
+        (None, 0.0, 5.0, math.inf, 5000),  # half of the backoff would be less than the provider allows
+        (60.0, 1.0, 5.0, math.inf, 60_000),
+        (1e9, 1.0, 5.0, math.inf, 3_600_000),
+        (None, 1.0, 20.0, math.inf, 20_000),
+        (None, 1.0, 5.0, 6.5, 6500),  # a last poll at the deadline
+        (60.0, 1.0, 5.0, 6.5, 60_000),  # but not while the provider wants none
+    ],
+)
+def test_when_a_failed_poll_is_tried_again(
+    retry_after: float | None, jitter: float, poll_every: float, deadline_in: float, countdown: int
+) -> None:
+    deadline = 0 if deadline_in == math.inf else NOW + int(deadline_in * 1000)
+    claim = Claim(item="j1", fence=7, attempts=2, submitted=CLAIM.submitted, deadline=deadline)
+    context = POLLED._replace(claim=claim, jitter=jitter, operation=replace(OPERATION, poll_every=poll_every))
+    outcome = decide_error(context, errors.Unavailable("no", retry_after=retry_after))
+    assert outcome == retry("unavailable: no", countdown=countdown)
+
+
+def wait(**fields: object) -> Wait:
+    values: dict[str, object] = {"countdown": 5500, "status": "RUNNING", "polls": 1, "fetches": 2}
+    return Wait(item="j1", fence=7, **(values | fields))  # type: ignore[arg-type]
+
+
+def succeeded(result: object, status: str = "DONE") -> End:
+    return End(
+        item="j1",
+        fence=7,
+        state=JobState.SUCCEEDED,
+        result=codec.blob(codec.encode(result), 1000),
+        status=status,
+        polls=1,
+        fetches=2,
+    )
+
+
+ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
+    Pending: [
+        (Pending("RUNNING"), wait()),
+        (Pending("RUNNING", poll_in=60), wait(countdown=66_000)),
+        (Pending("RUNNING", poll_in=1), wait()),  # never sooner than the vendor allows
+        (Pending("RUNNING", memo="page 2", warning="odd"), wait(memo="page 2", warning="odd")),
+        (Pending("RUNNING", safety=120), wait(countdown=120_000, hurried=5500)),
+    ],
+    Succeeded: [
+        (Succeeded({"text": "hi"}, "DONE"), succeeded({"text": "hi"})),
+        (
+            Succeeded("x" * 49, "DONE"),
+            end(
+                JobState.FAILED,
+                "result_too_large",
+                "the result has 51 bytes, more than the 50 of OUTWAIT_STORE__RESULT_MAX",
+            ),
+        ),
+    ],
+    Failed: [
+        (
+            Failed("FAILED", "E7", "bad audio", {"line": 1}),
+            End(
+                item="j1",
+                fence=7,
+                state=JobState.FAILED,
+                error=JobError(
+                    "provider_failed", "E7: bad audio", {"status": "FAILED", "code": "E7", "detail": {"line": 1}}
+                ).text(),
+                status="FAILED",
+                polls=1,
+                fetches=2,
+            ),
+        ),
+    ],
+}
+
+
+def test_each_answer_has_rows() -> None:
+    assert set(ANSWERS) == set(get_args(PollAnswer))
+
+
+@pytest.mark.parametrize(("answer", "expected"), [row for rows in ANSWERS.values() for row in rows])
+def test_each_answer(answer: PollAnswer, expected: Outcome) -> None:
+    assert decide_answer(POLLED, answer, STORE) == expected
+
+
+@pytest.mark.parametrize(
+    ("claim", "operation", "message"),
+    [
+        ({"deadline": NOW}, {}, "the deadline passed; the provider's last status was RUNNING"),
+        ({}, {"expiry": AGE}, "the provider's id expired; the provider's last status was RUNNING"),
+    ],
+)
+def test_an_unfinished_job_whose_time_is_over_expires(
+    claim: dict[str, int], operation: dict[str, float], message: str
+) -> None:
+    late = POLLED._replace(
+        claim=Claim(item="j1", fence=7, submitted=CLAIM.submitted, **claim), operation=replace(OPERATION, **operation)
+    )
+    assert decide_answer(late, Pending("RUNNING"), STORE) == end(JobState.EXPIRED, "expired", message)
+    assert decide_answer(late, Succeeded("late", "DONE"), STORE) == succeeded("late"), "a result is never thrown away"
+
+
+def test_the_last_polls_come_at_the_deadline_and_before_the_external_id_expires() -> None:
+    soon = Claim(item="j1", fence=7, submitted=CLAIM.submitted, deadline=NOW + 30_000)
+    pending = Pending("RUNNING", safety=600)
+    assert decide_answer(POLLED._replace(claim=soon), pending, STORE) == wait(countdown=30_000, hurried=5500)
+    mortal = POLLED._replace(operation=replace(OPERATION, expiry=400.0))
+    assert decide_answer(mortal, pending, STORE) == wait(countdown=60_000, hurried=5500)  # a tenth of its life is left
+
+
+def test_it_is_said_when_most_of_the_external_ids_life_is_over() -> None:
+    dying = POLLED._replace(operation=replace(OPERATION, expiry=330.0))
+    expected = wait(expires="the provider's id expires in 30 s")
+    assert decide_answer(dying, Pending("RUNNING"), STORE) == expected
+    fresh = POLLED._replace(operation=replace(OPERATION, expiry=340.0))
+    outcome = decide_answer(fresh, Pending("RUNNING"), STORE)
+    assert isinstance(outcome, Wait)
+    assert outcome.expires == ""
+
+
+def test_what_was_learnt_puts_a_poll_off_to_when_jobs_of_this_age_end() -> None:
+    learnt = tuple(float(seconds) for seconds in range(1000, 1200))
+    outcome = decide_answer(POLLED._replace(durations_s=learnt, jitter=0.0), Pending("RUNNING"), STORE)
+    assert outcome == wait(countdown=703_000)
