@@ -295,7 +295,7 @@ class TestElevateAI(ProviderContract):
             told.append(ended.warning)
             submitted = Submitted(submitted.external_id, ended.memo or submitted.memo)
         assert "answered 503" in (told[0] or "")
-        assert told[1] == "call.wav could not be read to its end"
+        assert told[1] == "call.wav could not be read completely"
         assert isinstance(ended, Succeeded)
         assert [upload[1] for upload in await self.uploaded(world)] == [len(CLIP)]
 

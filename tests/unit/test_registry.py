@@ -54,7 +54,7 @@ def test_limits_can_be_lifted() -> None:
     [
         (
             {"unles": {}},
-            "OUTWAIT_PROVIDERS__UNLES: there is no such provider; there are elevateai, ringcentral, unless",
+            "OUTWAIT_PROVIDERS__UNLES: there is no such provider; the providers are elevateai, ringcentral, unless",
         ),
         ({"unless": {**UNLESS, "rate_limit": "many"}}, "OUTWAIT_PROVIDERS__UNLESS__RATE_LIMIT: given 'many'"),
         ({"unless": {**UNLESS, "polls": 1}}, "OUTWAIT_PROVIDERS__UNLESS__POLLS: there is no such setting"),
