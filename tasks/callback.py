@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 NO_SPEC = Spec({}, (), {})
 
 
-@app.task(name="tasks.callback", ignore_result=True)
+@app.task(name="tasks.callback", ignore_result=True, shared=False)
 def callback(lane: str, claims: list[Any]) -> None:
     """Fan out a batch of ended jobs."""
     runtime = app.runtime

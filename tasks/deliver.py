@@ -42,7 +42,7 @@ class DeliverTask(StepTask):
         _ = self.handlers
 
 
-@app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True)
+@app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True, shared=False)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
     """Deliver a batch of claimed deliveries of one handler."""
     runtime, target = app.runtime, lane.partition(":")[2]

@@ -38,7 +38,7 @@ YOUNG = 60.0
 """Seconds after the submit in which an unknown external id may yet become known."""
 
 
-@app.task(name="tasks.poll", ignore_result=True)
+@app.task(name="tasks.poll", ignore_result=True, shared=False)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
     runtime = app.runtime

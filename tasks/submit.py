@@ -58,7 +58,7 @@ class SubmitTask(StepTask):
         return sent
 
 
-@app.task(name=TASK, base=SubmitTask, bind=True, acks_late=True, ignore_result=True)
+@app.task(name=TASK, base=SubmitTask, bind=True, acks_late=True, ignore_result=True, shared=False)
 def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
     """The public contract, on brokers whose acknowledgements are real; on Redis the intake takes the message first."""
     try:
@@ -76,7 +76,7 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
             raise Ignore(refusal)  # what the message names to run after it must not run
 
 
-@app.task(name="tasks.submit_due", ignore_result=True)
+@app.task(name="tasks.submit_due", ignore_result=True, shared=False)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
     runtime = app.runtime

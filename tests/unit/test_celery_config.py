@@ -49,7 +49,10 @@ def test_on_rabbitmq_producers_messages_are_tasks_that_are_acknowledged_late() -
     assert set(app.amqp.queues.consume_from) == {*STEPS.values(), "in"}
     assert app.conf.broker_transport is None
     assert app.connection_for_read().transport.driver_type == "amqp"
-    submit, poll = app.task(name="tasks.submit")(nothing), app.task(name="tasks.poll")(nothing)
+    submit, poll = (
+        app.task(name="tasks.submit", shared=False)(nothing),
+        app.task(name="tasks.poll", shared=False)(nothing),
+    )
     app.finalize()
     assert submit.acks_late
     assert not poll.acks_late
@@ -112,7 +115,7 @@ def test_only_json_is_read_and_written() -> None:
 @pytest.mark.parametrize("internal", [True, False])
 def test_batches_send_events_only_if_asked(internal: bool) -> None:  # noqa: FBT001 - a parameter of the test
     app = celery(events={"internal": internal})
-    poll = app.task(name="tasks.poll")(nothing)
+    poll = app.task(name="tasks.poll", shared=False)(nothing)
     app.finalize()
     assert poll.send_events is internal
     assert app.conf.worker_send_task_events is internal
