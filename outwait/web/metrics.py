@@ -1,7 +1,7 @@
-"""`/metrics` for Prometheus: how things stand in the store, and what was counted there over all workers and restarts.
+"""`/metrics` for Prometheus: the present state of the store, and the counts of all workers, which survive restarts.
 
-Workers come and go, so no worker is scraped: any web process tells everything. What is read does not grow with the
-number of jobs. It needs no key and tells of no job: labels are providers, states, steps and kinds of handlers.
+Workers come and go, so no worker is scraped: every web process shows everything. The reads do not grow with the number
+of jobs. It needs no API key and shows no job: labels are providers, states, steps and kinds of handlers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from outwait.worker.store.reads import LaneStatus, Reads
 from outwait.worker.store.stats import Stats
 
 OTHER = "other"
-"""Stands for every provider that is none of ours: producers may write any name into a request that is refused."""
+"""Label for all unknown providers: a refused request may contain any name."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +31,7 @@ Counts = Mapping[tuple[str, ...], int]
 
 
 class Reading(NamedTuple):
-    """What is read for one scrape."""
+    """The data of one scrape."""
 
     jobs: Mapping[str, Mapping[str, int]]
     lanes: Sequence[LaneStatus]
@@ -55,10 +55,10 @@ class _Families(NamedTuple):
 
 @router.get("/metrics")
 async def metrics(request: Request, shared: Shared) -> Response:
-    """Everything, in Prometheus's text format or in OpenMetrics'."""
+    """All metrics, in the text format of Prometheus or of OpenMetrics."""
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    found = _Families(list(families(await read(shared))))
-    return Response(encode(found), headers={"content-type": media_type})
+    metrics = _Families(list(families(await read(shared))))
+    return Response(encode(metrics), headers={"content-type": media_type})
 
 
 async def read(shared: Services) -> Reading:
@@ -96,13 +96,13 @@ def _jobs(reading: Reading) -> Iterator[Metric]:
     held = (((name,), number) for name, number in reading.held.items())
     yield _gauge("outwait_held_jobs", "Uncertain jobs that wait for a person.", ("provider",), held)
     yield _gauge("outwait_dead_deliveries", "Deliveries that were given up.", (), [((), reading.dead)])
-    yield _gauge("outwait_inbox_messages", "Producers' messages that are no jobs yet.", (), [((), reading.inbox)])
+    yield _gauge("outwait_inbox_messages", "Producers' messages that are not jobs yet.", (), [((), reading.inbox)])
     batches = (((step,), number) for step, number in reading.batches.items())
     yield _gauge("outwait_queued_batches", "Batches that no worker has taken from Celery yet.", ("step",), batches)
 
 
 def _work(reading: Reading) -> Iterator[Metric]:
-    """What stands in the lanes. Those of handlers are put together: there may be any number."""
+    """The work in the lanes. The lanes of all handlers are added up, because there may be any number of them."""
     groups = {group.group: group for group in reading.groups}
     due: dict[tuple[str, str], list[float]] = {(step.value, ""): [0, 0, 0, 0] for step in (Step.CALLBACK, Step.DELIVER)}
     for lane in reading.lanes:
@@ -122,14 +122,14 @@ def _work(reading: Reading) -> Iterator[Metric]:
 
 _WORK = (
     ("outwait_due_jobs", "Steps that are due and that no worker has claimed."),
-    ("outwait_ready_jobs", "Those of them that no limit, pause or breaker holds back: more workers would help."),
+    ("outwait_ready_jobs", "Due steps that no limit, pause or breaker holds back: more workers would help."),
     ("outwait_leased_jobs", "Steps that workers have claimed."),
     ("outwait_oldest_due_seconds", "How long the first due step has been due."),
 )
 
 
 def ready(lane: LaneStatus, step: Step, group: GroupStatus | None) -> int:
-    """How much of a lane's due work may go now, as far as its provider's governor is concerned."""
+    """How many of a lane's due steps the provider's governor would allow now."""
     if group is None or step in (Step.CALLBACK, Step.DELIVER):
         return lane.due_now
     limits = [(group.rate_limit, group.rate), (group.in_flight_limit, group.in_flight)]
@@ -158,7 +158,7 @@ _GROUPS: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
     ),
     ("outwait_paused", "1 while the provider has asked for silence.", lambda one: one.paused_until is not None),
     ("outwait_suspended", "1 while a person has paused it.", lambda one: one.suspended_since is not None),
-    ("outwait_breaker_open", "0 closed, 0.5 one request goes, 1 open.", lambda one: _BREAKER[one.breaker]),
+    ("outwait_breaker_open", "0 closed, 0.5 one request at a time, 1 open.", lambda one: _BREAKER[one.breaker]),
     ("outwait_outages_in_row", "Outages since the last good answer.", lambda one: one.outages),
 )
 
@@ -171,13 +171,13 @@ def _counters(counted: Counts) -> Iterator[Metric]:
     for found, number in counted.items():
         if found[0] == "requests":
             requests[found[1:4]] = requests.get(found[1:4], 0) + number
-    text = "Requests to providers. not_sent never left, lost got no whole answer."
+    text = "Requests to providers. not_sent never left, lost got no complete answer."
     yield _counter("outwait_requests", text, ("provider", "kind", "result"), requests.items())
 
 
 _COUNTERS = (
-    ("accepted", "outwait_jobs_accepted", "Jobs recorded; a repeated request is none.", ("provider",)),
-    ("state", "outwait_jobs_entered", "Jobs that came into a state; ends are counted once.", ("provider", "state")),
+    ("accepted", "outwait_jobs_accepted", "Jobs recorded; repeated requests are not counted.", ("provider",)),
+    ("state", "outwait_jobs_entered", "Jobs that entered a state; each end is counted once.", ("provider", "state")),
     ("event", "outwait_timeline_events", "Entries of jobs' timelines.", ("event",)),
     ("delivery", "outwait_deliveries", "Delivery attempts that ended.", ("kind", "result")),
     ("opened", "outwait_breaker_openings", "How often a provider was cut off.", ("provider",)),
@@ -187,7 +187,7 @@ _COUNTERS = (
 def _histograms(counted: Counts) -> Iterator[Metric]:
     text = "How long requests to providers took."
     yield _histogram("outwait_request_seconds", text, ("provider", "kind"), REQUEST_BOUNDS, _durations(counted))
-    text = "How long after it was due a step started."
+    text = "How long after they were due steps started."
     yield _histogram("outwait_late_seconds", text, ("step", "provider"), LATE_BOUNDS, _lateness(counted))
 
 
@@ -237,10 +237,10 @@ def _histogram(
 
 
 def _ours(jobs: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, Mapping[str, int]]:
-    """The jobs of our providers, and of all others together."""
-    found: dict[str, Mapping[str, int]] = {}
+    """The jobs of each known provider, and of all unknown ones together."""
+    counts: dict[str, Mapping[str, int]] = {}
     for name, states in jobs.items():
         label = name if name in names else OTHER
-        known = found.get(label, {})
-        found[label] = {state: known.get(state, 0) + number for state, number in states.items()}
-    return found
+        sums = counts.get(label, {})
+        counts[label] = {state: sums.get(state, 0) + number for state, number in states.items()}
+    return counts

@@ -193,11 +193,11 @@ def test_the_demo_notices_a_job_that_was_paid_twice_or_never() -> None:
     plan = planned(Path("recording.wav"))
     asked = Counter(one.request.provider for one in plan)
     fair = {name: {"jobs": count, "repeated_submits": 0} for name, count in asked.items()}
-    assert all(check.well for check in paid_once(plan, fair))
+    assert all(check.passed for check in paid_once(plan, fair))
     twice = fair | {"unless": {"jobs": asked["unless"] + 1, "repeated_submits": 1}}
     never = {name: totals for name, totals in fair.items() if name != "unless"}
     for wrong in (twice, never):
-        assert [check.what.split()[0] for check in paid_once(plan, wrong) if not check.well] == ["unless"]
+        assert [check.text.split()[0] for check in paid_once(plan, wrong) if not check.passed] == ["unless"]
 
 
 def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:

@@ -188,7 +188,7 @@ def test_what_an_orchestrator_sets_for_a_service_of_our_name_is_left_alone(monke
         ("redis://host/jobs", "must end with the number of a database"),
         ("redis://host/0?db=3", "may have no options but ssl_ca_certs"),
         ("rediss://host/0?ssl_check_hostname=no", "may have no options but ssl_ca_certs"),
-        ("redis://host/0?ssl_ca_certs=/ca.pem", "must begin with rediss:// to have options of TLS"),
+        ("redis://host/0?ssl_ca_certs=/ca.pem", "must begin with rediss:// if it has TLS options"),
         ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "may have required or none as ssl_cert_reqs"),
     ],
 )
