@@ -70,7 +70,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": settings.worker.concurrency,
         "worker_prefetch_multiplier": 1,  # what one worker reserves, another worker could do now
         "worker_soft_shutdown_timeout": settings.worker.handoff,  # on a cold shutdown threads still end their batch
-        "worker_cancel_long_running_tasks_on_connection_loss": True,  # they are delivered again, and are then refused or can be repeated
+        "worker_cancel_long_running_tasks_on_connection_loss": True,  # they are delivered again
         "worker_enable_remote_control": True,  # for Flower and its Revoke button
         "worker_hijack_root_logger": False,  # config.logs sets logging up
         "worker_redirect_stdouts": False,  # what a handler prints is not changed
