@@ -78,7 +78,7 @@ def _default(*path: str) -> str:
             return value.get_secret_value()
         case None | [] | {}:
             return ""
-        case bool():
+        case bool() | list():
             return json.dumps(value)
         case float():
             return f"{value:g}"

@@ -3,18 +3,18 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from outwait.worker.local.embedded import free_port
+from tests.patience import PATIENCE, wait_until
 
 QUESTION = ("unless", "query", "-p", "query=Is it open?", "-p", "sessionId=s", "-p", "visitorId=v")
 
 NAMES = ("tasks", "worker", "celery", "redis", "examples", "aiohttp", "typer", "email", "queue")
-"""Modules of the user's that raise when they are imported."""
+"""The user's modules that raise when they are imported."""
 
 CONFIG = "SHOP = 'corner-shop'\n"
 """The user's `config.py`, which the handlers import."""
@@ -60,16 +60,20 @@ class HostileFolder:
         ours = {
             "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "0.2",
             "OUTWAIT_HANDLERS__MODULES": "my_handlers",
-            "OUTWAIT_DELIVER__TIME_LIMIT": "5",
-            "OUTWAIT_DELIVER__LEASE": "6",  # what a lost worker held is delivered soon
+            "OUTWAIT_DELIVER__TIME_LIMIT": "8",
+            "OUTWAIT_DELIVER__LEASE": "10",  # what a lost worker held is delivered soon
             "OUTWAIT_WEB__PORT": self.web.rpartition(":")[2],
             "OUTWAIT_FLOWER__PORT": self.flower.rpartition(":")[2],
         }
         self.environment = {**given, **ours, **variables}
-        for name in NAMES:
-            (folder / f"{name}.py").write_text(f"raise RuntimeError('this is the {name}.py of the user')\n")
+        self.add(*NAMES)
         (folder / "config.py").write_text(CONFIG)
         (folder / "my_handlers.py").write_text(HANDLERS)
+
+    def add(self, *names: str) -> None:
+        """Give the user modules that raise when they are imported."""
+        for name in names:
+            (self.folder / f"{name}.py").write_text(f"raise RuntimeError('this is the {name}.py of the user')\n")
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run one command, which must end with this code; gives what it prints."""
@@ -96,25 +100,20 @@ class HostileFolder:
             command = [*self.command, "up", "--sandbox"]
             up = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         try:
-            self.wait_for(" ready.", up)
+            wait_until(lambda: up.poll() is not None or " ready." in self.log, what="the worker is ready")
+            assert up.poll() is None, self.log
             yield
         finally:
             up.terminate()
-            up.wait(60)
+            up.wait(PATIENCE)
 
-    def wait_for(self, text: str, up: "subprocess.Popen[bytes]") -> None:
-        """Wait until the processes have written this."""
-        deadline = time.monotonic() + 60
-        while text not in (written := (self.folder / "log.txt").read_text()):
-            assert up.poll() is None, written
-            assert time.monotonic() < deadline, written
-            time.sleep(0.05)
+    @property
+    def log(self) -> str:
+        """What the processes of `up` wrote."""
+        return (self.folder / "log.txt").read_text()
 
     def notes_after(self, *words: str) -> str:
         """What the handlers have noted when a job of this submit is closed."""
         job = self.run("submit", *QUESTION, *words).strip()
-        deadline = time.monotonic() + 60
-        while not self.json("status", job)["job"]["closed"]:
-            assert time.monotonic() < deadline, (self.folder / "log.txt").read_text()
-            time.sleep(0.2)
+        wait_until(lambda: self.json("status", job)["job"]["closed"], what=f"{job} is closed")
         return (self.folder / "notes.txt").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import HANDLERS, HostileFolder
+from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query
 
 BIN = Path(sys.executable).parent
@@ -45,7 +46,7 @@ def test_everything_runs_there_and_handlers_import_their_neighbours(name: str, t
         levels = {finding["level"] for finding in folder.json("doctor", "--no-providers")}
         assert "error" not in levels
         for url in (f"{folder.web}/readyz", f"{folder.flower}/healthcheck"):
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
                 assert answer.status == 200
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -62,7 +64,7 @@ def run(project: Path, *command: str) -> str:
     """The output of a tool that is content."""
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
-        command, cwd=project, env=unmeasured, check=False, timeout=110, capture_output=True, text=True
+        command, cwd=project, env=unmeasured, check=False, timeout=PATIENCE, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

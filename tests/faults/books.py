@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobState
-from tests.faults import heard
-from tests.faults.plan import TARGETS, UNHEARD, Blow, Kind, Plan
+from tests.faults import provider_webhooks
+from tests.faults.plan import NEVER_TAKEN, TARGETS, Blow, Kind, Plan
 from tests.stack import Stack
 
-HEARD = 0.5
-"""Seconds in which one worker's 429 is known to all: what arrives sooner had left before."""
+KNOWN = 0.5
+"""Share of a penalty after which one worker's 429 is known to all: what arrives sooner had left before."""
 
-TICKS = 1.5
+TICKS = 5
 """Seconds from the end of a lease until somebody sees it, on a machine that is busy."""
 
 STRUCK = {Kind.KILL, Kind.FREEZE, Kind.REDIS_KILL, Kind.REDIS_RESTART}
@@ -68,15 +68,16 @@ class Balance:
     def __init__(self, stack: Stack, plan: Plan, struck: Struck, jobs: dict[str, Job]) -> None:
         ledger = stack.ledger()
         self.struck, self.jobs = struck, jobs
+        self.known = plan.penalty * KNOWN
         self.plan = {job.id: job for job in plan.jobs}
         self.totals: list[dict[str, Any]] = list(ledger["totals"].values())
         self.seen: dict[str, list[dict[str, Any]]] = {}
         for job in ledger["jobs"]:
-            self.seen.setdefault(heard.job_of(job), []).append(job)
+            self.seen.setdefault(provider_webhooks.job_of(job), []).append(job)
         self.lines = dict(_lines(stack))
         self.held = {key: job for key, job in jobs.items() if job.state is JobState.UNCERTAIN}
         self.ended = {key: job for key, job in jobs.items() if job.state.ended}
-        self.cut = "an earlier write went with the file's last second" if struck.cuts else ""
+        self.cut = "an earlier write was lost with the file's last second" if struck.cuts else ""
         self.books = Books()
 
     def blows(self) -> None:
@@ -104,8 +105,8 @@ class Balance:
         gone = [key for key in self.struck.accepted if key not in self.jobs]
         with_cut = [key for key in gone if self.struck.with_a_cut(self.struck.accepted[key])]
         if self.struck.cuts:
-            figures["jobs that went with the file's last second"] = len(with_cut)
-            figures["of those, taken by the sandbox"] = sum(key in self.seen for key in with_cut)
+            figures["jobs lost with the file's last second"] = len(with_cut)
+            figures["of those, accepted by the sandbox"] = sum(key in self.seen for key in with_cut)
         self.books.check("jobs lost", [key for key in gone if key not in with_cut])
         self.books.check("jobs neither ended nor held", sorted(self.jobs.keys() - self.ended.keys() - self.held.keys()))
         self.books.check(
@@ -117,11 +118,11 @@ class Balance:
         """At most one submit a job was accepted; what the provider has and Outwait does not know is held."""
         figures = self.books.figures
         figures["submits sent"] = sum(total["requests"]["submit"] for total in self.totals)
-        figures["submits that the sandbox took"] = self._total("jobs")
+        figures["submits that the sandbox accepted"] = self._total("jobs")
         twice = [key for key, seen in self.seen.items() if len(seen) > 1]
         with_cut = [key for key in twice if self._went(key)]
         if self.struck.cuts:
-            figures["submits repeated because the intent went with the file's last second"] = len(with_cut)
+            figures["submits repeated because the intent was lost with the file's last second"] = len(with_cut)
         self.books.check("submits repeated", [key for key in twice if key not in with_cut])
         assert self._total("repeated_submits") == sum(len(seen) - 1 for seen in self.seen.values())
         unknown = [key for key, seen in self.seen.items() if key in self.ended and not self._bound(key, seen)]
@@ -136,16 +137,16 @@ class Balance:
         lost = {key for key in rest - paid if await self._worker_lost(client, key, lease)}
         figures = self.books.figures
         figures["held: a fault took the answer"] = len(by_fault)
-        figures["held: the provider has it, and who asked was struck"] = len(paid)
-        figures["held: the intent was written, and who would have asked was struck"] = len(lost)
-        self.books.check("held without a doubt", sorted(rest - paid - lost))
+        figures["held: the provider has the job, and the worker was killed or frozen"] = len(paid)
+        figures["held: the intent was written, and the worker was killed or frozen"] = len(lost)
+        self.books.check("held although nothing was uncertain", sorted(rest - paid - lost))
         told = {key for key in self.ended if await self._adopted(client, key)}
-        figures["adopted: a webhook told the id that the lost answer held"] = len(told)
+        figures["adopted: a webhook named the id that was in the lost answer"] = len(told)
         free = sorted(key for key in doubted - self.held.keys() - told if not self._after_a_cut(key))
-        self.books.check("in doubt, and neither held nor adopted", free)
+        self.books.check("uncertain, and neither held nor adopted", free)
         named = [key for key in self.held if self._named(key)]
         by_old = [key for key in named if self.struck.old and await self._held_later(client, key)]
-        figures["held by a worker of the previous release, which heeds no webhook"] = len(by_old)
+        figures["held by a worker of the previous release, which ignores webhooks"] = len(by_old)
         self.books.check("held although a webhook named its id", sorted(set(named) - set(by_old)))
 
     def webhooks(self) -> None:
@@ -154,7 +155,7 @@ class Balance:
         figures["webhooks sent"] = self._total("webhooks_sent")
         figures["webhooks answered with 200"] = self._total("webhooks_acknowledged")
         figures["webhooks in the jobs' ledgers"] = sum(job.ledger.webhooks for job in self.jobs.values())
-        lost, made_up = heard.differences(self.jobs, self.seen)
+        lost, made_up = provider_webhooks.differences(self.jobs, self.seen)
         self.books.check("webhooks lost", lost, excused=self.cut)
         self.books.check("webhooks in a ledger that nobody sent", made_up)
 
@@ -179,14 +180,14 @@ class Balance:
         figures = self.books.figures
         figures["429s answered"] = self._total("rate_limited")
         figures["penalties ordered"] = figures["429s answered"] - self._total("in_penalty")
-        late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > HEARD]
-        unheard = [(at, after) for at, after in late if self.struck.between(at - after - HEARD, at)]
+        late = [(at, after) for total in self.totals for at, after in total["trespasses"] if after > self.known]
+        with_worker = [(at, after) for at, after in late if self.struck.between(at - after - self.known, at)]
         figures["requests on their way when a penalty began"] = self._total("in_penalty") - len(late)
-        figures["requests in a penalty whose 429 went to a worker that was struck"] = len(unheard)
+        figures["requests in a penalty whose 429 went to a worker that was killed or frozen"] = len(with_worker)
         ordered = sum(json.dumps(job.request.params).count("rate_limit") for job in self.plan.values())
         self.books.figures["429s for a rate that was exceeded"] = max(0, figures["penalties ordered"] - ordered)
         rest = [
-            f"{after:.2f} s after its 429" for at, after in sorted(late, key=_longest) if (at, after) not in unheard
+            f"{after:.2f} s after its 429" for at, after in sorted(late, key=_longest) if (at, after) not in with_worker
         ]
         self.books.check("requests in a penalty", rest)
 
@@ -227,7 +228,7 @@ class Balance:
 
     def _answer_taken(self, key: str) -> bool:
         """Whether a fault certainly took the answer of a submit. What spoils answers may have met a mere 429."""
-        return self.plan[key].loss in UNHEARD or any(job["answer_fault"] for job in self.seen.get(key, []))
+        return self.plan[key].loss in NEVER_TAKEN or any(job["answer_fault"] for job in self.seen.get(key, []))
 
     def _bound(self, key: str, seen: list[dict[str, Any]]) -> bool:
         return self.jobs[key].external_id in [job["id"] for job in seen]

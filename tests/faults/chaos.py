@@ -28,7 +28,7 @@ from outwait.worker.engine.intake import TASK
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.store.connection import Connection
-from tests.faults import heard, previous
+from tests.faults import previous, provider_webhooks
 from tests.faults.books import Books, Struck, balance
 from tests.faults.plan import LONG, Blow, Kind, Plan, PlannedJob, Size, plan
 from tests.stack import WEB, WORKER, Stack, until
@@ -105,8 +105,8 @@ class Chaos:
             ended = time.monotonic()
             await self._drained(client)
             books = await balance(self._stack, client, self._plan, self.struck)
-            books.figures["seconds of load and blows"] = round(ended - self._began)
-            books.figures["seconds until nothing moved any more"] = round(time.monotonic() - ended)
+            books.figures["seconds of load and faults"] = round(ended - self._began)
+            books.figures["seconds until nothing changed any more"] = round(time.monotonic() - ended)
             return books
 
     async def _at(self, moment: float) -> None:
@@ -278,7 +278,7 @@ class Chaos:
             return not rest and (known >= len(self.struck.accepted) or bool(self.struck.cuts))
 
         async def told() -> bool:
-            return heard.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
+            return provider_webhooks.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
             await until(empty)

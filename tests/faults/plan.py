@@ -12,21 +12,24 @@ from outwait.worker.model.jobs import JobRequest, JobState
 
 TARGETS = ("file:chaos.jsonl", "file:second.jsonl")
 
-UNHEARD = ("drop", "error")
-LOSSES = (*UNHEARD, "drop_after", "error_after", "html", "broken_json", "empty", "hang_after")
+NEVER_TAKEN = ("drop", "error")
+LOSSES = (*NEVER_TAKEN, "drop_after", "error_after", "html", "broken_json", "empty", "hang_after")
 """Faults of a submit after which nobody but the provider knows whether the job was taken. After the first two it was
 not; the others spoil the answer, which may have been a 429."""
 
 WEBHOOKS = {"on_time": 1, "early": 1, "late": 1, "twice": 2, "never": 0}
 """When the sandbox sends webhooks, and how many of itself; one that is not answered with 200 comes again."""
 
-MENDED = ("error", "drop", "html", "broken_json", "empty", "content_type", "hang", "rate_limit")
+MENDED = ("error", "drop", "html", "broken_json", "empty", "content_type", "hang")
 """Faults of a poll: it is asked again."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of it. `seconds` is how long the load and the blows last; the drain comes after."""
+    """How much of it.
+
+    `seconds`: how long the load and the blows last; the drain comes after. `penalty`: seconds of an ordered one.
+    """
 
     seconds: float
     jobs: int
@@ -37,11 +40,32 @@ class Size:
     redis_kills: int
     redis_restarts: int
     web_kills: int
+    penalty: float
 
 
-SHORT = Size(seconds=13, jobs=200, workers=2, kills=5, stops=1, freezes=2, redis_kills=1, redis_restarts=0, web_kills=1)
+SHORT = Size(
+    seconds=13,
+    jobs=200,
+    workers=2,
+    kills=5,
+    stops=1,
+    freezes=2,
+    redis_kills=1,
+    redis_restarts=0,
+    web_kills=1,
+    penalty=6,
+)
 LONG = Size(
-    seconds=600, jobs=6000, workers=3, kills=215, stops=15, freezes=60, redis_kills=6, redis_restarts=2, web_kills=20
+    seconds=600,
+    jobs=6000,
+    workers=3,
+    kills=215,
+    stops=15,
+    freezes=60,
+    redis_kills=6,
+    redis_restarts=2,
+    web_kills=20,
+    penalty=1,
 )
 
 
@@ -93,13 +117,14 @@ class Plan:
 
     jobs: list[PlannedJob]
     blows: list[Blow]
+    penalty: float
 
 
 def plan(seed: int, size: Size) -> Plan:
     """The same seed and size give the same plan."""
     rng = Random(seed)
-    jobs = [_job(rng, number, size.seconds * 0.93) for number in range(size.jobs)]
-    return Plan(sorted(jobs, key=lambda job: job.at), sorted(_blows(rng, size), key=lambda blow: blow.at))
+    jobs = [_job(rng, number, size) for number in range(size.jobs)]
+    return Plan(sorted(jobs, key=lambda job: job.at), sorted(_blows(rng, size), key=lambda blow: blow.at), size.penalty)
 
 
 def _blows(rng: Random, size: Size) -> Iterator[Blow]:
@@ -120,9 +145,9 @@ def _blows(rng: Random, size: Size) -> Iterator[Blow]:
             yield Blow(at, kind, worker, length, skew, previous)
 
 
-def _job(rng: Random, number: int, within: float) -> PlannedJob:
+def _job(rng: Random, number: int, size: Size) -> PlannedJob:
     job_id = f"c{number:06d}"
-    order, ends = _order(rng)
+    order, ends = _order(rng, size.penalty)
     made = rng.choice((_question, _question, _audio, _speech, _speech))
     if made is _speech:
         order["webhook"] = rng.choice([*WEBHOOKS])
@@ -133,10 +158,10 @@ def _job(rng: Random, number: int, within: float) -> PlannedJob:
     request = JobRequest(provider=provider, operation=operation, params=params, targets=list(targets))
     loss = next((one["fault"] for one in order["faults"] if one["on"] == "submit" and one["fault"] in LOSSES), "")
     webhooks = WEBHOOKS[order.get("webhook", "never")]
-    return PlannedJob(rng.uniform(0, within), job_id, request, ends, rng.random() < 0.4, loss, webhooks)
+    return PlannedJob(rng.uniform(0, size.seconds * 0.93), job_id, request, ends, rng.random() < 0.4, loss, webhooks)
 
 
-def _order(rng: Random) -> tuple[dict[str, Any], JobState]:
+def _order(rng: Random, penalty: float) -> tuple[dict[str, Any], JobState]:
     """What the sandbox is told to do with one job, and how the job must end."""
     order: dict[str, Any] = {"duration": round(rng.uniform(0.5, 7), 1)}
     faults, ends = [], JobState.SUCCEEDED
@@ -145,13 +170,13 @@ def _order(rng: Random) -> tuple[dict[str, Any], JobState]:
     if rng.random() < 0.06:
         order["outcome"], ends = "failure", JobState.FAILED
     if rng.random() < 0.01:
-        faults.append({"fault": "rate_limit", "on": "submit", "seconds": 1})
+        faults.append({"fault": "rate_limit", "on": "submit", "seconds": penalty})
     if rng.random() < 0.06:
         faults.append(_fault(rng.choice(LOSSES), "submit"))
     if rng.random() < 0.25:
-        faults += [_fault(rng.choice(MENDED[:-1]), "poll") for _ in range(rng.choice((1, 1, 2)))]
+        faults += [_fault(rng.choice(MENDED), "poll") for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.01:
-        faults.append(_fault("rate_limit", "poll"))
+        faults.append({"fault": "rate_limit", "on": "poll", "seconds": penalty})
     return order | {"faults": faults}, ends
 
 
@@ -160,8 +185,6 @@ def _fault(kind: str, on: str) -> dict[str, Any]:
     more: dict[str, Any] = {"status": 500} if kind.startswith("error") else {}
     if kind.startswith("hang"):
         more = {"seconds": 4}
-    if kind == "rate_limit":
-        more = {"seconds": 1}
     return {"fault": kind, "on": on, **more}
 
 

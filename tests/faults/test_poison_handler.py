@@ -13,7 +13,7 @@ from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Delivery, DeliveryState, JobState
 from tests.stack import Stack, closed, query, until
 
-LIMIT, LEASE = 3.0, 4.0
+LIMIT, LEASE = 8.0, 10.0
 MEGABYTES = 40
 """More than what the allocator keeps for itself when it is freed (32)."""
 
@@ -77,7 +77,7 @@ def supervised(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "OUTWAIT_HANDLERS__MODULES": "poison_handlers",
         "OUTWAIT_DELIVER__TIME_LIMIT": str(LIMIT),
         "OUTWAIT_DELIVER__LEASE": str(LEASE),
-        "OUTWAIT_DELIVER__ATTEMPTS": "4",  # two are lost with a worker
+        "OUTWAIT_DELIVER__ATTEMPTS": "3",  # two are lost with a worker
     }
     with Stack(redis_url, folder, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
         yield Supervised(stack)

@@ -85,7 +85,7 @@ async def polls(client: StoreClient, jobs: int) -> list[int]:
 
 
 async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path) -> None:
-    options = {"behaviour": {"duration": 3, "jitter": 0}}
+    options = {"behaviour": {"duration": 6, "jitter": 0}}
     with Stack(redis_url, tmp_path, options=options) as stack:
         async with stack.client() as client:
             worker = stack.worker()
@@ -101,7 +101,7 @@ async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path)
 
 
 async def test_switched_off_the_interval_alone_counts(redis_url: str, tmp_path: Path) -> None:
-    options = {"behaviour": {"duration": 3, "jitter": 0}}
+    options = {"behaviour": {"duration": 6, "jitter": 0}}
     variables = {"OUTWAIT_POLL__ADAPTIVE": "false"}
     with Stack(redis_url, tmp_path, options=options, variables=variables) as stack:
         async with stack.client() as client:

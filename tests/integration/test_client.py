@@ -16,7 +16,8 @@ from outwait import AsyncClient, Choice, Client, DeliveryState, JobRequest, JobS
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
-from tests.stack import ROOT, Stack, until
+from tests.patience import PATIENCE, until
+from tests.stack import ROOT, Stack
 
 ALL = tuple(Scope)
 
@@ -92,7 +93,7 @@ async def enqueued(client: AsyncClient, params: dict[str, str], **options: Any) 
 async def test_a_job_is_enqueued_waited_for_and_read(client: AsyncClient) -> None:
     job_id, created = await client.enqueue("unless", "query", asked(), metadata={"customer": 42})
     assert created
-    answer = await client.wait(job_id, timeout_s=60)
+    answer = await client.wait(job_id, timeout_s=PATIENCE)
     assert answer["answer"]
     assert await client.result(job_id) == answer
     assert await client.wait(job_id) == answer, "who comes later waits for nothing"
@@ -136,7 +137,7 @@ async def test_many_jobs_are_answered_for_one_by_one(client: AsyncClient) -> Non
 async def test_a_failed_job_raises_what_its_provider_says(client: AsyncClient) -> None:
     job_id = await enqueued(client, FAILURE)
     with pytest.raises(outwait.JobFailed, match="provider_failed: ERROR"):
-        await client.wait(job_id, timeout_s=60)
+        await client.wait(job_id, timeout_s=PATIENCE)
     with pytest.raises(outwait.JobFailed, match="provider_failed: ERROR"):
         await client.result(job_id)
 
@@ -144,12 +145,12 @@ async def test_a_failed_job_raises_what_its_provider_says(client: AsyncClient) -
 async def test_an_expired_job_raises(client: AsyncClient) -> None:
     job_id = await enqueued(client, NEVER, deadline=0.5)
     with pytest.raises(outwait.JobExpired):
-        await client.wait(job_id, timeout_s=60)
+        await client.wait(job_id, timeout_s=PATIENCE)
 
 
 async def test_a_cancelled_job_raises_and_stays_cancelled(client: AsyncClient) -> None:
     job_id = await enqueued(client, NEVER)
-    waiting = asyncio.create_task(client.wait(job_id, timeout_s=60))
+    waiting = asyncio.create_task(client.wait(job_id, timeout_s=PATIENCE))
 
     async def cancelled() -> bool:
         return await client.cancel(job_id)
@@ -162,7 +163,7 @@ async def test_a_cancelled_job_raises_and_stays_cancelled(client: AsyncClient) -
 
 async def test_what_has_ended_cannot_be_cancelled(client: AsyncClient) -> None:
     job_id = await enqueued(client, asked())
-    await client.wait(job_id, timeout_s=60)
+    await client.wait(job_id, timeout_s=PATIENCE)
     with pytest.raises(outwait.WrongState, match="succeeded"):
         await client.cancel(job_id)
 
@@ -178,7 +179,7 @@ async def test_a_job_that_has_not_ended_has_no_result_and_a_wait_an_end(client: 
 async def test_dead_deliveries_are_listed_and_replayed(client: AsyncClient) -> None:
     target = f"nobody-{uuid4().hex}"
     job_id = await enqueued(client, asked(), targets=[target])
-    await client.wait(job_id, timeout_s=60)
+    await client.wait(job_id, timeout_s=PATIENCE)
 
     async def dead() -> bool:
         found = await client.dead(target=target)
@@ -207,7 +208,7 @@ async def test_a_person_decides_about_an_uncertain_job(client: AsyncClient) -> N
         await client.resolve(job_id, Choice.SUBMITTED_AS)
     await client.resolve(job_id, Choice.FAIL)
     with pytest.raises(outwait.JobFailed, match="uncertain"):
-        await client.wait(job_id, timeout_s=60)
+        await client.wait(job_id, timeout_s=PATIENCE)
     with pytest.raises(outwait.WrongState, match="not uncertain"):
         await client.resolve(job_id, Choice.FAIL)
 
@@ -219,7 +220,7 @@ async def test_a_paused_provider_gets_nothing_until_it_is_resumed(client: AsyncC
         await client.wait(job_id, timeout_s=0.5)
     assert await client.resume("unless")
     assert not await client.resume("unless")
-    assert await client.wait(job_id, timeout_s=60)
+    assert await client.wait(job_id, timeout_s=PATIENCE)
     for provider in ("unles", "../x"):
         with pytest.raises(outwait.InvalidRequest):
             await client.pause(provider)
@@ -249,7 +250,7 @@ async def test_an_unknown_id(client: AsyncClient, job_id: str) -> None:
 
 async def test_a_wait_survives_a_restart_of_redis(client: AsyncClient, redis: EmbeddedRedis) -> None:
     job_id = await enqueued(client, NEVER)
-    waiting = asyncio.create_task(client.wait(job_id, timeout_s=60))
+    waiting = asyncio.create_task(client.wait(job_id, timeout_s=PATIENCE))
 
     async def submitted() -> bool:
         return (await client.job(job_id)).state is JobState.WAITING
@@ -284,7 +285,7 @@ params = {"query": sys.argv[1], "sessionId": "s-1", "visitorId": "v-1"}
 request = {"provider": "unless", "operation": "query", "params": params, "deadline": float(sys.argv[2])}
 job = app.send_task("tasks.submit", kwargs=request, queue=os.environ["OUTWAIT_INTAKE__QUEUE"])
 try:
-    job.get(timeout=60)
+    job.get(timeout=float(sys.argv[3]))
 except outwait.JobFailed as error:
     print("failed", isinstance(error, outwait.JobEnded), error)
 except outwait.JobExpired as error:
@@ -295,13 +296,13 @@ except outwait.JobExpired as error:
 @pytest.mark.parametrize(
     ("text", "deadline", "printed"),
     [
-        (FAILURE["query"], "60", "failed True provider_failed: ERROR"),
+        (FAILURE["query"], "3600", "failed True provider_failed: ERROR"),
         (NEVER["query"], "0.5", "expired True expired: "),
     ],
 )
 def test_celery_raises_the_errors_of_outwait(stack: Stack, text: str, deadline: str, printed: str) -> None:
-    command = [sys.executable, "-c", GETS, text, deadline]
-    done = subprocess.run(command, env=stack.environment, check=False, timeout=90, capture_output=True, text=True)
+    command = [sys.executable, "-c", GETS, text, deadline, str(PATIENCE)]
+    done = subprocess.run(command, env=stack.environment, check=False, timeout=PATIENCE, capture_output=True, text=True)
     assert done.stdout.startswith(printed), done.stderr
 
 
@@ -315,7 +316,7 @@ async def test_nobody_listens_there() -> None:
             with pytest.raises(outwait.StoreUnavailable, match="does not answer"):
                 await client.enqueue("unless", "query", asked())
             with pytest.raises(outwait.StoreUnavailable):
-                await client.wait("j-1", timeout_s=60)
+                await client.wait("j-1", timeout_s=PATIENCE)
 
 
 async def test_a_wrong_key_and_one_for_less(stack: Stack) -> None:
@@ -377,7 +378,12 @@ else:
 
 def test_a_forked_process_gets_connections_of_its_own(stack: Stack) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKS], env=stack.environment, check=False, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", FORKS],
+        env=stack.environment,
+        check=False,
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -392,7 +398,7 @@ def test_the_examples_of_the_page_run(stack: Stack, capfd: pytest.CaptureFixture
     assert len(examples) == 4
     for example in examples:
         code = example.replace("http://127.0.0.1:8080", stack.web_url).replace("ow_…", key)
-        subprocess.run([sys.executable, "-c", code], env=stack.environment, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], env=stack.environment, check=True, timeout=PATIENCE)
     printed = capfd.readouterr().out
     assert "Is there a trial?" in printed
     assert " succeeded " in printed
@@ -403,5 +409,5 @@ def test_the_example_program_runs_over_redis_and_over_http(stack: Stack) -> None
     for variables in ({}, {"API_URL": stack.web_url, "API_KEY": key}):
         command = [sys.executable, str(ROOT / "examples" / "client.py"), "Is there a trial?"]
         environment = stack.environment | variables
-        done = subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, check=False, timeout=PATIENCE, capture_output=True, text=True)
         assert "Is there a trial?" in done.stdout, done.stderr

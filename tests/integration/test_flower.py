@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +112,7 @@ async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stac
     job_id = await enqueued(stack, query('how long? sandbox:{"duration":6}'))
     waiting = await row_in(flower, job_id, "POLLING")
     assert (waiting["uuid"], waiting["name"]) == (job_id, "outwait.unless.query")
-    assert "'how long?'" in waiting["kwargs"]
+    assert "'how long? sandbox" in waiting["kwargs"]
     job = await over(stack, job_id)
     row = await row_in(flower, job_id, "SUCCESS")
     assert job.submitted is not None
@@ -119,7 +120,7 @@ async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stac
     assert row["runtime"] == pytest.approx(job.ended - job.submitted, abs=0.01)
     assert row["runtime"] >= 5
     assert row["received"] == pytest.approx(job.created, abs=0.01)
-    assert row["started"] == pytest.approx(job.submitted, abs=0.5)
+    assert job.submitted - 0.01 <= row["started"] < job.ended
     assert row["succeeded"] == pytest.approx(job.ended, abs=0.01)
     assert "This is the result of how long?" in row["result"]
     assert row["name"] == "outwait.unless.query"
@@ -164,12 +165,13 @@ async def test_a_refused_message_is_a_row_that_failed(stack: Stack, flower: Flow
 async def test_a_row_comes_back_after_a_restart_of_flower_while_the_job_waits(stack: Stack, flower: Flower) -> None:
     job_id = await enqueued(stack, query('patience sandbox:{"outcome":"never"}', deadline=2 * PATIENCE))
     before = await row_in(flower, job_id, "POLLING")
+    restarted = time.time()
     flower.restart()
     await until(flower.answers)
     after = await row_in(flower, job_id, "POLLING")
     for name in ("name", "kwargs", "received", "worker"):
         assert after[name] == before[name], name
-    assert after["started"] == pytest.approx(before["started"], abs=0.5)
+    assert after["received"] <= after["started"] < restarted
 
 
 async def test_batches_make_no_rows_and_there_are_no_ghosts(stack: Stack, flower: Flower) -> None:

@@ -182,21 +182,19 @@ class Life(RuleBasedStateMachine):
         return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), "f")))
 
     async def places(self, job_id: str) -> list[str]:
-        keys = self.connection.keys
-        return [
-            f"{kind}:{lane}"
-            for lane in ALL_LANES
-            for kind in ("DUE", "LEASED")
-            if await self.connection.redis.zscore(keys(kind, lane), job_id) is not None
-        ]
+        keys = {f"{kind}:{lane}": (kind, lane) for lane in ALL_LANES for kind in ("DUE", "LEASED")}
+        return await self.standing(job_id, keys)
 
     async def indexes(self, job_id: str) -> list[JobState]:
-        keys = self.connection.keys
-        return [
-            state
-            for state in JobState
-            if await self.connection.redis.zscore(keys("INDEX", "unless", state), job_id) is not None
-        ]
+        return await self.standing(job_id, {state: ("INDEX", "unless", state) for state in JobState})
+
+    async def standing(self, job_id: str, sets: dict[Any, tuple[str, ...]]) -> list[Any]:
+        """Of these sorted sets, by name, those that hold the job: asked for in one round trip."""
+        async with self.connection.redis.pipeline(transaction=False) as asked:
+            for parts in sets.values():
+                asked.zscore(self.connection.keys(*parts), job_id)
+            scores = await asked.execute()
+        return [name for name, score in zip(sets, scores, strict=True) if score is not None]
 
 
 def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:

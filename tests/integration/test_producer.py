@@ -1,4 +1,4 @@
-"""The wire contract, from outside: each producer is a process of its own that cannot import anything of ours."""
+"""The wire contract, from outside: the producer is a process of its own that cannot import anything of ours."""
 
 import asyncio
 import base64
@@ -25,23 +25,26 @@ sys.path.append(sys.argv[1])  # by hand and without site: what is installed edit
 assert not [name for name in ("outwait", "config", "worker", "tasks") if importlib.util.find_spec(name)]
 from celery import Celery, Signature
 
-url, work = sys.argv[2], json.load(sys.stdin)
-app = Celery("shop", broker=url, backend=url)
-app.conf.update(work["conf"])
+def send(app, message, queue):
+    options = {"task_id": message["id"], "queue": queue, **message.get("options", {})}
+    if message.get("signature"):
+        Signature("tasks.submit", kwargs=message["kwargs"], app=app).apply_async(**options)
+    else:
+        app.send_task(message.get("task", "tasks.submit"), message.get("args"), message.get("kwargs"), **options)
 
-def wait(job_id):
+def wait(app, job_id):
     try:
         return {"result": app.AsyncResult(job_id).get(timeout=150)}
     except Exception as error:
         return {"raised": type(error).__name__, "told": str(error)}
 
-for message in work["send"]:
-    options = {"task_id": message["id"], "queue": work["queue"], **message.get("options", {})}
-    if message.get("signature"):
-        Signature("tasks.submit", kwargs=message["kwargs"], app=app).apply_async(**options)
-    else:
-        app.send_task(message.get("task", "tasks.submit"), message.get("args"), message.get("kwargs"), **options)
-json.dump({job_id: wait(job_id) for job_id in work["get"]}, sys.stdout)
+for line in sys.stdin:
+    work = json.loads(line)
+    with Celery("shop", broker=sys.argv[2], backend=sys.argv[2], set_as_current=False) as app:
+        app.conf.update(work["conf"])
+        for message in work["send"]:
+            send(app, message, work["queue"])
+        print(json.dumps({job_id: wait(app, job_id) for job_id in work["get"]}), flush=True)
 """
 
 Message = dict[str, Any]
@@ -59,11 +62,12 @@ class Producer:
     """Another service, on this broker."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
-        self._url = stack.variables["OUTWAIT_REDIS_URL"]
+        url = stack.variables["OUTWAIT_REDIS_URL"]
         self.queue = stack.variables["OUTWAIT_INTAKE__QUEUE"]
-        self._folder = folder
-        self._script = folder / "shop.py"
-        self._script.write_text(PRODUCER)
+        script = folder / "shop.py"
+        script.write_text(PRODUCER)
+        command = [sys.executable, "-I", "-S", str(script), sysconfig.get_path("purelib"), url]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder)
 
     async def run(
         self, send: list[Message], get: list[str] | None = None, *, queue: str | None = None, **conf: Any
@@ -71,17 +75,7 @@ class Producer:
         """Send messages and wait for results; by default for each one's own."""
         wanted = [message["id"] for message in send] if get is None else get
         work = {"send": send, "get": wanted, "queue": self.queue if queue is None else queue, "conf": conf}
-        site = sysconfig.get_path("purelib")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(self._script), site, self._url),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._folder,
-        )
-        out, err = await process.communicate(json.dumps(work).encode())
-        assert process.returncode == 0, err.decode()
-        answers: dict[str, Any] = json.loads(out)
+        answers: dict[str, Any] = json.loads(await asyncio.to_thread(self._asked, json.dumps(work)))
         return answers
 
     async def one(self, message: Message, **conf: Any) -> dict[str, Any]:
@@ -89,10 +83,24 @@ class Producer:
         found: dict[str, Any] = (await self.run([message], **conf))[message["id"]]
         return found
 
+    def close(self) -> None:
+        """No more work: it ends."""
+        self._process.communicate()
+        assert self._process.returncode == 0
 
-@pytest.fixture
-def producer(stack: Stack, tmp_path: Path) -> Producer:
-    return Producer(stack, tmp_path)
+    def _asked(self, work: str) -> bytes:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(work.encode() + b"\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def producer(stack: Stack) -> Iterator[Producer]:
+    found = Producer(stack, stack.folder)
+    yield found
+    found.close()
 
 
 def asking(text: str = "why?", **fields: Any) -> dict[str, Any]:
