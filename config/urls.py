@@ -63,7 +63,9 @@ def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port
     except ValueError:  # its own message may show a part of the password
-        raise ValueError("the port must be a number from 1 to 65535; in a password write / as %2F, : as %3A and @ as %40") from None
+        raise ValueError(
+            "the port must be a number from 1 to 65535; in a password write / as %2F, : as %3A and @ as %40"
+        ) from None
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]

@@ -84,8 +84,8 @@ def families(reading: Reading) -> Iterator[Metric]:
     """The metrics of a reading."""
     yield from _jobs(reading)
     yield from _work(reading)
-    for group in _GROUPS:
-        yield _gauge(*group[:2], ("provider",), [((one.group,), group[2](one)) for one in reading.groups])
+    for name, text, value in _GAUGES:
+        yield _gauge(name, text, ("provider",), [((status.group,), value(status)) for status in reading.groups])
     yield from _counters(reading.counted)
     yield from _histograms(reading.counted)
 
@@ -146,31 +146,31 @@ def _probes(group: GroupStatus) -> bool:
 
 _BREAKER = {Breaker.CLOSED: 0.0, Breaker.PROBING: 0.5, Breaker.OPEN: 1.0}
 
-_GROUPS: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
-    ("outwait_rate_used", "Requests in the rate's window (where there is a limit).", lambda one: one.rate),
-    ("outwait_rate_limit", "Requests that the window may have, if there is a limit.", lambda one: one.rate_limit),
-    ("outwait_rate_window_seconds", "Length of the rate's window.", lambda one: one.rate_window),
-    ("outwait_in_flight", "Claims that workers hold.", lambda one: one.in_flight),
+_GAUGES: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
+    ("outwait_rate_used", "Requests in the rate's window (where there is a limit).", lambda status: status.rate),
+    ("outwait_rate_limit", "Requests that the window may have, if there is a limit.", lambda status: status.rate_limit),
+    ("outwait_rate_window_seconds", "Length of the rate's window.", lambda status: status.rate_window),
+    ("outwait_in_flight", "Claims that workers hold.", lambda status: status.in_flight),
     (
         "outwait_in_flight_limit",
         "Claims that may be held at once, if there is a limit.",
-        lambda one: one.in_flight_limit,
+        lambda status: status.in_flight_limit,
     ),
-    ("outwait_paused", "1 while the provider has asked for silence.", lambda one: one.paused_until is not None),
-    ("outwait_suspended", "1 while a person has paused it.", lambda one: one.suspended_since is not None),
-    ("outwait_breaker_open", "0 closed, 0.5 one request at a time, 1 open.", lambda one: _BREAKER[one.breaker]),
-    ("outwait_outages_in_row", "Outages since the last good answer.", lambda one: one.outages),
+    ("outwait_paused", "1 while the provider has asked for silence.", lambda status: status.paused_until is not None),
+    ("outwait_suspended", "1 while a person has paused it.", lambda status: status.suspended_since is not None),
+    ("outwait_breaker_open", "0 closed, 0.5 one request at a time, 1 open.", lambda status: _BREAKER[status.breaker]),
+    ("outwait_outages_in_row", "Outages since the last good answer.", lambda status: status.outages),
 )
 
 
 def _counters(counted: Counts) -> Iterator[Metric]:
     for what, name, text, labels in _COUNTERS:
-        rows = ((found[1:], number) for found, number in counted.items() if found[0] == what)
+        rows = ((key[1:], number) for key, number in counted.items() if key[0] == what)
         yield _counter(name, text, labels, rows)
     requests: dict[tuple[str, ...], int] = {}
-    for found, number in counted.items():
-        if found[0] == "requests":
-            requests[found[1:4]] = requests.get(found[1:4], 0) + number
+    for key, number in counted.items():
+        if key[0] == "requests":
+            requests[key[1:4]] = requests.get(key[1:4], 0) + number
     text = "Requests to providers. not_sent never left, lost got no complete answer."
     yield _counter("outwait_requests", text, ("provider", "kind", "result"), requests.items())
 
@@ -192,23 +192,23 @@ def _histograms(counted: Counts) -> Iterator[Metric]:
 
 
 Classes = tuple[list[int], float]
-"""How many are in each class, and the sum of their seconds."""
+"""The count of each class, and the sum of the seconds."""
 
 
 def _durations(counted: Counts) -> dict[tuple[str, ...], Classes]:
-    found: dict[tuple[str, ...], list[int]] = {}
+    classes: dict[tuple[str, ...], list[int]] = {}
     for name, number in counted.items():
         if name[0] == "requests":
-            found.setdefault(name[1:3], [0] * (len(REQUEST_BOUNDS) + 1))[int(name[4])] += number
-    return {label: (row, counted.get(("request-micros", *label), 0) / 1e6) for label, row in found.items()}
+            classes.setdefault(name[1:3], [0] * (len(REQUEST_BOUNDS) + 1))[int(name[4])] += number
+    return {label: (row, counted.get(("request-micros", *label), 0) / 1e6) for label, row in classes.items()}
 
 
 def _lateness(counted: Counts) -> dict[tuple[str, ...], Classes]:
-    found: dict[tuple[str, ...], list[int]] = {}
+    classes: dict[tuple[str, ...], list[int]] = {}
     for name, number in counted.items():
         if name[0] == "late":
-            found.setdefault(name[1:3], [0] * (len(LATE_BOUNDS) + 1))[int(name[3])] += number
-    return {label: (row, counted.get(("late-ms", *label), 0) / 1e3) for label, row in found.items()}
+            classes.setdefault(name[1:3], [0] * (len(LATE_BOUNDS) + 1))[int(name[3])] += number
+    return {label: (row, counted.get(("late-ms", *label), 0) / 1e3) for label, row in classes.items()}
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], float | None]]) -> Metric:

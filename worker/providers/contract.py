@@ -51,7 +51,7 @@ class ProviderSettings(BaseModel):
     jobs_in_flight: int | None = Field(default=None, ge=1, description="Jobs that the provider may have at once.")
     breaker_after: int = Field(default=10, ge=1, description="Outages in a row after which nothing more is sent.")
     breaker_wait: float = Field(default=5, gt=0, description="Seconds until the first probe; doubled each time.")
-    breaker_longest: float = Field(default=60, gt=0, description="Seconds that two probes are apart at most.")
+    breaker_longest: float = Field(default=60, gt=0, description="Maximum seconds between two probes.")
     deadline: float | None = Field(
         default=None, gt=0, description="Seconds after which a job expires, if it says nothing."
     )
