@@ -98,7 +98,7 @@ async def enqueue(
     idempotency_key: IdempotencyKey = None,
     traceparent: Annotated[str, Header(max_length=200, description="The producer's trace context (W3C).")] = "",
 ) -> Response:
-    """Store one job, or a batch of jobs. A job that is stored when this answers will be submitted.
+    """Store one job, or a batch of jobs. Every stored job will be submitted, even if a process fails after this answer.
 
     A body that does not follow the schema is refused as a whole. Other errors, of a provider, a tenant or the store,
     are answered for each job of a batch separately.
