@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[Message, str]] = {
     "another task": ({"task": "tasks.sumbit"}, "task: given 'tasks.sumbit'"),
     "a pickle": ({"options": {"serializer": "pickle"}}, "must be JSON"),
     "a wrong eta": ({"options": {"eta": "tomorrow"}}, "eta: given 'tomorrow'"),
-    "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message was taken in after"),
+    "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message expired at"),
     "a task to run after it": ({"options": {"chain": [{"task": "shop.done"}]}}, "chain: nothing is run after a job"),
 }
 
