@@ -140,7 +140,7 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
     assert "(the invoice is wrong)" in table
     doctor = {one["subject"]: one for one in json.loads(person.types("doctor", "--no-providers", "--json").stdout)}
     assert "outwait resume unless" in doctor["requests to unless"]["advice"]
-    assert person.types("resume", "unless").stderr == "unless goes on.\n"
+    assert person.types("resume", "unless").stderr == "unless is resumed.\n"
     assert await person.ended(paused) is JobState.SUCCEEDED
     assert person.types("resume", "unless").stderr == "unless was not paused by a person.\n"
     misspelt = person.types("pause", "unles")
@@ -198,5 +198,5 @@ async def test_a_message_that_could_be_no_job_is_shown(person: Person) -> None:
         return person.json("parked")["messages"]
 
     (message,) = await until(put_aside)
-    assert "'no id at all!' is no job id" in message["reason"]
+    assert "'no id at all!' is not a valid job id" in message["reason"]
     assert "no id at all!" in person.types("parked").stdout

@@ -17,7 +17,7 @@ from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from tests.patience import PATIENCE, until
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, WEB, Stack
 
 ALL = tuple(Scope)
 
@@ -270,6 +270,37 @@ async def test_a_wait_survives_a_restart_of_redis(client: AsyncClient, redis: Em
     await until(cancelled)
     with pytest.raises(outwait.JobCancelled):
         await waiting
+
+
+async def test_a_wait_survives_a_restart_of_the_web_process(stack: Stack) -> None:
+    port = str(free_port())
+    process = stack.start(WEB, "web", OUTWAIT_WEB__PORT=port)
+    client = AsyncClient(f"http://127.0.0.1:{port}", key=await api_key(stack))
+    async with client, AsyncClient() as other:
+        job_id = await enqueued(other, NEVER)
+
+        async def answers() -> bool:
+            try:
+                return bool(await client.job(job_id))
+            except outwait.StoreUnavailable:
+                return False
+
+        await until(answers)
+        waiting = asyncio.create_task(client.wait(job_id, timeout_s=PATIENCE))
+        store = Connection(stack.settings)
+
+        async def listened_for() -> bool:
+            ((_, listeners),) = await store.redis.pubsub_numsub(store.keys("NOTED", job_id))
+            return bool(listeners)
+
+        await until(listened_for)
+        await store.close()
+        stack.kill(process)
+        stack.start(WEB, "web", OUTWAIT_WEB__PORT=port)
+        await until(answers)
+        await until(lambda: other.cancel(job_id))
+        with pytest.raises(outwait.JobCancelled):
+            await waiting
 
 
 # What Celery's own result raises in a producer that has Outwait installed
