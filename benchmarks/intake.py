@@ -19,7 +19,7 @@ from uuid import uuid4
 from report import Bar, figure, finish, machine
 from stage import ROOT, Process, Stage, settings, wait_for
 
-from outwait.worker.model.outcomes import NO_FENCE, Pause
+from outwait.worker.model.outcomes import Pause
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.keys import Keys
 from outwait.worker.store.lanes import Lanes
@@ -56,7 +56,7 @@ def send(broker: str, queue: str, number: int) -> None:
 
 async def _pause(variables: Mapping[str, str]) -> None:
     connection = Connection(settings(variables))
-    await Lanes(connection).record([Pause("unless", NO_FENCE, 3_600_000, "only the intake is measured")])
+    await Lanes(connection).record([Pause(provider="unless", pause_ms=3_600_000, reason="only the intake is measured")])
     await connection.close()
 
 

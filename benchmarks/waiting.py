@@ -47,7 +47,12 @@ async def seed(settings: Settings, number: int) -> None:
     model = _model(settings)
     for group in _groups(ids(number)):
         await lanes.enqueue([msgspec.structs.replace(model, id=job_id) for job_id in group])
-        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "", WEEK * 1000) for job_id in group])
+        await lanes.record(
+            [
+                Submitted(work_id=job_id, fence=NO_FENCE, external_id=job_id, countdown_ms=WEEK * 1000, submits=1)
+                for job_id in group
+            ]
+        )
     await connection.close()
 
 
@@ -59,7 +64,12 @@ async def spread(settings: Settings, number: int, *, over: float) -> None:
     for group in _groups(ids(number)):
         left = max(0.0, first - time.monotonic())
         due = [int(1000 * (left + random.uniform(0, over))) for _ in group]
-        await lanes.record([Wait(job_id, NO_FENCE, at, "PENDING") for job_id, at in zip(group, due, strict=True)])
+        await lanes.record(
+            [
+                Wait(work_id=job_id, fence=NO_FENCE, countdown_ms=at, status="PENDING", polls=1)
+                for job_id, at in zip(group, due, strict=True)
+            ]
+        )
     await connection.close()
 
 

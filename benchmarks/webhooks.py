@@ -29,7 +29,7 @@ from outwait.worker.model.outcomes import NO_FENCE, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhooks
+from outwait.worker.store.provider_webhooks import ProviderWebhooks
 
 P99 = 1000
 """The bar, in milliseconds."""
@@ -68,13 +68,20 @@ async def seed(env: Mapping[str, str], number: int) -> list[str]:
     """Create jobs that wait at the provider. Returns the URLs of their webhooks."""
     used = settings(env)
     connection = Connection(used)
-    lanes, addresses = Lanes(connection), WebhookUrls(used, Webhooks(connection))
+    lanes, addresses = Lanes(connection), WebhookUrls(used, ProviderWebhooks(connection))
     acceptance = Acceptance(build(used.providers), used)
     names = ids(number)
     for start in range(0, number, BATCH):
         group = names[start : start + BATCH]
         await lanes.enqueue([acceptance.job(job_id, REQUEST) for job_id in group])
-        await lanes.record([Submitted(job_id, NO_FENCE, job_id, "webhook", 300_000) for job_id in group])
+        await lanes.record(
+            [
+                Submitted(
+                    work_id=job_id, fence=NO_FENCE, external_id=job_id, memo="webhook", countdown_ms=300_000, submits=1
+                )
+                for job_id in group
+            ]
+        )
     urls = [str(await addresses.url("ringcentral", job_id)) for job_id in names]
     await connection.close()
     return urls

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         Provider,
         ProviderSettings,
         Submission,
-        Submitted,
+        SubmitAnswer,
         Succeeded,
         Waiting,
         WebhookAnswer,
@@ -125,7 +125,7 @@ __all__ = [
     "ResultTooLarge",
     "StoreUnavailable",
     "Submission",
-    "Submitted",
+    "SubmitAnswer",
     "Succeeded",
     "TimelineEntry",
     "Unauthenticated",
@@ -163,7 +163,7 @@ _NAMES = {
     "outwait.worker.model.outcomes": "Choice",
     "outwait.worker.providers.contract": (
         "Credential Failed HeaderText Operation Params Pending PollAnswer Provider ProviderSettings "
-        "Submission Submitted Succeeded Waiting WebhookAnswer"
+        "Submission SubmitAnswer Succeeded Waiting WebhookAnswer"
     ),
     "outwait.worker.providers.exchange": "Count Exchange check error_text json_object retry_after",
     "outwait.worker.store.dead": "DeadDelivery",

@@ -19,6 +19,7 @@ from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model import targets
 from outwait.worker.model.errors import OperatorError, ProviderError
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Waiting
@@ -38,12 +39,12 @@ def callback(lane: str, claims: list[Any]) -> None:
         settings=runtime.settings.callback,
         routes=runtime.settings.handlers.routes,
         gateway=partial(runtime.gateway, Step.CALLBACK),
-        governors=runtime.governors,
-        reads=runtime.reads,
+        governors=runtime.store.governors,
+        reads=runtime.store.reads,
         events=runtime.events if runtime.settings.events.jobs else None,
-        results=app.results(runtime.connection),
+        results=app.results(runtime.store),
     )
-    runtime.run(lane, claims, step)
+    runtime.run(Lane.parse(lane), claims, step)
 
 
 @dataclass(kw_only=True)
@@ -63,8 +64,8 @@ class Callback:
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read what the batch needs, and let Celery's own tools see the ends of its jobs."""
-        ids = [claim.item for claim in claims]
-        self._jobs = {job.id: job for job in await self.reads.many(ids)}
+        ids = [claim.work_id for claim in claims]
+        self._jobs = {job.id: job for job in await self.reads.jobs(ids)}
         self._specs = {key: spec for key, spec in zip(ids, await self.reads.specs(ids), strict=True) if spec}
         if self.results or self.events:
             for start in range(0, len(ids), TOGETHER):
@@ -74,7 +75,7 @@ class Callback:
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Fan out one job; the provider of a cancelled one is told."""
         try:
-            job = self._jobs[claim.item]
+            job = self._jobs[claim.work_id]
             names = self._targets(job)
             if job.state is JobState.CANCELLED and claim.external_id:
                 return await self._cancel(claim, names, now)
@@ -82,7 +83,7 @@ class Callback:
         except asyncio.CancelledError as error:
             return (decide_error(claim, error, self.settings, random.random()),)
         except Exception as error:
-            log.exception("callback-broken", extra={"job": claim.item})
+            log.exception("callback-broken", extra={"job": claim.work_id})
             return (decide_error(claim, error, self.settings, random.random()),)
 
     def _targets(self, job: Job) -> tuple[str, ...]:
@@ -95,10 +96,10 @@ class Callback:
         (governor,) = await self.governors.status([gateway.policy])
         if not governor.flows:
             return (fan_out(claim, names, f"not told: nothing is sent to {claim.provider} now"),)
-        if not await self.governors.take_place(gateway.policy, slot_name(claim)):
+        if not await self.governors.take_slot(gateway.policy, slot_name(claim)):
             return (fan_out(claim, names, f"not told: the rate of {claim.provider} has no place left"),)
-        age = (now - claim.submitted) / 1000
-        waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, _no_params)
+        age = (now - claim.submitted_ms) / 1000
+        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, _no_params)
         exchange, error = gateway.new_exchange(), None
         try:
             outcome = fan_out(claim, names, await gateway.provider.cancel(waiting, exchange))
@@ -122,7 +123,7 @@ class Callback:
 
 def fan_out(claim: Claim, names: tuple[str, ...], message: str = "") -> Fanout:
     """One delivery for each target. `message` is what came of the cancel at the provider, if there was one."""
-    return Fanout(item=claim.item, fence=claim.fence, targets=names, told=message)
+    return Fanout(work_id=claim.work_id, fence=claim.fence, targets=names, provider_answer=message)
 
 
 def decide_cancel_error(claim: Claim, names: tuple[str, ...], error: ProviderError | OperatorError) -> Fanout:
@@ -133,10 +134,10 @@ def decide_cancel_error(claim: Claim, names: tuple[str, ...], error: ProviderErr
 def decide_error(claim: Claim, error: BaseException, settings: StepSettings, jitter: float) -> Outcome:
     """What any other error means: the callback runs again, without limit. `jitter` is a random number from 0 to 1."""
     if isinstance(error, asyncio.CancelledError):
-        return Release(item=claim.item, fence=claim.fence)
+        return Release(work_id=claim.work_id, fence=claim.fence)
     countdown = pacing.backoff(settings, claim.attempts, jitter=jitter)
     reason = redact(f"{type(error).__name__}: {error}")
-    return Retry(item=claim.item, fence=claim.fence, countdown=int(countdown * 1000), reason=reason)
+    return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=int(countdown * 1000), reason=reason, attempt=1)
 
 
 async def _no_params() -> None:

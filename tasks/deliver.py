@@ -17,6 +17,7 @@ from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.reads import Reads
@@ -34,8 +35,8 @@ class DeliverTask(StepTask):
     def handlers(self) -> Handlers:
         """The handlers. Raises ConfigError for a module that cannot be imported."""
         runtime = app.runtime
-        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.receivers)
-        return Handlers(app.settings.handlers, app.send_task, runtime.streams, webhooks)
+        webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.store.receivers)
+        return Handlers(app.settings.handlers, app.send_task, runtime.store.streams, webhooks)
 
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""
@@ -45,14 +46,14 @@ class DeliverTask(StepTask):
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True, shared=False)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
     """Deliver a batch of claimed deliveries of one handler."""
-    runtime, target = app.runtime, lane.partition(":")[2]
+    runtime, parsed = app.runtime, Lane.parse(lane)
     step = Deliver(
-        target=target,
+        target=parsed.name,
         handlers=self.handlers,
-        reads=runtime.reads,
-        retries=delivery_retries(target, runtime.settings.deliver, runtime.settings.webhooks.schedule),
+        reads=runtime.store.reads,
+        retries=delivery_retries(parsed.name, runtime.settings.deliver, runtime.settings.webhooks.schedule),
     )
-    runtime.run(lane, claims, step)
+    runtime.run(parsed, claims, step)
 
 
 class DeliveryRetries(NamedTuple):
@@ -84,8 +85,8 @@ class Deliver:
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read the jobs of the batch in one round trip."""
-        ids = sorted({job_of(claim.item) for claim in claims})
-        self._jobs = {job.id: job for job in await self.reads.many(ids)}
+        ids = sorted({job_of(claim.work_id) for claim in claims})
+        self._jobs = {job.id: job for job in await self.reads.jobs(ids)}
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
@@ -95,11 +96,11 @@ class Deliver:
         except asyncio.CancelledError as stopped:
             error: BaseException = stopped
         except HandlerError as failed:
-            subject = {"delivery": claim.item, "target": redact(self.target)}
+            subject = {"delivery": claim.work_id, "target": redact(self.target)}
             log.warning("delivery-failed", extra=subject, exc_info=failed.__cause__)
             error = failed
         except Exception as unexpected:
-            log.exception("deliver-broken", extra={"delivery": claim.item, "target": redact(self.target)})
+            log.exception("deliver-broken", extra={"delivery": claim.work_id, "target": redact(self.target)})
             error = unexpected
         return (decide_error(claim, error, self.retries, random.random()),)
 
@@ -111,18 +112,18 @@ class Deliver:
         envelope = await self._envelope(claim)
         time_limit, suspect = self.retries.settings.time_limit, await self._suspect(claim)
         answer = await self.handlers.deliver(self.target, envelope, time_limit, in_subprocess=suspect)
-        return Delivered(item=claim.item, fence=claim.fence, detail=answer)
+        return Delivered(work_id=claim.work_id, fence=claim.fence, detail=answer)
 
     async def _suspect(self, claim: Claim) -> bool:
         """Whether the workers that ran this delivery before were lost, again and again."""
         if claim.attempts < SUSPECT_AFTER:
             return False
-        return ended_workers(await self.reads.timeline(job_of(claim.item)), self.target)
+        return ended_workers(await self.reads.timeline(job_of(claim.work_id)), self.target)
 
     async def _envelope(self, claim: Claim) -> Envelope:
-        job = self._jobs[job_of(claim.item)]
+        job = self._jobs[job_of(claim.work_id)]
         return Envelope(
-            delivery_id=claim.item,
+            delivery_id=claim.work_id,
             job_id=job.id,
             provider=job.provider,
             operation=job.operation,
@@ -147,14 +148,14 @@ def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, j
         jitter: a random number from 0 to 1.
     """
     if isinstance(error, asyncio.CancelledError):
-        return ReleaseDelivery(item=claim.item, fence=claim.fence)
+        return ReleaseDelivery(work_id=claim.work_id, fence=claim.fence)
     if not isinstance(error, HandlerError):
         error = HandlerError(f"{type(error).__name__}: {error}")
     text = JobError(error.code, redact(str(error))).text()
     if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= retries.attempts:
-        return Dead(item=claim.item, fence=claim.fence, error=text)
+        return Dead(work_id=claim.work_id, fence=claim.fence, error=text)
     countdown = _countdown(claim.attempts, error, retries, jitter)
-    return Redeliver(item=claim.item, fence=claim.fence, countdown=int(countdown * 1000), error=text)
+    return Redeliver(work_id=claim.work_id, fence=claim.fence, countdown_ms=int(countdown * 1000), error=text)
 
 
 def _countdown(attempts: int, error: HandlerError, retries: DeliveryRetries, jitter: float) -> float:

@@ -26,6 +26,7 @@ from outwait.worker.model.errors import (
     ResultTooLarge,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
@@ -41,15 +42,15 @@ YOUNG = 60.0
 @app.task(name="tasks.poll", ignore_result=True, shared=False)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
-    runtime = app.runtime
+    runtime, parsed = app.runtime, Lane.parse(lane)
     step = Poll(
-        gateway=runtime.gateway(Step.POLL, lane.partition(":")[2]),
+        gateway=runtime.gateway(Step.POLL, parsed.name),
         settings=runtime.settings.poll,
         store=runtime.settings.store,
-        reads=runtime.reads,
+        reads=runtime.store.reads,
         events=runtime.events,
     )
-    runtime.run(lane, claims, step)
+    runtime.run(parsed, claims, step)
 
 
 @dataclass(kw_only=True)
@@ -73,8 +74,8 @@ class Poll(ProviderStep):
         async def params() -> Any:
             return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
-        age = (now - claim.submitted) / 1000
-        waiting = Waiting(claim.item, claim.operation, claim.external_id, claim.memo, age, params)
+        age = (now - claim.submitted_ms) / 1000
+        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
         answer = await self.gateway.provider.poll(waiting, exchange)
         context = self._context(claim, now, requests_sent(exchange))
         outcome = decide_answer(context, answer, self.store)
@@ -93,14 +94,14 @@ class Poll(ProviderStep):
     async def _show(self, context: "PollContext", outcome: Wait) -> None:
         """Let logs and Celery's own tools see that the job still waits. No error here changes its outcome."""
         claim = context.claim
-        if outcome.expires and claim.polled < _near_expiry_at(context):
-            log.warning("external-id-expires", extra={"job": claim.item, "seconds": round(_life_left(context))})
+        if outcome.expiry_warning and claim.polled_ms < _near_expiry_at(context):
+            log.warning("external-id-expires", extra={"job": claim.work_id, "seconds": round(_life_left(context))})
         if self.events.polls_shown():
             with suppress(OutwaitError, asyncio.CancelledError):
                 self.events.polled(claim, await self._raw_params(claim))
 
     async def _raw_params(self, claim: Claim) -> dict[str, Any]:
-        (spec,) = await self.reads.specs([claim.item])
+        (spec,) = await self.reads.specs([claim.work_id])
         return spec.params if spec else {}
 
 
@@ -125,7 +126,7 @@ def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings
         case Pending():
             return _wait(context, answer)
         case Succeeded() | Failed():
-            return end_outcome(context.claim.item, context.claim.fence, answer, store, context.sent)
+            return end_outcome(context.claim.work_id, context.claim.fence, answer, store, context.sent)
         case other:
             assert_never(other)
 
@@ -135,7 +136,7 @@ def decide_error(context: PollContext, error: BaseException) -> Outcome:
     match error:
         case RateLimited():
             return _retry(context, error, attempt=0)
-        case ExternalIdUnknown() if context.now - context.claim.submitted > YOUNG * 1000:
+        case ExternalIdUnknown() if context.now - context.claim.submitted_ms > YOUNG * 1000:
             return _unknown_id(context, error)
         case Rejected() | ResultTooLarge():
             return failed(context.claim, JobError(error.code, str(error), error.detail), context.sent)
@@ -154,16 +155,16 @@ def _wait(context: PollContext, answer: Pending) -> Outcome:
     soonest = _next_poll(context, answer.poll_in)
     awaits_webhook = answer.safety is not None
     return Wait(
-        item=claim.item,
+        work_id=claim.work_id,
         fence=claim.fence,
-        countdown=_next_poll(context, answer.poll_in, answer.safety or 0.0) if awaits_webhook else soonest,
+        countdown_ms=_next_poll(context, answer.poll_in, answer.safety or 0.0) if awaits_webhook else soonest,
         status=answer.status,
         memo=answer.memo,
         polls=sent.polls,
         fetches=sent.fetches,
         warning=answer.warning or "",
-        hurried=soonest if awaits_webhook else 0,
-        expires=_expiry_warning(context),
+        webhook_countdown_ms=soonest if awaits_webhook else 0,
+        expiry_warning=_expiry_warning(context),
     )
 
 
@@ -176,7 +177,7 @@ def _next_poll(context: PollContext, asked_s: float | None, safety_s: float = 0.
         safety_s: seconds to wait while a webhook is expected, unless the job's deadline comes before.
     """
     claim, operation = context.claim, context.operation
-    age = (context.now - claim.submitted) / 1000
+    age = (context.now - claim.submitted_ms) / 1000
     usual = pacing.poll_countdown(operation.poll_every, asked_s, age, context.durations_s, jitter=context.jitter)
     return _in_time(context, max(usual, safety_s), _minimum(operation, asked_s))
 
@@ -197,17 +198,17 @@ def _retry(context: PollContext, error: ProviderError, *, attempt: int) -> Outco
 def _stopped(context: PollContext) -> Outcome:
     """The worker ends before the answer came. The next poll keeps the provider's interval."""
     if not context.sent.polls:
-        return Release(item=context.claim.item, fence=context.claim.fence)
-    countdown = int(context.operation.poll_every * 1000)
-    return _poll_again(context, countdown, "the worker stopped before the answer came", attempt=0)
+        return Release(work_id=context.claim.work_id, fence=context.claim.fence)
+    interval_ms = int(context.operation.poll_every * 1000)
+    return _poll_again(context, interval_ms, "the worker stopped before the answer came", attempt=0)
 
 
-def _poll_again(context: PollContext, countdown: int, reason: str, *, attempt: int) -> Retry:
+def _poll_again(context: PollContext, countdown_ms: int, reason: str, *, attempt: int) -> Retry:
     claim, sent = context.claim, context.sent
     return Retry(
-        item=claim.item,
+        work_id=claim.work_id,
         fence=claim.fence,
-        countdown=countdown,
+        countdown_ms=countdown_ms,
         reason=reason,
         attempt=attempt,
         submits=sent.submits,
@@ -218,7 +219,7 @@ def _poll_again(context: PollContext, countdown: int, reason: str, *, attempt: i
 
 def _unknown_id(context: PollContext, error: ProviderError) -> Outcome:
     claim, expiry = context.claim, context.operation.expiry
-    if expiry is not None and context.now - claim.submitted >= expiry * 1000:
+    if expiry is not None and context.now - claim.submitted_ms >= expiry * 1000:
         return expired(claim, "the provider's id expired before the result was read", context.sent)
     return failed(claim, JobError(error.code, str(error), error.detail), context.sent)
 
@@ -226,9 +227,9 @@ def _unknown_id(context: PollContext, error: ProviderError) -> Outcome:
 def _time_over(context: PollContext) -> str:
     """Why the job's time is over, or nothing."""
     claim, expiry = context.claim, context.operation.expiry
-    if claim.deadline and context.now >= claim.deadline:
+    if claim.deadline_ms and context.now >= claim.deadline_ms:
         return "the deadline passed"
-    if expiry is not None and context.now - claim.submitted >= expiry * 1000:
+    if expiry is not None and context.now - claim.submitted_ms >= expiry * 1000:
         return "the provider's id expired"
     return ""
 
@@ -241,8 +242,8 @@ def _minimum(operation: Operation, asked_s: float | None) -> float:
 def _in_time(context: PollContext, countdown_s: float, minimum_s: float) -> int:
     """The countdown in milliseconds: a last poll comes at the deadline, and one before the external id expires."""
     claim, now = context.claim, context.now
-    left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
-    moments = pacing.moments(context.operation, (now - claim.submitted) / 1000, left)
+    left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
+    moments = pacing.moments(context.operation, (now - claim.submitted_ms) / 1000, left)
     return math.ceil(pacing.in_time(countdown_s, minimum_s, moments) * 1000)
 
 
@@ -256,9 +257,9 @@ def _expiry_warning(context: PollContext) -> str:
 def _near_expiry_at(context: PollContext) -> float:
     """When most of the external id's life is over: milliseconds of Redis's clock, infinity if it has no end."""
     expiry = context.operation.expiry
-    return math.inf if expiry is None else context.claim.submitted + expiry * (1 - pacing.NEAR_EXPIRY) * 1000
+    return math.inf if expiry is None else context.claim.submitted_ms + expiry * (1 - pacing.NEAR_EXPIRY) * 1000
 
 
 def _life_left(context: PollContext) -> float:
     """Seconds until the external id expires."""
-    return (context.claim.submitted - context.now) / 1000 + (context.operation.expiry or math.inf)
+    return (context.claim.submitted_ms - context.now) / 1000 + (context.operation.expiry or math.inf)

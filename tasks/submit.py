@@ -29,10 +29,10 @@ from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, RateLimited, Rejected, Unauthorized
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Operation, Submission
-from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.inbox import Taken
 from outwait.worker.store.reads import Reads, Spec
@@ -46,7 +46,7 @@ class SubmitTask(StepTask):
     @cached_property
     def intake(self) -> Intake:
         """What turns messages into jobs."""
-        return app.intake(app.runtime.connection)
+        return app.intake(app.runtime.store)
 
     def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
         """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
@@ -79,15 +79,15 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
 @app.task(name="tasks.submit_due", ignore_result=True, shared=False)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
-    runtime = app.runtime
+    runtime, parsed = app.runtime, Lane.parse(lane)
     step = Submit(
-        gateway=runtime.gateway(Step.SUBMIT, lane.partition(":")[2]),
+        gateway=runtime.gateway(Step.SUBMIT, parsed.name),
         settings=runtime.settings.submit,
-        reads=runtime.reads,
+        reads=runtime.store.reads,
         webhook_urls=runtime.webhook_urls,
         events=runtime.events,
     )
-    runtime.run(lane, claims, step)
+    runtime.run(parsed, claims, step)
 
 
 @dataclass(kw_only=True)
@@ -106,7 +106,7 @@ class Submit(ProviderStep):
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """Validate the parameters, record what must not be sent, and get a token, before any intent is written."""
         ready: list[Claim] = []
-        specs = await self.reads.specs([claim.item for claim in claims])
+        specs = await self.reads.specs([claim.work_id for claim in claims])
         for claim, spec in zip(claims, specs, strict=True):
             params = self._validated(claim, spec)
             outcome = decide_unsent(self._context(claim), params, self.gateway.limits.uncertain)
@@ -119,9 +119,9 @@ class Submit(ProviderStep):
 
     async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
         """Send one job."""
-        if claim.deadline and now >= claim.deadline:
+        if claim.deadline_ms and now >= claim.deadline_ms:
             return expired(claim, "the deadline passed before the job could be submitted")
-        submission, raw_params = self._submissions[claim.item]
+        submission, raw_params = self._submissions[claim.work_id]
         answer = await self.gateway.provider.submit(submission, exchange)
         self.events.submitted(claim, raw_params)
         operation = self.gateway.operation(claim.operation)
@@ -147,8 +147,8 @@ class Submit(ProviderStep):
 
     async def _keep(self, claim: Claim, spec: Spec, params: object) -> None:
         gateway = self.gateway
-        url = await self.webhook_urls.url(gateway.name, claim.item) if gateway.provider.webhooks else None
-        self._submissions[claim.item] = Submission(claim.item, claim.operation, params, url), spec.params
+        url = await self.webhook_urls.url(gateway.name, claim.work_id) if gateway.provider.webhooks else None
+        self._submissions[claim.work_id] = Submission(claim.work_id, claim.operation, params, url), spec.params
 
     async def _with_token(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         if not claims:
@@ -166,7 +166,7 @@ class Submit(ProviderStep):
 
     def _unused_slot(self, claim: Claim) -> tuple[Outcome, ...]:
         """Give back the slot in the provider's rate that the claim took and does not need."""
-        return release_slot(self.gateway.policy, claim.item, claim.fence, 0)
+        return release_slot(self.gateway.policy, claim.work_id, claim.fence, 0)
 
 
 class SubmitContext(NamedTuple):
@@ -205,10 +205,10 @@ def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
     """What happens to a job whose submit was perhaps taken."""
     match policy:
         case UncertainPolicy.HOLD:
-            return Hold(item=claim.item, fence=claim.fence, reason="submitted, perhaps: a person decides")
+            return Hold(work_id=claim.work_id, fence=claim.fence, reason="submitted, perhaps: a person decides")
         case UncertainPolicy.RESUBMIT:
             reason = "uncertain: the provider's policy is to submit again"
-            return Retry(item=claim.item, fence=claim.fence, countdown=0, reason=reason)
+            return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, reason=reason, attempt=1)
         case UncertainPolicy.FAIL:
             return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
 
@@ -228,15 +228,15 @@ def decide_answer(
     claim, asked = context.claim, answer.first_poll
     wanted = operation.first_poll if asked is None else asked
     usual = pacing.poll_countdown(wanted, durations=durations_s if asked is None else (), jitter=context.jitter)
-    left = (claim.deadline - now) / 1000 if claim.deadline else math.inf
+    left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
     moments = pacing.moments(operation, 0.0, left)
     countdown = pacing.in_time(usual, min(wanted, operation.first_poll), moments)
     return Submitted(
-        item=claim.item,
+        work_id=claim.work_id,
         fence=claim.fence,
         external_id=answer.external_id,
         memo=answer.memo,
-        countdown=math.ceil(countdown * 1000),
+        countdown_ms=math.ceil(countdown * 1000),
         submits=context.sent.submits,
         fetches=context.sent.fetches,
     )
@@ -274,9 +274,9 @@ def _retry(context: SubmitContext, reason: str, *, attempt: int, retry_after: fl
     claim = context.claim
     countdown = pacing.backoff(context.settings, claim.attempts, retry_after, jitter=context.jitter)
     return Retry(
-        item=claim.item,
+        work_id=claim.work_id,
         fence=claim.fence,
-        countdown=int(countdown * 1000),
+        countdown_ms=int(countdown * 1000),
         reason=reason,
         attempt=attempt,
         submits=context.sent.submits,
@@ -292,4 +292,4 @@ def _uncertain(context: SubmitContext, reason: str) -> Outcome:
     if not context.sent.submits:
         return _retry(context, reason, attempt=1)
     claim = context.claim
-    return Uncertain(item=claim.item, fence=claim.fence, reason=reason, submits=context.sent.submits)
+    return Uncertain(work_id=claim.work_id, fence=claim.fence, reason=reason, submits=context.sent.submits)

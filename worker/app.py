@@ -23,16 +23,14 @@ from outwait.worker.celery.results import CeleryResults
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.clock import Clock, Ticking
 from outwait.worker.engine.intake import Intake
-from outwait.worker.engine.lane_policies import Policies, parts
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import StoreUnfit
 from outwait.worker.model.jobs import Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.registry import Registry, build
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.health import require_fit
-from outwait.worker.store.inbox import Inbox
-from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -84,22 +82,22 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         """What steps share; built when a worker starts."""
         return Runtime(self.settings, self.registry, self.events_of_jobs)
 
-    def send_claims(self, lane: str, claims: list[list[object]]) -> None:
+    def send_claims(self, lane: Lane, claims: list[list[object]]) -> None:
         """Hand a batch of claims to the task of its step."""
-        found = parts(lane)
-        if found is not None:
+        if lane.step is not None:
             # argsrepr: Celery would otherwise build a printable copy of every claim.
-            self.send_task(TASKS[found[0]], args=[lane, claims], argsrepr=redact(lane), kwargsrepr="{}")
+            text = str(lane)
+            self.send_task(TASKS[lane.step], args=[text, claims], argsrepr=redact(text), kwargsrepr="{}")
 
-    def results(self, connection: Connection) -> CeleryResults | None:
+    def results(self, store: Store) -> CeleryResults | None:
         """Where producers' results are kept; None if they are not wanted."""
-        return CeleryResults(self.backend, connection) if self.settings.events.results else None
+        return CeleryResults(self.backend, store) if self.settings.events.results else None
 
-    def intake(self, connection: Connection) -> Intake:
+    def intake(self, store: Store) -> Intake:
         """What turns producers' messages into jobs."""
         acceptance = Acceptance(self.registry, self.settings)
-        lanes, inbox, results = Lanes(connection), Inbox(connection), self.results(connection)
-        return Intake(lanes, inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
+        results = self.results(store)
+        return Intake(store.lanes, store.inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
 
 
 app = Outwait("outwait", include=[f"outwait.tasks.{step}" for step in Step])
@@ -165,14 +163,14 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         self._threads = []
 
     async def _clock(self) -> Any:
-        connection = Connection(app.settings)
+        store = Store.open(app.settings)
         policies = Policies(app.settings, app.registry)
-        clock = Clock(Lanes(connection), policies, app.send_claims)
+        clock = Clock(store.lanes, policies, app.send_claims)
         fit, alive = False, app.settings.worker.alive
 
         async def tick() -> float | None:
             nonlocal fit
-            fit = fit or await _fit(connection)
+            fit = fit or await _fit(store)
             if not fit:
                 return None
             wait = await clock.tick()
@@ -180,16 +178,16 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
                 alive.touch()
             return wait
 
-        return tick, connection.close
+        return tick, store.close
 
     async def _intake(self) -> Any:
-        connection = Connection(app.settings)
-        intake = app.intake(connection)
+        store = Store.open(app.settings)
+        intake = app.intake(store)
 
         async def take() -> float | None:
             return 0.0 if await intake.take() >= app.settings.intake.batch else None
 
-        return take, connection.close
+        return take, store.close
 
 
 def _spare_the_collector() -> None:
@@ -214,10 +212,10 @@ def _cancel_what_is_revoked(runtime: Runtime) -> None:
     Panel.data["revoke"] = revoke_and_cancel
 
 
-async def _fit(connection: Connection) -> bool:
+async def _fit(store: Store) -> bool:
     """Whether this Redis may be used; one that would lose jobs ends the worker."""
     try:
-        for finding in await require_fit(connection):
+        for finding in await store.health.require_fit():
             log.warning("redis", extra={"subject": finding.subject, "found": finding.message, "advice": finding.advice})
     except StoreUnfit as error:
         log.critical("redis-unfit", extra={"error": str(error)})

@@ -103,7 +103,9 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
         return [Finding("ok", "lanes", "nothing is late")]
     advice = "Start more workers, or check the provider's limits (docs/operations.md)."
     return [
-        Finding("warning", f"lane {redact(lane.lane)}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice)
+        Finding(
+            "warning", f"lane {redact(str(lane.lane))}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice
+        )
         for lane in late
     ]
 

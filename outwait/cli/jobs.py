@@ -100,7 +100,7 @@ def _overview(context: typer.Context, *, as_json: bool) -> None:
         print_table(
             ("lane", "due now", "waiting", "leased", "latest by"),
             [
-                (lane.lane, str(lane.due_now), str(lane.waiting), str(lane.leased), span(lane.oldest_due_age))
+                (str(lane.lane), str(lane.due_now), str(lane.waiting), str(lane.leased), span(lane.oldest_due_age))
                 for lane in lanes
             ],
             empty="",

@@ -14,7 +14,7 @@ from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
 from outwait.config.settings import Settings
 from outwait.worker.store.access import Access, ApiKey, Scope
-from outwait.worker.store.connection import Connection
+from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
 """File in the data folder of `outwait up`: an API key for the person who runs it."""
@@ -107,11 +107,8 @@ def local_key(settings: Settings, folder: Path) -> Path:
 
 def _ask(settings: Settings, question: Callable[[Access], Awaitable[T]]) -> T:
     async def run() -> T:
-        connection = Connection(settings)
-        try:
-            return await question(Access(connection))
-        finally:
-            await connection.close()
+        async with Store.open(settings) as store:
+            return await question(store.access)
 
     return asyncio.run(run())
 

@@ -59,12 +59,12 @@ def _fields(webhook: Webhook) -> dict[str, Any]:
         "provider": webhook.provider,
         "at": webhook.at,
         "size": webhook.size,
-        "told": webhook.told,
+        "told": webhook.summary,
         "problem": webhook.problem or None,
         "body": webhook.body.decode(errors="replace"),
     }
 
 
 def _print(received: Sequence[Webhook], *, empty: str) -> None:
-    rows = [(when(hook.at), hook.provider, hook.job_id, str(hook.size), hook.told) for hook in received]
+    rows = [(when(hook.at), hook.provider, hook.job_id, str(hook.size), hook.summary) for hook in received]
     print_table(("at", "provider", "job", "bytes", "says"), rows, empty=empty)

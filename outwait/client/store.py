@@ -8,23 +8,24 @@ from uuid import uuid4
 
 from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
-from outwait.worker.engine.lane_policies import CALLBACK_LANE, Policies, lane_of
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.replays import DeadFilter, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
-from outwait.worker.model.outcomes import NO_FENCE, Cancel, Choice, Resolve, Resume, Suspend
+from outwait.worker.model.lanes import CALLBACK, Lane
+from outwait.worker.model.outcomes import Cancel, Choice, Resolve, Resume, Suspend
 from outwait.worker.providers.registry import Registry, build
-from outwait.worker.store.connection import Connection
+from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.dead import DeadDelivery
-from outwait.worker.store.governors import Governors, GroupStatus
-from outwait.worker.store.health import Finding, findings
-from outwait.worker.store.inbox import Inbox, Parked
-from outwait.worker.store.lanes import Enqueued as Code
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
-from outwait.worker.store.listing import Filter, Listing, Page
-from outwait.worker.store.reads import LaneStatus, Reads
-from outwait.worker.store.receivers import DisabledReceiver, Receivers
+from outwait.worker.store.governors import GroupStatus
+from outwait.worker.store.health import Finding
+from outwait.worker.store.inbox import Parked
+from outwait.worker.store.lanes import LanePolicy, NewJob
+from outwait.worker.store.listing import Filter, Page
+from outwait.worker.store.reads import LaneStatus
+from outwait.worker.store.receivers import DisabledReceiver
+from outwait.worker.store.store import Store
 from outwait.worker.store.watch import Watch
 
 
@@ -45,17 +46,11 @@ class StoreClient:
 
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self._settings = settings
-        self._connection = Connection(settings)
-        self._lanes = Lanes(self._connection)
-        self._reads = Reads(self._connection)
-        self._listing = Listing(self._connection)
-        self._inbox = Inbox(self._connection)
-        self._governors = Governors(self._connection)
-        self._endpoints = Receivers(self._connection)
+        self._store = Store.open(settings)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
-        self._replays = Replays(self._connection, self._registry)
-        self.webhooks = WebhookProcessor(settings, self._registry, self._connection)
+        self._replays = Replays(self._store, self._registry)
+        self.webhooks = WebhookProcessor(self._store, self._registry)
         self._acceptance = Acceptance(self._registry, settings)
         self._watch: Watch | None = None
         self._watches = AsyncExitStack()
@@ -71,7 +66,7 @@ class StoreClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._watches.aclose()
-        await self._connection.close()
+        await self._store.close()
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
         """Record a job; `trace` is its `traceparent`. Raises InvalidRequest, Conflict or StoreUnavailable."""
@@ -86,12 +81,12 @@ class StoreClient:
         """Record jobs in one round trip; for each its id, or why it was refused. Raises StoreUnavailable."""
         checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
-        codes = iter(await self._lanes.enqueue(jobs) if jobs else [])
+        codes = iter(await self._store.lanes.enqueue(jobs) if jobs else [])
         return [self._answer(job, *next(codes)) if isinstance(job, NewJob) else job for job in checked]
 
     async def job(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound."""
-        return await self._reads.job(job_id)
+        return await self._store.reads.job(job_id)
 
     async def end_of(self, job_id: str, seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
@@ -101,11 +96,11 @@ class StoreClient:
 
     async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
-        return await self._listing.page(limit, cursor, **filters)
+        return await self._store.listing.page(limit, cursor, **filters)
 
     async def params(self, job_id: str) -> dict[str, Any]:
         """What the producer asked for. Raises JobNotFound."""
-        (spec,) = await self._reads.specs([await self._reads.resolve(job_id)])
+        (spec,) = await self._store.reads.specs([await self._store.reads.resolve(job_id)])
         if spec is None:
             raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
         return spec.params
@@ -118,15 +113,15 @@ class StoreClient:
         if job.state is not JobState.SUCCEEDED:
             why = f"{job.error.code}: {job.error.message}" if job.error else "no reason recorded"
             raise WrongState(f"job {job_id} has no result: it {job.state} ({why})")
-        return await self._reads.result(job.id)
+        return await self._store.reads.result(job.id)
 
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
         """What happened to a job, oldest first. Raises JobNotFound."""
-        return await self._reads.timeline((await self.job(job_id)).id)
+        return await self._store.reads.timeline((await self.job(job_id)).id)
 
     async def deliveries(self, job_id: str) -> list[Delivery]:
         """The job's deliveries. Raises JobNotFound."""
-        return await self._reads.deliveries((await self.job(job_id)).id)
+        return await self._store.reads.deliveries((await self.job(job_id)).id)
 
     async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
         """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is none."""
@@ -168,7 +163,7 @@ class StoreClient:
         """
         job = await self.job(job_id)
         error = JobError("cancelled", reason).text()
-        ((code,), _) = await self._lanes.record([Cancel(job.id, NO_FENCE, error)])
+        ((code,), _) = await self._store.lanes.record([Cancel(work_id=job.id, error=error)])
         if code <= 0:
             raise WrongState(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
         return code is Recorded.WRITTEN
@@ -186,57 +181,59 @@ class StoreClient:
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
         error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
-        outcome = Resolve(job.id, NO_FENCE, choice, error if choice is Choice.FAIL else external_id, ending)
-        ((code,), _) = await self._lanes.record([outcome])
+        outcome = Resolve(
+            work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
+        )
+        ((code,), _) = await self._store.lanes.record([outcome])
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             raise WrongState(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
 
     async def providers(self) -> list[GroupStatus]:
         """What the governor lets through, provider by provider, and why not more."""
-        return await self._governors.status([self._group(name) for name in self._registry.names])
+        return await self._store.governors.status([self._group(name) for name in self._registry.names])
 
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
-        await self._lanes.record([Suspend(self._group(provider).group, NO_FENCE, reason)])
+        await self._store.lanes.record([Suspend(provider=self._group(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
         """Let a provider go on; whether a person had paused it. Raises InvalidRequest if there is none such."""
         policy = self._group(provider)
-        ((code,), _) = await self._lanes.record([Resume(policy.group, NO_FENCE, policy.lanes)])
+        ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN
 
     async def disabled_endpoints(self) -> list[DisabledReceiver]:
         """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
-        return await self._endpoints.all()
+        return await self._store.receivers.all()
 
     async def enable(self, endpoint: str) -> bool:
         """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._endpoints.enable(endpoint)
+        return await self._store.receivers.enable(endpoint)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
-        return await self._reads.counts()
+        return await self._store.reads.counts()
 
     async def lanes(self) -> list[LaneStatus]:
         """What stands in each lane that has anything."""
-        named = await self._reads.active_lanes()
-        return await self._reads.lanes(sorted({CALLBACK_LANE, *named}))
+        named = await self._store.reads.active_lanes()
+        return await self._store.reads.lanes(sorted({CALLBACK, *named}, key=str))
 
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Producers' messages that could be no job, newest first."""
-        return await self._inbox.parked(limit)
+        return await self._store.inbox.parked(limit)
 
     async def misdirected(self) -> int:
         """Jobs among the newest messages of Celery's default queue, which nobody reads: their producer named none."""
-        return await self._inbox.strays() if self._settings.broker_is_redis else 0
+        return await self._store.inbox.strays() if self._settings.broker_is_redis else 0
 
     async def check(self) -> list[Finding]:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
-        return await findings(self._connection)
+        return await self._store.health.findings()
 
     def _group(self, provider: str) -> LanePolicy:
-        return self._policies.of(lane_of(Step.SUBMIT, provider))
+        return self._policies.of(Lane.of(Step.SUBMIT, provider))
 
     def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:
         try:
@@ -245,12 +242,12 @@ class StoreClient:
             return error
 
     @staticmethod
-    def _answer(job: NewJob, code: Code, job_id: str) -> Enqueued | RequestError:
+    def _answer(job: NewJob, code: EnqueueResult, job_id: str) -> Enqueued | RequestError:
         match code:
-            case Code.CREATED:
+            case EnqueueResult.CREATED:
                 return Enqueued(job_id, created=True)
-            case Code.SAME:
+            case EnqueueResult.SAME:
                 return Enqueued(job_id, created=False)
-            case Code.CONFLICT:
+            case EnqueueResult.CONFLICT:
                 given = f"job id {job.id!r}" if job_id == job.id else f"idempotency key {job.key!r}"
                 return Conflict(f"{given} belongs to job {job_id}, which asks for something else; use a new one")

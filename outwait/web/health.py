@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse, Response
 from outwait.web.problems import detail, problem
 from outwait.web.services import Shared
 from outwait.worker.model.errors import OutwaitError, StoreUnavailable
-from outwait.worker.store.health import require_fit
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ async def ready(shared: Shared) -> Response:
     """Whether requests can be served now."""
     try:
         async with asyncio.timeout(WITHIN):
-            await require_fit(shared.connection)
+            await shared.store.health.require_fit()
     except TimeoutError:
         return _not_ready(StoreUnavailable(f"Redis did not answer within {WITHIN:g} s"))
     except OutwaitError as error:

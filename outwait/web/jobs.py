@@ -23,7 +23,6 @@ from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.store.listing import CURSOR_PATTERN
-from outwait.worker.store.reads import Reads
 
 WAIT_LIMIT = 60
 """Seconds that a long poll lasts at most; many proxies give up soon after."""
@@ -106,7 +105,7 @@ async def result(job_id: JobId, shared: Shared, key: Reader) -> Response:
     if job.state is not JobState.SUCCEEDED:
         why = f"{job.error.code}: {job.error.message}" if job.error else "no reason is recorded"
         return problems.problem(404, "no_result", f"The job {job.state}", why)
-    (text,) = await Reads(shared.connection).result_texts([job.id])
+    (text,) = await shared.store.reads.result_texts([job.id])
     return Response(text, media_type="application/json")
 
 

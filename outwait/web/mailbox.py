@@ -5,14 +5,13 @@ import logging
 import zlib
 from collections.abc import AsyncIterator
 
-from outwait.config.settings import Settings
 from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.model.errors import StoreRefused
 from outwait.worker.model.outcomes import WebhookReceived
 from outwait.worker.providers.registry import PROVIDERS, Registry
-from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhook, Webhooks
+from outwait.worker.store.provider_webhooks import Webhook
+from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +39,15 @@ class Mailbox:
     """Receives webhooks and stores them. There is one in each web process.
 
     Args:
-        settings: how large a body may be.
+        store: stores the webhooks; its settings say how large a body may be.
         registry: the providers, which parse the bodies.
-        connection: the store.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
-        self._body_max = settings.web.body_max
-        self._urls = WebhookUrls(settings, Webhooks(connection))
-        self._processor = WebhookProcessor(settings, registry, connection)
-        self._writer = _Writer(Lanes(connection))
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._body_max = store.settings.web.body_max
+        self._urls = WebhookUrls(store.settings, store.webhooks)
+        self._processor = WebhookProcessor(store, registry)
+        self._writer = _Writer(store.lanes)
         self.refused = 0
         """Number of requests whose token is not one of ours."""
 
@@ -75,9 +73,9 @@ class Mailbox:
                 break
         webhook = Webhook(provider, job_id, *content.end())
         if len(webhook.body) > LARGE:
-            outcome = await asyncio.to_thread(self._processor.outcome, webhook)
+            outcome = await asyncio.to_thread(self._processor.webhook_received, webhook)
         else:
-            outcome = self._processor.outcome(webhook)
+            outcome = self._processor.webhook_received(webhook)
         await self._writer.write(outcome)
 
 
@@ -149,7 +147,7 @@ class _Writer:
     def _next(self) -> list[tuple[WebhookReceived, asyncio.Future[None]]]:
         size, count = 0, 0
         for outcome, _ in self._waiting[:BATCH]:
-            size += len(bytes(outcome.record))
+            size += len(bytes(outcome.record or b""))
             if count and size > BATCH_BYTES:
                 break
             count += 1

@@ -14,13 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from outwait.web.services import Services, Shared
-from outwait.worker.engine.lane_policies import CALLBACK_LANE, lane_of, parts
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS
 from outwait.worker.model.jobs import Step
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
-from outwait.worker.store.inbox import Inbox, lists_of
-from outwait.worker.store.reads import LaneStatus, Reads
-from outwait.worker.store.stats import Stats
+from outwait.worker.store.inbox import lists_of
+from outwait.worker.store.reads import LaneStatus
 
 OTHER = "other"
 """Label for all unknown providers: a refused request may contain any name."""
@@ -63,14 +62,14 @@ async def metrics(request: Request, shared: Shared) -> Response:
 
 async def read(shared: Services) -> Reading:
     """Read the store, in a dozen round trips. Raises StoreUnavailable."""
-    settings, reads = shared.settings, Reads(shared.connection)
-    stats, inbox = Stats(shared.connection), Inbox(shared.connection)
+    settings, reads = shared.settings, shared.store.reads
+    stats, inbox = shared.store.statistics, shared.store.inbox
     names = shared.registry.names
-    ours = {lane_of(step, name) for step in (Step.SUBMIT, Step.POLL) for name in names}
+    ours = {Lane.of(step, name) for step in (Step.SUBMIT, Step.POLL) for name in names}
     queues = settings.step_queues if settings.broker_is_redis else {}
     return Reading(
         jobs=_ours(await reads.counts(), names),
-        lanes=await reads.lanes({CALLBACK_LANE, *ours, *await reads.active_lanes()}),
+        lanes=await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()}),
         groups=await shared.client.providers(),
         held=await stats.held(names),
         dead=await stats.dead(),
@@ -106,10 +105,9 @@ def _work(reading: Reading) -> Iterator[Metric]:
     groups = {group.group: group for group in reading.groups}
     due: dict[tuple[str, str], list[float]] = {(step.value, ""): [0, 0, 0, 0] for step in (Step.CALLBACK, Step.DELIVER)}
     for lane in reading.lanes:
-        found = parts(lane.lane)
-        if found is None:
+        step, name = lane.lane.step, lane.lane.name
+        if step is None:
             continue
-        step, name = found
         label = (step.value, name if step in (Step.SUBMIT, Step.POLL) else "")
         sums = due.setdefault(label, [0, 0, 0, 0])
         sums[0] += lane.due_now

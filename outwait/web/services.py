@@ -12,18 +12,18 @@ from outwait.config.settings import Settings
 from outwait.web.mailbox import Mailbox
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.access import Access
-from outwait.worker.store.connection import Connection
+from outwait.worker.store.store import Store
 from outwait.worker.store.watch import Watch
 
 
 @dataclass(frozen=True)
 class Services:
-    """The shared objects of one process. `connection` is for reads that the client does not offer."""
+    """The shared objects of one process. `store` is for reads that the client does not offer."""
 
     settings: Settings
     registry: Registry
     client: StoreClient
-    connection: Connection
+    store: Store
     access: Access
     mailbox: Mailbox
     watch: Watch
@@ -33,13 +33,9 @@ class Services:
 async def opened(settings: Settings) -> AsyncIterator[Services]:
     """Open the services; to be called inside the event loop that uses them. Raises ConfigError."""
     registry = build(settings.providers)
-    connection = Connection(settings)
-    try:
-        async with StoreClient(settings, registry) as client, Watch(settings) as watch:
-            mailbox = Mailbox(settings, registry, connection)
-            yield Services(settings, registry, client, connection, Access(connection), mailbox, watch)
-    finally:
-        await connection.close()
+    async with Store.open(settings) as store, StoreClient(settings, registry) as client, Watch(settings) as watch:
+        mailbox = Mailbox(store, registry)
+        yield Services(settings, registry, client, store, store.access, mailbox, watch)
 
 
 def services(request: Request) -> Services:

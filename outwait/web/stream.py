@@ -14,7 +14,6 @@ from outwait.web.auth import Reader, still_valid, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import JobNotFound, StoreUnavailable
-from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ async def _stream(
 
 
 async def _events(shared: Services, job_id: str) -> list[Event]:
-    return numbered(await Reads(shared.connection).timeline(job_id))
+    return numbered(await shared.store.reads.timeline(job_id))
 
 
 def _after(last: str, events: list[Event]) -> list[Event]:

@@ -23,7 +23,7 @@ from outwait.worker.model.targets import (
 )
 
 PROCESSES = 2
-"""Handler functions that run in a process of their own at once: each costs as much CPU as many others."""
+"""Handler functions that run in separate processes at once: each costs as much CPU as dozens of other calls."""
 
 
 class StreamWriter(Protocol):
@@ -68,16 +68,16 @@ class Handlers:
         return name in self._functions
 
     async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool = False) -> str:
-        """Run one delivery for at most `time_limit` seconds, once its handler has a place free.
+        """Run one delivery for at most `time_limit` seconds, once a call of its handler may begin.
 
-        `in_subprocess`: a function runs in a process of its own, since it may have ended workers.
+        `in_subprocess` runs a function in a separate process, because it may have ended workers.
 
         Returns:
-            What a receiver of webhooks answered, short; of others nothing.
+            What a receiver of webhooks answered, short; nothing for other kinds of handlers.
 
         Raises:
-            DeliveryFailed: worth another attempt.
-            DeliveryRefused: never will succeed: the handler is unknown, or said so itself.
+            DeliveryFailed: another attempt may succeed.
+            DeliveryRefused: no attempt will succeed: the handler is unknown, or it refused the delivery itself.
         """
         match _known_form(target):
             case FunctionTarget(name):
@@ -144,10 +144,10 @@ class Handlers:
         files.append(self._folder, path, envelope.json())
 
     def _lane(self, name: str, kind: type[Threads | Loop]) -> Isolated:
-        found = self._lanes.get(name)
-        if found is None:
-            found = self._lanes[name] = kind(name)
-        return found
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = kind(name)
+        return lane
 
     def _check_routes(self, settings: HandlerSettings) -> None:
         for route in settings.routes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused
 
 LOCK_WITHIN = 5.0
-"""Seconds to wait for the file's lock. We hold it for one write; whoever keeps it longer is another program."""
+"""Seconds to wait for the file's lock. We hold it for one write only, so another program holds it longer."""
 
 _BLOCK = 65536
 
@@ -48,7 +48,7 @@ def _inside(folder: Path, path: str) -> Path:
 
 @contextmanager
 def _locked(descriptor: int, path: str) -> Iterator[None]:
-    # flock, not lockf: it also keeps apart the threads of one process.
+    # flock, not lockf: it also excludes the other threads of this process.
     ends = time.monotonic() + LOCK_WITHIN
     while True:
         try:
@@ -84,9 +84,9 @@ def _mended(descriptor: int) -> int:
 def _last_line(descriptor: int, end: int) -> int:
     while end > 0:
         start = max(0, end - _BLOCK)
-        found = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
         end = start
     return 0
 

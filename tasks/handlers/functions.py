@@ -1,4 +1,4 @@
-"""The user's handler functions: how one is marked, and how the marked ones are found."""
+"""The user's handler functions: how a function is marked, and how marked functions are loaded."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ _MARK = "__outwait_handler__"
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A marked function; one that is not async is given a thread."""
+    """A marked function; a sync function runs in a thread."""
 
     name: str
     call: Callable[..., Any]
@@ -36,7 +36,7 @@ def handler(name: str) -> Callable[[F], F]:
 
     Raises:
         TypeError: it cannot be called so, or it is a generator, which would run nothing.
-        ValueError: the name is none.
+        ValueError: the name is not valid.
     """
     if not isinstance(name, str):
         raise TypeError('write @handler("name"), with the name by which targets mean this function')
@@ -58,16 +58,16 @@ def load(modules: Sequence[str]) -> dict[str, Function]:
         ConfigError: a module cannot be imported or marks nothing, or two functions have one name.
     """
     _look_in_working_folder()
-    found: dict[str, Function] = {}
+    functions: dict[str, Function] = {}
     for module in modules:
         marked = _marked(_import(module))
         if not marked:
             raise _wrong(f"module {module!r} has no function marked @handler; list the module that defines it")
         for function in marked:
-            other = found.setdefault(function.name, function)
+            other = functions.setdefault(function.name, function)
             if other.call is not function.call:
                 raise _wrong(f"{other.module!r} and {function.module!r} both mark a handler {function.name!r}")
-    return found
+    return functions
 
 
 def _look_in_working_folder() -> None:

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 MESSAGE_MAX = 300
 """Characters of an exception's message that a failed delivery keeps."""
 
-Outcome = asyncio.Future[BaseException | None]
+Completion = asyncio.Future[BaseException | None]
+"""The end of a call, with what it raised."""
+
 Settle = Callable[[BaseException | None], None]
 
 
@@ -41,7 +43,7 @@ class Isolated(ABC):
         self._places = places
         self._free = asyncio.Semaphore(places)
         self._running = 0
-        self._lost: set[Outcome] = set()
+        self._lost: set[Completion] = set()
 
     async def run(self, call: Callable[[], Any], time_limit: float) -> None:
         """Wait for a place, then run the call for at most `time_limit` seconds.
@@ -52,23 +54,23 @@ class Isolated(ABC):
         """
         await self._place(time_limit)
         loop = asyncio.get_running_loop()
-        outcome: Outcome = loop.create_future()
+        completion: Completion = loop.create_future()
         self._running += 1
-        outcome.add_done_callback(self._ended)
+        completion.add_done_callback(self._ended)
         try:
-            give_up = self._begin(call, copy_context(), partial(_settle, loop, outcome))
+            give_up = self._begin(call, copy_context(), partial(_settle, loop, completion))
         except RuntimeError as error:  # the system gives us no further thread
-            outcome.cancel()
+            completion.cancel()
             raise failure(error) from error
         try:
-            done, _ = await asyncio.wait({outcome}, timeout=time_limit)
+            done, _ = await asyncio.wait({completion}, timeout=time_limit)
         except asyncio.CancelledError:
             give_up()
             raise
         if not done:
             give_up()
-            raise self._lose(outcome, time_limit)
-        if raised := outcome.result():
+            raise self._lose(completion, time_limit)
+        if raised := completion.result():
             raise failure(raised) from raised
 
     @abstractmethod
@@ -91,13 +93,13 @@ class Isolated(ABC):
                     await self._free.acquire()
                 return
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, completion: Completion) -> None:
         self._running -= 1
-        self._lost.discard(outcome)
+        self._lost.discard(completion)
         self._free.release()
 
-    def _lose(self, outcome: Outcome, time_limit: float) -> DeliveryFailed:
-        self._lost.add(outcome)
+    def _lose(self, completion: Completion, time_limit: float) -> DeliveryFailed:
+        self._lost.add(completion)
         log.warning("handler-overran", extra={"handler": self.name, "limit": time_limit, "lost": len(self._lost)})
         return DeliveryFailed(f"{self.name} did not end within {time_limit:g} s")
 
@@ -198,6 +200,6 @@ async def _awaited(call: Callable[[], Any]) -> BaseException | None:
     return None
 
 
-def _settle(loop: asyncio.AbstractEventLoop, outcome: Outcome, error: BaseException | None) -> None:
+def _settle(loop: asyncio.AbstractEventLoop, completion: Completion, error: BaseException | None) -> None:
     with suppress(RuntimeError):  # the loop is closed: the worker ended before the call
-        loop.call_soon_threadsafe(outcome.set_result, error)
+        loop.call_soon_threadsafe(completion.set_result, error)

@@ -21,7 +21,7 @@ ANSWER_READ = 2048
 """Bytes of an answer that are looked at."""
 
 ANSWER_WITHIN = 1.0
-"""Seconds in which they must come: the status has decided already."""
+"""Seconds in which they must come; the status alone decides."""
 
 ANSWER_SHOWN = 100
 """Characters of an answer that are kept."""
@@ -57,16 +57,16 @@ class Webhooks:
         settings: the master secrets and the time limit.
         guard: which receivers the operator allows though they are no public https ones.
         sender: the connections.
-        endpoints: which receivers are disabled.
+        receivers: which receivers are disabled.
     """
 
-    def __init__(self, settings: WebhookSettings, guard: Guard, sender: Sender, endpoints: DisabledReceivers) -> None:
+    def __init__(self, settings: WebhookSettings, guard: Guard, sender: Sender, receivers: DisabledReceivers) -> None:
         self._secrets = [secret.get_secret_value() for secret in settings.secrets]
         self._time_limit = settings.time_limit
         self._guard = guard
         self._sender = sender
-        self._endpoints = endpoints
-        self._places = asyncio.Semaphore(PLACES)
+        self._receivers = receivers
+        self._free = asyncio.Semaphore(PLACES)
 
     def refusal(self, target: WebhookTarget) -> str:
         """Why nothing is sent to a receiver, or ""."""
@@ -79,22 +79,22 @@ class Webhooks:
             What the receiver answered: status, seconds, the beginning of its text.
 
         Raises:
-            DeliveryFailed: it did not take it: no answer, or any but 2xx.
-            DeliveryRefused: it may not be sent to, or it is disabled: now (it answered 410) or before.
+            DeliveryFailed: the receiver gave no answer, or one that is not 2xx.
+            DeliveryRefused: nothing may be sent to the receiver, or it is disabled: now (it answered 410) or before.
         """
         if why := self.refusal(target):
             raise DeliveryRefused(why)
-        if disabled := await self._endpoints.find(target.endpoint):
-            raise DeliveryRefused(_switched_off(target, disabled.why))
-        async with self._places:
+        if disabled := await self._receivers.find(target.endpoint):
+            raise DeliveryRefused(_disabled(target, disabled.why))
+        async with self._free:
             answer = await self._post(target, envelope)
         if 200 <= answer.status < 300:
-            return answer.told
+            return answer.summary
         if answer.status == 410:
-            await self._endpoints.disable(target.endpoint, f"it answered {answer.told}")
-            raise DeliveryRefused(_switched_off(target, f"it answered {answer.told}"))
+            await self._receivers.disable(target.endpoint, f"it answered {answer.summary}")
+            raise DeliveryRefused(_disabled(target, f"it answered {answer.summary}"))
         redirected = "; redirects are not followed: name where it leads to" if 300 <= answer.status < 400 else ""
-        raise DeliveryFailed(f"{target.host} answered {answer.told}{redirected}", retry_after=answer.retry_after)
+        raise DeliveryFailed(f"{target.host} answered {answer.summary}{redirected}", retry_after=answer.retry_after)
 
     async def _post(self, target: WebhookTarget, envelope: Envelope) -> "_Answer":
         begun = time.monotonic()
@@ -105,9 +105,9 @@ class Webhooks:
         except AddressRefused as error:
             raise DeliveryRefused(str(error)) from error
         except ProviderError as error:
-            raise DeliveryFailed(f"{target.host} {_silence(error, self._time_limit)}") from error
-        told = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")
-        return _Answer(response.status_code, told, retry_after(response))
+            raise DeliveryFailed(f"{target.host} {_no_answer(error, self._time_limit)}") from error
+        summary = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")
+        return _Answer(response.status_code, summary, retry_after(response))
 
     def _request(self, target: WebhookTarget, envelope: Envelope) -> httpx.Request:
         body = envelope.json()
@@ -120,7 +120,7 @@ class Webhooks:
 
 class _Answer(NamedTuple):
     status: int
-    told: str
+    summary: str
     retry_after: float | None
 
 
@@ -138,7 +138,7 @@ async def _beginning(response: httpx.Response) -> str:
     return text if len(text) <= ANSWER_SHOWN else text[:ANSWER_SHOWN] + "..."
 
 
-def _silence(error: ProviderError, time_limit: float) -> str:
+def _no_answer(error: ProviderError, time_limit: float) -> str:
     """Why there is no answer. The error's own text names the path, which may be a secret of the receiver's."""
     cause = error.__cause__
     if isinstance(cause, TimeoutError):
@@ -146,7 +146,7 @@ def _silence(error: ProviderError, time_limit: float) -> str:
     return f"gave no answer: {redact(str(cause)) or type(cause).__name__}"
 
 
-def _switched_off(target: WebhookTarget, why: str) -> str:
+def _disabled(target: WebhookTarget, why: str) -> str:
     return (
         f"the receiver at {target.host} is disabled: {why}. `outwait endpoints` shows it, and "
         "`outwait endpoints --enable URL` lets it be sent to again"

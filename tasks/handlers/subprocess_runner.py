@@ -27,9 +27,9 @@ a second one."""
 
 
 class _Verdict(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """What came of the call."""
 
-    well: bool = True
+    succeeded: bool = True
     refused: bool = False
     message: str = ""
     retry_after: float | None = None
@@ -46,19 +46,19 @@ async def run(function: Function, envelope: Envelope, time_limit: float) -> None
     command = (sys.executable, "-P", "-c", program, function.module, function.name, str(time_limit))
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
-        told, _ = await process.communicate(envelope.json())
+        answer, _ = await process.communicate(envelope.json())
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode == -signal.SIGALRM:
         raise DeliveryFailed(f"handler {function.name} did not end within {time_limit:g} s")
-    if process.returncode or not told:
+    if process.returncode or not answer:
         raise DeliveryFailed(f"handler {function.name} ended its process ({_how(process.returncode or 0)})")
-    verdict = msgspec.json.decode(told, type=_Verdict)
+    verdict = msgspec.json.decode(answer, type=_Verdict)
     if verdict.refused:
         raise DeliveryRefused(verdict.message)
-    if not verdict.well:
+    if not verdict.succeeded:
         raise DeliveryFailed(verdict.message, retry_after=verdict.retry_after)
 
 
@@ -67,22 +67,22 @@ def _how(code: int) -> str:
 
 
 def main() -> None:
-    """The process: takes the envelope from standard input, and tells on standard output what came of it."""
+    """The process: takes the envelope from standard input, and writes the verdict to standard output."""
     _, module, name, seconds = sys.argv
     signal.setitimer(signal.ITIMER_REAL, START)  # ends it whatever it does, even if its worker is gone
-    told = os.dup(1)
+    answer = os.dup(1)
     os.dup2(2, 1)  # what the handler prints goes to the worker's log
     envelope = msgspec.json.decode(sys.stdin.buffer.read(), type=Envelope)
     known = functions.load([module])
     signal.setitimer(signal.ITIMER_REAL, float(seconds))
-    os.write(told, msgspec.json.encode(_verdict(_call(known, name, envelope))))
+    os.write(answer, msgspec.json.encode(_verdict(_call(known, name, envelope))))
 
 
 def _verdict(error: HandlerError | None) -> _Verdict:
     if error is None:
         return _Verdict()
     asked = error.retry_after if isinstance(error, DeliveryFailed) else None
-    return _Verdict(well=False, refused=isinstance(error, DeliveryRefused), message=str(error), retry_after=asked)
+    return _Verdict(succeeded=False, refused=isinstance(error, DeliveryRefused), message=str(error), retry_after=asked)
 
 
 def _call(known: Mapping[str, Function], name: str, envelope: Envelope) -> HandlerError | None:

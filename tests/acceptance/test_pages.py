@@ -118,7 +118,14 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
             await found.enqueue(name, order=NEVER)
         await found.enqueue("failed-one", order={"outcome": "failure"})
         error = JobError("invalid_request", f"there is no provider {CANARY}").text()
-        refused = NewJob("refused-one", CANARY, CANARY, "digest", codec.blob(b"{}", 1024), error=error)
+        refused = NewJob(
+            id="refused-one",
+            provider=CANARY,
+            operation=CANARY,
+            digest="digest",
+            spec=codec.blob(b"{}", 1024),
+            error=error,
+        )
         await Lanes(connection).enqueue([refused])
         for name in ("dead-one", "dead-for-good", "dead-of-globex", "done-of-acme", "failed-one"):
             await closed(client, name)

@@ -27,7 +27,7 @@ from outwait.worker.model.errors import (
 )
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
-from outwait.worker.providers.contract import Failed, Pending, PollAnswer, Submission, Submitted, Succeeded, Waiting
+from outwait.worker.providers.contract import Failed, Pending, PollAnswer, Submission, SubmitAnswer, Succeeded, Waiting
 from outwait.worker.providers.exchange import Count, Exchange, TokenStore
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.connection import Connection
@@ -66,7 +66,7 @@ class World:
         name = self.case.name
         return build({**self.raw, name: {**self.raw[name], **changes}})
 
-    async def submit(self, registry: Registry | None = None, webhook_url: str | None = None) -> Submitted:
+    async def submit(self, registry: Registry | None = None, webhook_url: str | None = None) -> SubmitAnswer:
         """Submit a job as the engine does."""
         registry = registry or self.registry()
         provider = registry.get(self.case.name)
@@ -74,7 +74,7 @@ class World:
         params = registry.validate(self.case.name, self.case.operation, self.params)
         return await provider.submit(Submission("job-1", self.case.operation, params, webhook_url), self.exchange)
 
-    async def poll(self, submitted: Submitted, registry: Registry | None = None) -> PollAnswer:
+    async def poll(self, submitted: SubmitAnswer, registry: Registry | None = None) -> PollAnswer:
         """Poll a job once."""
         registry = registry or self.registry()
 
@@ -84,7 +84,7 @@ class World:
         job = Waiting("job-1", self.case.operation, submitted.external_id, submitted.memo, 0, params)
         return await registry.get(self.case.name).poll(job, self.exchange)
 
-    async def finish(self, submitted: Submitted, registry: Registry | None = None) -> Succeeded | Failed:
+    async def finish(self, submitted: SubmitAnswer, registry: Registry | None = None) -> Succeeded | Failed:
         """Poll until the job ends."""
         end = time.monotonic() + PATIENCE
         registry = registry or self.registry()
@@ -92,7 +92,7 @@ class World:
             assert time.monotonic() < end, f"still {answer}"
             if answer.memo is not None:
                 assert len(answer.memo.encode()) <= 64
-                submitted = Submitted(submitted.external_id, answer.memo)
+                submitted = SubmitAnswer(submitted.external_id, answer.memo)
             await asyncio.sleep(0.02)
         return answer
 
@@ -261,7 +261,7 @@ class ProviderContract:
     @pytest.mark.parametrize("external_id", ["0a0a0a0a-0000-4000-8000-000000000000", "a/b?c=d&e#f", "../x", "ü %2F"])
     async def test_an_unknown_id(self, start: Start, external_id: str) -> None:
         world = await start()
-        await self.fails(ExternalIdUnknown, world.poll(Submitted(external_id)))
+        await self.fails(ExternalIdUnknown, world.poll(SubmitAnswer(external_id)))
         assert (await world.requests())["poll"] == 1, "odd characters must not lead elsewhere"
         await self.counted(world)
 

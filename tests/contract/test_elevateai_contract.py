@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from outwait.sandbox import Fault
 from outwait.sandbox.behaviour import Call, FaultKind, Outcome
 from outwait.worker.model.errors import AnswerLost, ExternalIdUnknown, Rejected, Unavailable
-from outwait.worker.providers.contract import Failed, Pending, Submitted, Succeeded
+from outwait.worker.providers.contract import Failed, Pending, SubmitAnswer, Succeeded
 from tests.contract.provider_contract import ProviderContract, Start, World, web_app
 from tests.patience import PATIENCE
 
@@ -107,7 +107,7 @@ class TestElevateAI(ProviderContract):
         memos, answer = [], await world.poll(submitted)
         while isinstance(answer, Pending):
             memos.append((answer.warning, answer.memo))
-            answer = await world.poll(Submitted(submitted.external_id, answer.memo or submitted.memo))
+            answer = await world.poll(SubmitAnswer(submitted.external_id, answer.memo or submitted.memo))
         assert memos[-1] == ("processed, but there is no transcript yet", "1.0.1")
         assert isinstance(answer, Succeeded)
         assert answer.result["transcript"]
@@ -293,7 +293,7 @@ class TestElevateAI(ProviderContract):
         told = []
         while isinstance(ended := await world.poll(submitted), Pending):
             told.append(ended.warning)
-            submitted = Submitted(submitted.external_id, ended.memo or submitted.memo)
+            submitted = SubmitAnswer(submitted.external_id, ended.memo or submitted.memo)
         assert "answered 503" in (told[0] or "")
         assert told[1] == "call.wav could not be read completely"
         assert isinstance(ended, Succeeded)

@@ -274,7 +274,7 @@ class Chaos:
                 lanes = await client.lanes()
             except StoreUnavailable:
                 return False
-            rest = [lane for lane in lanes if not lane.lane.startswith("held:") and lane.waiting + lane.leased]
+            rest = [lane for lane in lanes if lane.lane.step and lane.waiting + lane.leased]
             return not rest and (known >= len(self.struck.accepted) or bool(self.struck.cuts))
 
         async def told() -> bool:

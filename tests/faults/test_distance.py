@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outwait.config.settings import Settings
@@ -14,7 +15,8 @@ from outwait.worker.engine.batches import Batches
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.jobs import Claim, JobState
-from outwait.worker.model.outcomes import NO_FENCE, Outcome, Pause, Release, Submitted
+from outwait.worker.model.lanes import Lane
+from outwait.worker.model.outcomes import Outcome, Pause, Release, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store import codec
 from outwait.worker.store.connection import Connection
@@ -24,8 +26,8 @@ from outwait.worker.telemetry.tally import Tally
 from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query, until
 
-POLL = "poll:unless"
-POLICY = LanePolicy(batch=10, lease=60_000, cap=100, group="unless")
+SUBMIT, POLL = Lane.parse("submit:unless"), Lane.parse("poll:unless")
+POLICY = LanePolicy(batch=10, lease_ms=60_000, cap=100, provider="unless")
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 
 
@@ -33,15 +35,15 @@ SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 async def lanes(connection: Connection) -> Lanes:
     """One job that waits for its first poll, due now."""
     found = Lanes(connection)
-    await found.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
-    (claim,) = await found.claim("submit:unless", POLICY)
-    await found.record([Submitted("j1", claim.fence, "x-1", "", 0)])
+    await found.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
+    (claim,) = await found.claim(SUBMIT, POLICY)
+    await found.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
     return found
 
 
 async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> None:
     """Protected by worker/store/lua/claim.lua `put_back`: who was lost may have polled until its lease ended."""
-    short = POLICY._replace(lease=1, apart=400)
+    short = msgspec.structs.replace(POLICY, lease_ms=1, min_interval_ms=400)
     assert len(await lanes.claim(POLL, short)) == 1
     began = time.monotonic()
 
@@ -55,7 +57,7 @@ async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> N
 async def test_what_was_claimed_before_a_pause_is_not_sent_in_it(lanes: Lanes) -> None:
     """Protected by worker/store/lua/begin.lua: `silent`."""
     (claim,) = await lanes.claim(POLL, POLICY)
-    await lanes.record([Pause("unless", NO_FENCE, 2000, "429")])
+    await lanes.record([Pause(provider="unless", pause_ms=2000, reason="429")])
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0]
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0], "the claim is used up"
     assert await lanes.claim(POLL, POLICY) == []
@@ -90,7 +92,7 @@ class Sends:
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the contract
         self.sent += 1
-        return [Release(claim.item, claim.fence)]
+        return [Release(work_id=claim.work_id, fence=claim.fence)]
 
 
 @pytest.mark.parametrize(("store", "sent"), [(Standing, 0), (Lanes, 1)])
@@ -101,12 +103,12 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     own = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 5, "lease": 10})})
     lanes = store(connection)
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
-    await lanes.enqueue([NewJob("j1", "unless", "query", "d", SPEC)])
-    claims = await lanes.claim("submit:unless", POLICY)
-    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run("submit:unless", claims, step)
+    await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
+    claims = await lanes.claim(SUBMIT, POLICY)
+    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run(SUBMIT, claims, step)
     assert step.sent == sent
     assert (await Reads(connection).job("j1")).state is JobState.QUEUED
-    assert len(await lanes.claim("submit:unless", POLICY)) == 1
+    assert len(await lanes.claim(SUBMIT, POLICY)) == 1
 
 
 async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp_path: Path) -> None:
@@ -136,6 +138,8 @@ async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp
 
 async def test_a_crash_leaves_few_submits_in_doubt(connection: Connection, settings: Settings) -> None:
     """Protected by worker/policies.py `SMALL_BATCH`: the intents of a whole batch are written before its requests."""
-    lanes, lane = Lanes(connection), "submit:unless"
-    await lanes.enqueue([NewJob(f"j{number}", "unless", "query", "d", SPEC) for number in range(40)])
+    lanes, lane = Lanes(connection), SUBMIT
+    await lanes.enqueue(
+        [NewJob(id=f"j{number}", provider="unless", operation="query", digest="d", spec=SPEC) for number in range(40)]
+    )
     assert len(await lanes.claim(lane, Policies(settings, build({})).of(lane))) == 16

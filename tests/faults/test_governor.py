@@ -96,7 +96,7 @@ async def left(client: StoreClient) -> int:
 
 
 async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url: str, tmp_path: Path) -> None:
-    """Protected by tasks/callback.py `_cancel`: `take_place`; where there is none, the provider is not told."""
+    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not told."""
     options = {"elevateai_limit": 4, "window": 600, "penalty": 300}
     variables = {
         "OUTWAIT_PROVIDERS__ELEVATEAI__RATE_LIMIT": "4",

@@ -100,7 +100,7 @@ async def working(client: StoreClient) -> bool:
 async def settled(client: StoreClient, number: int) -> bool:
     """Whether that many jobs are there, and nothing is left to do but for a person."""
     counts = (await client.counts())["unless"]
-    busy = [lane for lane in await client.lanes() if not lane.lane.startswith("held:")]
+    busy = [lane for lane in await client.lanes() if lane.lane.step]
     return sum(counts.values()) >= number and not any(lane.due_now + lane.waiting + lane.leased for lane in busy)
 
 

@@ -19,8 +19,8 @@ RECORDED = {
     "deliver": b"\xa9delivered",
 }
 BEGUN = {
-    "submit": b"submit:unless\r\n",
-    "poll": b"poll:unless\r\n",
+    "submit": b"\xadsubmit:unless",
+    "poll": b"\xabpoll:unless",
 }
 
 
@@ -93,7 +93,7 @@ async def test_a_begin_that_is_never_answered_leaves_no_doubt(cut: Cut) -> None:
     assert not story["uncertain"], "nothing was sent"
 
 
-@pytest.mark.parametrize("script", ["claim", "look"])
+@pytest.mark.parametrize("script", ["claim", "due_lanes"])
 async def test_a_claim_costs_its_lease(cut: Cut, script: str) -> None:
     """Protected by worker/store/lua/claim.lua `put_back`."""
     await cut.run(f"{script}-warm")

@@ -10,12 +10,13 @@ from celery import Celery
 from outwait.client.store import StoreClient
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.jobs import Claim, JobState
+from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from tests.stack import Stack, closed, query, until
 
-LANE = "poll:unless"
+LANE = Lane.parse("poll:unless")
 LEASE = 10.0
 
 
@@ -31,7 +32,7 @@ class Late:
         self.queue = settings.step_queues["poll"]
 
     def send(self, claims: list[Claim], task: str = "tasks.poll") -> None:
-        self.producer.send_task(task, [LANE, msgspec.to_builtins(claims)], queue=self.queue)
+        self.producer.send_task(task, [str(LANE), msgspec.to_builtins(claims)], queue=self.queue)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,13 @@ async def waiting(client: StoreClient, name: str) -> None:
 
 async def claimed(late: Late, lanes: Lanes, name: str, *, lease: int | None = None) -> list[Claim]:
     """The claims that the clock would send for this job, as soon as it is due."""
-    policy = late.policy if lease is None else late.policy._replace(lease=lease)
+    policy = late.policy if lease is None else msgspec.structs.replace(late.policy, lease_ms=lease)
 
     async def look() -> list[Claim]:
         return await lanes.claim(LANE, policy)
 
     claims: list[Claim] = await until(look)
-    assert [claim.item for claim in claims] == [name]
+    assert [claim.work_id for claim in claims] == [name]
     return claims
 
 

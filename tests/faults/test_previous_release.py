@@ -52,7 +52,7 @@ def both(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
 
 @pytest.mark.parametrize("old_first", [True, False], ids=["upgrade", "step back"])
 async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: bool) -> None:
-    """Protected by worker/jobs.py `Claim`, which only grows at its end, and worker/store/keys.py: fields are added."""
+    """Protected by worker/model/jobs.py `Claim`, which only grows at its end, and store/fields.py: codes stay."""
     kind = "old" if old_first else "new"
     names = [f"{kind}-{number}" for number in range(20)]
     beside = [f"{kind}-beside-{number}" for number in range(20)]

@@ -161,7 +161,7 @@ async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(t
 
         async def goes_on() -> bool:
             await clock.tick()
-            return sent == ["submit:unless"]
+            return [str(lane) for lane in sent] == ["submit:unless"]
 
         await until(goes_on)
         await connection.close()

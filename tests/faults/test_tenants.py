@@ -7,13 +7,14 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.jobs import NORMAL
+from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from tests.stack import query
 
 BACKLOG, TOGETHER = 100_000, 2_000
-LANE = "submit:unless"
+LANE = Lane.parse("submit:unless")
 
 
 async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -> None:
@@ -26,11 +27,11 @@ async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -
             many, once = query(tenant="many"), query(tenant="once")
             for start in range(0, BACKLOG, TOGETHER):
                 await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])
-            first = [claim.item for claim in await lanes.claim(LANE, policy)]
+            first = [claim.work_id for claim in await lanes.claim(LANE, policy)]
             await client.enqueue(once, job_id="once")
             await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")
             before = await cpu(connection)
-            second = [claim.item for claim in await lanes.claim(LANE, policy)]
+            second = [claim.work_id for claim in await lanes.claim(LANE, policy)]
             took = await cpu(connection) - before
             assert (await client.counts())["unless"]["queued"] == BACKLOG + 2
         await connection.close()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from outwait.config.settings import Settings
-from outwait.worker.model.jobs import TRANSITIONS, JobError, JobState
+from outwait.worker.model.jobs import TRANSITIONS, JobError, JobState, Step
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
@@ -35,12 +36,14 @@ from outwait.worker.model.outcomes import (
     WebhookVerdict,
 )
 from outwait.worker.store import codec
+from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.fields import JobField
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
-LANES = ("submit:unless", "poll:unless", "callback")
-ALL_LANES = (*LANES, "held:unless")
+SUBMIT, POLL, HELD = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "held:unless"))
+LANES = (SUBMIT, POLL, CALLBACK)
 ENDS = {state for state in JobState if state.ended}
 ERROR = JobError("x", "y").text()
 SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
@@ -58,7 +61,7 @@ class Life(RuleBasedStateMachine):
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
         self.heard: Counter[str] = Counter()
-        self.held: list[tuple[str, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
+        self.held: list[tuple[Lane, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
 
     def teardown(self) -> None:
         self.do(self.connection.close())
@@ -70,15 +73,15 @@ class Life(RuleBasedStateMachine):
     @rule()
     def enqueue(self) -> None:
         job_id = f"job{len(self.states)}"
-        self.do(self.lanes.enqueue([NewJob(job_id, "unless", "query", "d", SPEC)]))
+        self.do(self.lanes.enqueue([NewJob(id=job_id, provider="unless", operation="query", digest="d", spec=SPEC)]))
         self.states[job_id] = JobState.QUEUED
 
     @precondition(lambda self: self.states)
     @rule(lane=st.sampled_from(LANES), short=st.booleans())
-    def claim(self, lane: str, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
-        policy = LanePolicy(batch=2, lease=1 if short else 60_000, cap=10)
+    def claim(self, lane: Lane, short: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
+        policy = LanePolicy(batch=2, lease_ms=1 if short else 60_000, cap=10)
         for claim in self.do(self.lanes.claim(lane, policy)):
-            self.held.append((lane, claim.item, claim.fence))
+            self.held.append((lane, claim.work_id, claim.fence))
         if short:
             end = time.monotonic() + 0.002
             while time.monotonic() < end:
@@ -90,8 +93,8 @@ class Life(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.held) - 1))
         lane, job_id, fence = self.held[index]
         current = self.fence(job_id)
-        policy = LanePolicy(batch=2, lease=60_000, cap=10)
-        intent = "i" if lane.startswith("submit") else ""
+        policy = LanePolicy(batch=2, lease_ms=60_000, cap=10)
+        intent = "i" if lane == SUBMIT else ""
         _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=intent))
         assert new in (0, fence + 1)
         if fence != current:
@@ -111,30 +114,43 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), state=st.sampled_from([JobState.CANCELLED, JobState.SUCCEEDED]))
     def end_from_outside(self, data: st.DataObject, state: JobState) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        self.written(End(job_id, NO_FENCE, state), allowed=not self.states[job_id].ended)
+        self.written(End(work_id=job_id, fence=NO_FENCE, state=state), allowed=not self.states[job_id].ended)
 
     @precondition(lambda self: self.states)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        self.written(Cancel(job_id, NO_FENCE, ERROR), allowed=not self.states[job_id].ended)
+        self.written(Cancel(work_id=job_id, error=ERROR), allowed=not self.states[job_id].ended)
 
     @precondition(lambda self: self.states)
     @rule(
         data=st.data(),
-        says=st.sampled_from(WebhookVerdict),
+        verdict=st.sampled_from(WebhookVerdict),
         external_id=st.sampled_from(["", "x-1", "x-2"]),
         trusted=st.booleans(),
         kept=st.booleans(),
     )
-    def hear(self, data: st.DataObject, says: WebhookVerdict, external_id: str, *, trusted: bool, kept: bool) -> None:
+    def hear(
+        self, data: st.DataObject, verdict: WebhookVerdict, external_id: str, *, trusted: bool, kept: bool
+    ) -> None:
         """A webhook, which may tell the truth or not; one that was kept before is replayed."""
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         before = self.do(self.reads.job(job_id))
-        asked = self.do(self.connection.redis.hmget(self.connection.keys("JOB", job_id), "i", "cq"))
-        end = End(job_id, NO_FENCE, JobState.SUCCEEDED) if trusted else None
-        record = codec.blob(b"" if kept else b"w", 100)
-        outcome = WebhookReceived(job_id, NO_FENCE, record, "told", says, external_id, 0, uuid4().hex[:8], end)
+        asked = self.do(
+            self.connection.redis.hmget(self.connection.keys("JOB", job_id), JobField.INTENT, JobField.CANCEL_REQUESTED)
+        )
+        end = End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED) if trusted else None
+        record = None if kept else codec.blob(b"w", 100)
+        outcome = WebhookReceived(
+            work_id=job_id,
+            record=record,
+            summary="a word",
+            verdict=verdict,
+            external_id=external_id,
+            min_interval_ms=0,
+            nonce=uuid4().hex[:8],
+            end_outcome=end,
+        )
         self.do(self.lanes.record([outcome]))
         self.heard[job_id] += not kept
         job = self.do(self.reads.job(job_id))
@@ -152,8 +168,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), choice=st.sampled_from(Choice))
     def resolve(self, data: st.DataObject, choice: Choice) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.states)))
-        ending = End(job_id, NO_FENCE, JobState.SUCCEEDED) if choice is Choice.AS_WEBHOOK else None
-        outcome = Resolve(job_id, NO_FENCE, choice, ERROR, ending)
+        ending = End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED) if choice is Choice.AS_WEBHOOK else None
+        outcome = Resolve(work_id=job_id, choice=choice, detail=ERROR, end_outcome=ending)
         self.written(outcome, allowed=self.states[job_id] is JobState.UNCERTAIN)
 
     @invariant()
@@ -179,10 +195,10 @@ class Life(RuleBasedStateMachine):
         self.states[job_id] = state
 
     def fence(self, job_id: str) -> int:
-        return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), "f")))
+        return int(self.do(self.connection.redis.hget(self.connection.keys("JOB", job_id), JobField.FENCE)))
 
     async def places(self, job_id: str) -> list[str]:
-        keys = {f"{kind}:{lane}": (kind, lane) for lane in ALL_LANES for kind in ("DUE", "LEASED")}
+        keys = {f"{kind}:{lane}": (kind, lane) for lane in (*LANES, HELD) for kind in ("DUE", "LEASED")}
         return await self.standing(job_id, keys)
 
     async def indexes(self, job_id: str) -> list[JobState]:
@@ -192,34 +208,34 @@ class Life(RuleBasedStateMachine):
         """Of these sorted sets, by name, those that hold the job: asked for in one round trip."""
         async with self.connection.redis.pipeline(transaction=False) as asked:
             for parts in sets.values():
-                asked.zscore(self.connection.keys(*parts), job_id)
+                asked.zscore(self.connection.keys(*map(str, parts)), job_id)
             scores = await asked.execute()
         return [name for name, score in zip(sets, scores, strict=True) if score is not None]
 
 
-def outcomes(lane: str, job_id: str, fence: int) -> list[Outcome]:
+def outcomes(lane: Lane, job_id: str, fence: int) -> list[Outcome]:
     """What a worker may have learnt in this lane."""
-    end = End(job_id, fence, JobState.FAILED, ERROR)
-    match lane:
-        case "submit:unless":
+    end = End(work_id=job_id, fence=fence, state=JobState.FAILED, error=ERROR)
+    match lane.step:
+        case Step.SUBMIT:
             return [
-                Submitted(job_id, fence, "x-1", "", 0),
-                Retry(job_id, fence, 0, "again"),
-                Release(job_id, fence),
-                Uncertain(job_id, fence, "lost"),
-                Hold(job_id, fence, "a person"),
+                Submitted(work_id=job_id, fence=fence, external_id="x-1", countdown_ms=0, submits=1),
+                Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),
+                Release(work_id=job_id, fence=fence),
+                Uncertain(work_id=job_id, fence=fence, reason="lost", submits=1),
+                Hold(work_id=job_id, fence=fence, reason="a person"),
                 end,
             ]
-        case "poll:unless":
+        case Step.POLL:
             return [
-                Wait(job_id, fence, 0, "PENDING"),
-                Retry(job_id, fence, 0, "again"),
-                Release(job_id, fence),
-                End(job_id, fence, JobState.SUCCEEDED),
+                Wait(work_id=job_id, fence=fence, countdown_ms=0, status="PENDING", polls=1),
+                Retry(work_id=job_id, fence=fence, countdown_ms=0, reason="again", attempt=1),
+                Release(work_id=job_id, fence=fence),
+                End(work_id=job_id, fence=fence, state=JobState.SUCCEEDED),
                 end,
             ]
         case _:
-            return [Fanout(job_id, fence, ()), Release(job_id, fence)]
+            return [Fanout(work_id=job_id, fence=fence, targets=()), Release(work_id=job_id, fence=fence)]
 
 
 def test_any_interleaving_keeps_every_promise_of_the_store(redis_url: str) -> None:

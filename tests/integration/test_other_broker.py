@@ -106,7 +106,7 @@ async def test_a_message_that_comes_while_the_store_is_away_becomes_a_job_later(
     async with stack.client() as client:
 
         async def recorded() -> bool:
-            return bool(await client._reads.many(["patient"]))
+            return bool(await client._store.reads.jobs(["patient"]))
 
         await until(recorded)
         assert (await ended(client, "patient")).state is JobState.SUCCEEDED

@@ -4,12 +4,12 @@ Compared with `TRANSITIONS` in both directions: no outcome makes another change,
 """
 
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple, get_args
 
 import pytest
 
 from outwait.worker.model.jobs import TRANSITIONS, DeliveryState, JobError, JobState
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
@@ -22,6 +22,7 @@ from outwait.worker.model.outcomes import (
     Outage,
     Outcome,
     Pause,
+    ProviderOutcome,
     Redeliver,
     Release,
     ReleaseDelivery,
@@ -38,28 +39,22 @@ from outwait.worker.model.outcomes import (
     WebhookVerdict,
 )
 from outwait.worker.store import codec
+from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
-SUBMIT, POLL, CALLBACK, DELIVER = "submit:unless", "poll:unless", "callback", "deliver:crm"
-JOBS = LanePolicy(batch=10, lease=60_000, cap=100)
-DELIVERIES = JOBS._replace(kind="delivery")
+SUBMIT, POLL, DELIVER = (Lane.parse(lane) for lane in ("submit:unless", "poll:unless", "deliver:crm"))
+JOBS = LanePolicy(batch=10, lease_ms=60_000, cap=100)
 SPEC = codec.blob(codec.encode({"params": {}}), 1000)
 ERROR = JobError("x", "y").text()
 RECORD = codec.blob(b"w", 1000)
 ENDS = tuple(state for state in JobState if state.ended)
 
 
-class Effect(Enum):
-    """What an outcome does beside changing the state."""
+KEPT, REFUSED, CANCEL_PENDING = Recorded.WRITTEN, Recorded.REFUSED, Recorded.CANCEL_PENDING
+"""What an outcome does beside changing the state: it is written and the state stays, or it is refused, or it waits."""
 
-    KEPT = (Recorded.WRITTEN,)  # written, and the state stays
-    REFUSED = (Recorded.REFUSED,)
-    ASKED = (Recorded.ASKED,)  # a cancel that waits for the submit's answer
-
-
-KEPT, REFUSED, ASKED = Effect
 QUEUED, WAITING, UNCERTAIN = JobState.QUEUED, JobState.WAITING, JobState.UNCERTAIN
 SUCCEEDED, FAILED, EXPIRED, CANCELLED = ENDS
 
@@ -67,68 +62,77 @@ Make = Callable[[int], Outcome]
 
 
 class Row(NamedTuple):
-    """An outcome by the fence of a lease, and what it does in each state: a new state, or an effect."""
+    """An outcome by the fence of a lease, and what it does in each state: a new state, or see above."""
 
     name: str
     outcome: Make
-    queued: JobState | Effect
-    waiting: JobState | Effect
-    uncertain: JobState | Effect
-    ended: Effect
+    queued: JobState | Recorded
+    waiting: JobState | Recorded
+    uncertain: JobState | Recorded
+    ended: Recorded
 
     def expected(self, state: JobState) -> tuple[Recorded, JobState]:
         """What became of the outcome, and the state of the job then."""
         does = self.ended if state.ended else {QUEUED: self.queued, WAITING: self.waiting}.get(state, self.uncertain)
-        return (does.value[0], state) if isinstance(does, Effect) else (Recorded.WRITTEN, does)
+        return (does, state) if isinstance(does, Recorded) else (Recorded.WRITTEN, does)
 
 
 def end(state: JobState) -> Make:
-    return lambda fence: End(item="j1", fence=fence, state=state, error="" if state is SUCCEEDED else ERROR)
+    return lambda fence: End(work_id="j1", fence=fence, state=state, error="" if state is SUCCEEDED else ERROR)
 
 
-def resolve(choice: Choice, detail: str = "", ending: End | None = None) -> Make:
-    return lambda _: Resolve(item="j1", fence=NO_FENCE, choice=choice, detail=detail, ending=ending)
+def resolve(choice: Choice, detail: str = "", end_outcome: End | None = None) -> Make:
+    return lambda _: Resolve(work_id="j1", choice=choice, detail=detail, end_outcome=end_outcome)
 
 
-def webhook(says: WebhookVerdict, external_id: str = "", ending: End | None = None) -> Make:
+def webhook(verdict: WebhookVerdict, external_id: str = "", end_outcome: End | None = None) -> Make:
     return lambda _: WebhookReceived(
-        item="j1",
-        fence=NO_FENCE,
+        work_id="j1",
         record=RECORD,
-        told="a webhook",
-        says=says,
+        summary="a webhook",
+        verdict=verdict,
         external_id=external_id,
-        least=0,
+        min_interval_ms=0,
         nonce="n",
-        ending=ending,
+        end_outcome=end_outcome,
     )
 
 
-TRUSTED = End(item="j1", fence=NO_FENCE, state=SUCCEEDED)
+TRUSTED = End(work_id="j1", fence=NO_FENCE, state=SUCCEEDED)
 
 ROWS = [
     # outcome, and what it does to a job that is: queued (its submit on its way), waiting, uncertain, ended
     Row(
         "submitted",
-        lambda fence: Submitted(item="j1", fence=fence, external_id="x-1", memo="", countdown=0),
+        lambda fence: Submitted(work_id="j1", fence=fence, external_id="x-1", countdown_ms=0, submits=1),
         WAITING, KEPT, WAITING, REFUSED,
     ),
-    Row("wait", lambda fence: Wait(item="j1", fence=fence, countdown=0, status="RUN"), KEPT, KEPT, KEPT, REFUSED),
-    Row("retry", lambda fence: Retry(item="j1", fence=fence, countdown=0, reason="no"), KEPT, KEPT, QUEUED, KEPT),
-    Row("release", lambda fence: Release(item="j1", fence=fence), KEPT, KEPT, KEPT, KEPT),
     Row(
-        "uncertain", lambda fence: Uncertain(item="j1", fence=fence, reason="lost"), UNCERTAIN, REFUSED, KEPT, REFUSED
+        "wait",
+        lambda fence: Wait(work_id="j1", fence=fence, countdown_ms=0, status="RUN", polls=1),
+        KEPT, KEPT, KEPT, REFUSED,
     ),
-    Row("hold", lambda fence: Hold(item="j1", fence=fence, reason="who knows"), REFUSED, REFUSED, KEPT, REFUSED),
+    Row(
+        "retry",
+        lambda fence: Retry(work_id="j1", fence=fence, countdown_ms=0, reason="no", attempt=1),
+        KEPT, KEPT, QUEUED, KEPT,
+    ),
+    Row("release", lambda fence: Release(work_id="j1", fence=fence), KEPT, KEPT, KEPT, KEPT),
+    Row(
+        "uncertain",
+        lambda fence: Uncertain(work_id="j1", fence=fence, reason="lost", submits=1),
+        UNCERTAIN, REFUSED, KEPT, REFUSED,
+    ),
+    Row("hold", lambda fence: Hold(work_id="j1", fence=fence, reason="who knows"), REFUSED, REFUSED, KEPT, REFUSED),
     Row("end succeeded", end(SUCCEEDED), SUCCEEDED, SUCCEEDED, SUCCEEDED, REFUSED),
     Row("end failed", end(FAILED), FAILED, FAILED, FAILED, REFUSED),
     Row("end expired", end(EXPIRED), EXPIRED, EXPIRED, EXPIRED, REFUSED),
     Row("end cancelled", end(CANCELLED), CANCELLED, CANCELLED, CANCELLED, REFUSED),
-    Row("cancel", lambda _: Cancel(item="j1", fence=NO_FENCE, error=ERROR), ASKED, CANCELLED, CANCELLED, REFUSED),
+    Row("cancel", lambda _: Cancel(work_id="j1", error=ERROR), CANCEL_PENDING, CANCELLED, CANCELLED, REFUSED),
     Row("resolve submitted-as", resolve(Choice.SUBMITTED_AS, "x-1"), REFUSED, REFUSED, WAITING, REFUSED),
     Row("resolve resubmit", resolve(Choice.RESUBMIT), REFUSED, REFUSED, QUEUED, REFUSED),
     Row("resolve fail", resolve(Choice.FAIL, ERROR), REFUSED, REFUSED, FAILED, REFUSED),
-    Row("resolve as-webhook", resolve(Choice.AS_WEBHOOK, ending=TRUSTED), REFUSED, REFUSED, SUCCEEDED, REFUSED),
+    Row("resolve as-webhook", resolve(Choice.AS_WEBHOOK, end_outcome=TRUSTED), REFUSED, REFUSED, SUCCEEDED, REFUSED),
     Row("webhook ended", webhook(WebhookVerdict.ENDED), KEPT, KEPT, KEPT, KEPT),
     Row("webhook ended, id", webhook(WebhookVerdict.ENDED, "x-1"), KEPT, KEPT, WAITING, KEPT),
     Row("webhook unfinished", webhook(WebhookVerdict.UNFINISHED), KEPT, KEPT, KEPT, KEPT),
@@ -143,23 +147,23 @@ ROWS = [
         webhook(WebhookVerdict.ENDED, "x-2", TRUSTED),
         SUCCEEDED, KEPT, SUCCEEDED, KEPT,
     ),
-    Row("fanout", lambda fence: Fanout(item="j1", fence=fence, targets=("crm",)), KEPT, KEPT, KEPT, KEPT),
-    Row("pause", lambda _: Pause(item="unless", fence=NO_FENCE, pause=1000, reason="429"), KEPT, KEPT, KEPT, KEPT),
-    Row("suspend", lambda _: Suspend(item="unless", fence=NO_FENCE, reason="us"), KEPT, KEPT, KEPT, KEPT),
-    Row("resume", lambda _: Resume(item="unless", fence=NO_FENCE, lanes=(POLL,)), REFUSED, REFUSED, REFUSED, REFUSED),
+    Row("fanout", lambda fence: Fanout(work_id="j1", fence=fence, targets=("crm",)), KEPT, KEPT, KEPT, KEPT),
+    Row("pause", lambda _: Pause(provider="unless", pause_ms=1000, reason="429"), KEPT, KEPT, KEPT, KEPT),
+    Row("suspend", lambda _: Suspend(provider="unless", reason="us"), KEPT, KEPT, KEPT, KEPT),
+    Row("resume", lambda _: Resume(provider="unless"), REFUSED, REFUSED, REFUSED, REFUSED),
     Row(
         "outage",
-        lambda _: Outage(item="unless", fence=NO_FENCE, reason="503", most=1, wait=1000, longest=1000),
+        lambda _: Outage(provider="unless", reason="503", limit=1, wait_ms=1000, longest_ms=1000),
         KEPT, KEPT, KEPT, KEPT,
     ),
     Row(
         "spent",
-        lambda fence: Spent(item="unless", fence=NO_FENCE, job_id="j1", claim_fence=fence, requests=1, window=1000),
+        lambda fence: Spent(provider="unless", work_id="j1", claim_fence=fence, requests=1, window_ms=1000),
         KEPT, KEPT, KEPT, KEPT,
     ),
 ]  # fmt: skip
 
-FENCED = [row for row in ROWS if row.outcome(7).fence != NO_FENCE]
+FENCED = [row for row in ROWS if hasattr(row.outcome(7), "fence")]
 
 
 class DeliveryRow(NamedTuple):
@@ -175,13 +179,17 @@ class DeliveryRow(NamedTuple):
 PENDING, DELIVERED, DEAD = DeliveryState
 
 DELIVERY_ROWS = [
-    DeliveryRow("delivered", lambda fence: Delivered(item="j1#1", fence=fence), DELIVERED, None, None),
-    DeliveryRow("dead", lambda fence: Dead(item="j1#1", fence=fence, error=ERROR), DEAD, None, None),
+    DeliveryRow("delivered", lambda fence: Delivered(work_id="j1#1", fence=fence), DELIVERED, None, None),
+    DeliveryRow("dead", lambda fence: Dead(work_id="j1#1", fence=fence, error=ERROR), DEAD, None, None),
     DeliveryRow(
-        "redeliver", lambda fence: Redeliver(item="j1#1", fence=fence, countdown=0, error=ERROR), PENDING, None, None
+        "redeliver",
+        lambda fence: Redeliver(work_id="j1#1", fence=fence, countdown_ms=0, error=ERROR),
+        PENDING,
+        None,
+        None,
     ),
-    DeliveryRow("release", lambda fence: ReleaseDelivery(item="j1#1", fence=fence), PENDING, None, None),
-    DeliveryRow("replay", lambda _: Replay(item="j1#1", fence=NO_FENCE), None, PENDING, PENDING),
+    DeliveryRow("release", lambda fence: ReleaseDelivery(work_id="j1#1", fence=fence), PENDING, None, None),
+    DeliveryRow("replay", lambda _: Replay(work_id="j1#1"), None, PENDING, PENDING),
 ]
 
 
@@ -200,11 +208,11 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
     return code
 
 
-async def lease(lanes: Lanes, lane: str, policy: LanePolicy = JOBS) -> int:
+async def lease(lanes: Lanes, lane: Lane) -> int:
     """The fence of the only thing that is due in a lane, whose step runs now."""
-    (claim,) = await lanes.claim(lane, policy)
-    intent = "i" if lane == SUBMIT else ""
-    _, (fence,) = await lanes.begin(lane, policy, [(claim.item, claim.fence)], intent=intent)
+    (claim,) = await lanes.claim(lane, JOBS)
+    intent = "i" if lane is SUBMIT else ""
+    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)], intent=intent)
     assert fence
     return fence
 
@@ -216,10 +224,10 @@ async def reach(lanes: Lanes, state: JobState) -> int:
     if state is QUEUED:
         return fence
     if state is UNCERTAIN:
-        await write(lanes, Uncertain(item="j1", fence=fence, reason="lost"))
+        await write(lanes, Uncertain(work_id="j1", fence=fence, reason="lost", submits=1))
         (claim,) = await lanes.claim(SUBMIT, JOBS)  # a submit step decides about it before anything is begun
         return claim.fence
-    await write(lanes, Submitted(item="j1", fence=fence, external_id="x-1", memo="", countdown=0))
+    await write(lanes, Submitted(work_id="j1", fence=fence, external_id="x-1", countdown_ms=0, submits=1))
     fence = await lease(lanes, POLL)
     if state is WAITING:
         return fence
@@ -230,12 +238,12 @@ async def reach(lanes: Lanes, state: JobState) -> int:
 async def reach_delivery(lanes: Lanes, state: DeliveryState) -> int:
     """Bring a new delivery into a state; the fence of its last lease."""
     callback = await reach(lanes, SUCCEEDED)
-    await write(lanes, Fanout(item="j1", fence=callback, targets=("crm",)))
-    fence = await lease(lanes, DELIVER, DELIVERIES)
+    await write(lanes, Fanout(work_id="j1", fence=callback, targets=("crm",)))
+    fence = await lease(lanes, DELIVER)
     if state is DELIVERED:
-        await write(lanes, Delivered(item="j1#1", fence=fence))
+        await write(lanes, Delivered(work_id="j1#1", fence=fence))
     if state is DEAD:
-        await write(lanes, Dead(item="j1#1", fence=fence, error=ERROR))
+        await write(lanes, Dead(work_id="j1#1", fence=fence, error=ERROR))
     return fence
 
 
@@ -268,14 +276,16 @@ async def test_a_stale_fence_writes_nothing(lanes: Lanes, reads: Reads, row: Row
     assert await reads.job("j1") == before
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.outcome(7).item == "j1"], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if not isinstance(row.outcome(7), ProviderOutcome)], ids=lambda row: row.name
+)
 async def test_an_outcome_of_a_purged_job_is_unknown(lanes: Lanes, row: Row) -> None:
     assert await write(lanes, row.outcome(7)) is Recorded.UNKNOWN
 
 
 async def test_a_job_whose_submit_has_not_begun_is_cancelled_at_once(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
-    assert await write(lanes, Cancel(item="j1", fence=NO_FENCE, error=ERROR)) is Recorded.WRITTEN
+    assert await write(lanes, Cancel(work_id="j1", error=ERROR)) is Recorded.WRITTEN
     assert (await reads.job("j1")).state is CANCELLED
 
 

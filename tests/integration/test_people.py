@@ -7,9 +7,10 @@ import pytest
 
 from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
-from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, DeliveryState, JobError, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
 from outwait.worker.providers.registry import build
 from outwait.worker.store import codec
@@ -45,10 +46,10 @@ class Hands:
         self.policies = Policies(settings, build(settings.providers))
 
     async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
-        lane = lane_of(step, name)
+        lane = Lane.of(step, name)
         claims = await self.lanes.claim(lane, self.policies.of(lane))
-        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.item, one.fence) for one in claims])
-        return [Claim(one.item, fence) for one, fence in zip(claims, fences, strict=True)]
+        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.work_id, one.fence) for one in claims])
+        return [Claim(work_id=one.work_id, fence=fence) for one, fence in zip(claims, fences, strict=True)]
 
     async def enqueue(self, *names: str, provider: str = "unless") -> None:
         jobs = [NewJob(id=name, provider=provider, operation="query", digest="d", spec=SPEC) for name in names]
@@ -56,14 +57,19 @@ class Hands:
 
     async def waiting(self, *names: str) -> None:
         await self.enqueue(*names)
-        await self.lanes.record([Submitted(one.item, one.fence, "x", "", 0) for one in await self.claim(Step.SUBMIT)])
+        await self.lanes.record(
+            [
+                Submitted(work_id=one.work_id, fence=one.fence, external_id="x", countdown_ms=0, submits=1)
+                for one in await self.claim(Step.SUBMIT)
+            ]
+        )
 
     async def dead(self, target: str, *names: str, provider: str = "unless") -> None:
         """Jobs that ended and whose delivery to `target` was given up."""
         await self.enqueue(*names, provider=provider)
-        await self.lanes.record([End(name, NO_FENCE, "failed", "") for name in names])
+        await self.lanes.record([End(work_id=name, fence=NO_FENCE, state="failed") for name in names])
         callbacks = [one for _ in range(0, len(names), 10) for one in await self.claim(Step.CALLBACK, "")]
-        await self.lanes.record([Fanout(one.item, one.fence, (target,)) for one in callbacks])
+        await self.lanes.record([Fanout(work_id=one.work_id, fence=one.fence, targets=(target,)) for one in callbacks])
         await self.die(target)
 
     async def die(self, target: str) -> int:
@@ -71,7 +77,12 @@ class Hands:
         count = 0
         while claims := await self.claim(Step.DELIVER, target):
             count += len(claims)
-            await self.lanes.record([Dead(one.item, one.fence, JobError("gone", "no route").text()) for one in claims])
+            await self.lanes.record(
+                [
+                    Dead(work_id=one.work_id, fence=one.fence, error=JobError("gone", "no route").text())
+                    for one in claims
+                ]
+            )
         return count
 
 
@@ -113,13 +124,13 @@ async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(
     one = await unless(client)
     assert one.suspended_since is not None
     assert one.suspended_why == "the invoice is wrong"
-    lanes, _ = await hands.lanes.look()
+    lanes, _ = await hands.lanes.due_lanes()
     assert lanes == []  # not looked at again soon: a paused provider costs nothing
     assert await client.resume("unless")
-    lanes, _ = await hands.lanes.look()
-    assert sorted(lanes) == ["poll:unless", "submit:unless"]
-    assert [one.item for one in await hands.claim(Step.POLL)] == ["a"]
-    assert [one.item for one in await hands.claim(Step.SUBMIT)] == ["b"]
+    lanes, _ = await hands.lanes.due_lanes()
+    assert sorted(map(str, lanes)) == ["poll:unless", "submit:unless"]
+    assert [one.work_id for one in await hands.claim(Step.POLL)] == ["a"]
+    assert [one.work_id for one in await hands.claim(Step.SUBMIT)] == ["b"]
     assert (await unless(client)).suspended_since is None
 
 
@@ -140,7 +151,7 @@ async def test_a_misspelt_provider_is_told(client: StoreClient) -> None:
 
 
 async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(client: StoreClient, hands: Hands) -> None:
-    await hands.lanes.record([Pause("unless", NO_FENCE, 2000, "unless asked for 2 s of silence")])
+    await hands.lanes.record([Pause(provider="unless", pause_ms=2000, reason="unless asked for 2 s of silence")])
     one = await unless(client)
     assert one.paused_until is not None
     assert one.paused_why == "unless asked for 2 s of silence"
@@ -152,7 +163,7 @@ async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(cli
 
 
 async def test_the_breaker_is_shown_closed_open_and_probing(client: StoreClient, hands: Hands) -> None:
-    outage = Outage("unless", NO_FENCE, "connection refused", 2, 2000, 10_000)
+    outage = Outage(provider="unless", reason="connection refused", limit=2, wait_ms=2000, longest_ms=10_000)
     await hands.lanes.record([outage])
     assert ((one := await unless(client)).breaker, one.outages) == (Breaker.CLOSED, 1)
     await hands.lanes.record([outage])

@@ -268,7 +268,7 @@ async def test_a_thousand_messages_all_become_jobs(stack: Stack, producer: Produ
     async with stack.client() as client:
 
         async def all_ended() -> bool:
-            found = await client._reads.many([one["id"] for one in sent])
+            found = await client._store.reads.jobs([one["id"] for one in sent])
             return sum(job.state is JobState.SUCCEEDED for job in found) == 1000
 
         await until(all_ended)

@@ -2,10 +2,12 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from outwait.config.settings import Settings
-from outwait.worker.model.jobs import JobError, JobState
+from outwait.worker.model.jobs import JobError, JobState, Step
+from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
     Cancel,
@@ -29,16 +31,18 @@ from outwait.worker.model.outcomes import (
     Wait,
 )
 from outwait.worker.store import codec
+from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.dead import DeadLetters
-from outwait.worker.store.lanes import Enqueued, LanePolicy, Lanes, NewJob, Recorded
+from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
 from outwait.worker.store.listing import Listing
 from outwait.worker.store.reads import Reads
 
-SUBMIT, POLL = "submit:unless", "poll:unless"
-POLICY = LanePolicy(batch=10, lease=60_000, cap=100)
+SUBMIT, POLL, HELD = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "held:unless"))
+CRM = Lane.of(Step.DELIVER, "crm")
+POLICY = LanePolicy(batch=10, lease_ms=60_000, cap=100)
 ONE = codec.blob(b"1", 1000)
-DELIVERIES = LanePolicy(batch=10, lease=60_000, cap=100, kind="delivery")
+DELIVERIES = LanePolicy(batch=10, lease_ms=60_000, cap=100)
 SPEC = codec.blob(codec.encode({"params": {"query": "why?"}, "targets": ["crm"], "metadata": {"a": 1}}), 1000)
 
 
@@ -56,11 +60,11 @@ def job(job_id: str, digest: str = "d1", **fields: object) -> NewJob:
     return NewJob(id=job_id, provider="unless", operation="query", digest=digest, spec=SPEC, **fields)
 
 
-async def begun(lanes: Lanes, lane: str, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
+async def begun(lanes: Lanes, lane: Lane, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
     (claim,) = await lanes.claim(lane, policy)
-    _, (fence,) = await lanes.begin(lane, policy, [(claim.item, claim.fence)], intent=intent)
+    _, (fence,) = await lanes.begin(lane, policy, [(claim.work_id, claim.fence)], intent=intent)
     assert fence > claim.fence
-    return claim.item, fence
+    return claim.work_id, fence
 
 
 async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
@@ -71,7 +75,13 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
 async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
     await lanes.enqueue([job(job_id)])
     item, fence = await begun(lanes, SUBMIT, intent="first")
-    assert await write(lanes, Submitted(item, fence, "x-1", "memo", countdown)) is Recorded.WRITTEN
+    assert (
+        await write(
+            lanes,
+            Submitted(work_id=item, fence=fence, external_id="x-1", memo="memo", countdown_ms=countdown, submits=1),
+        )
+        is Recorded.WRITTEN
+    )
 
 
 async def test_many_at_once_wait_for_a_connection(lanes: Lanes, reads: Reads) -> None:
@@ -83,16 +93,25 @@ async def test_many_at_once_wait_for_a_connection(lanes: Lanes, reads: Reads) ->
 async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
-    await write(lanes, Wait(item, fence, 0, "PENDING"))
+    await write(lanes, Wait(work_id=item, fence=fence, countdown_ms=0, status="PENDING", polls=1))
     item, fence = await begun(lanes, POLL)
     await write(
-        lanes, End(item, fence, JobState.SUCCEEDED, "", codec.blob(b'{"answer":42}', 5), "DONE", polls=1, fetches=2)
+        lanes,
+        End(
+            work_id=item,
+            fence=fence,
+            state=JobState.SUCCEEDED,
+            result=codec.blob(b'{"answer":42}', 5),
+            status="DONE",
+            polls=1,
+            fetches=2,
+        ),
     )
-    item, fence = await begun(lanes, "callback")
-    await write(lanes, Fanout(item, fence, ("crm", "file:a.jsonl")))
+    item, fence = await begun(lanes, CALLBACK)
+    await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm", "file:a.jsonl")))
     for target in ("crm", "file:a.jsonl"):
-        item, fence = await begun(lanes, f"deliver:{target}", policy=DELIVERIES)
-        await write(lanes, Delivered(item, fence))
+        item, fence = await begun(lanes, Lane.of(Step.DELIVER, target), policy=DELIVERIES)
+        await write(lanes, Delivered(work_id=item, fence=fence))
 
     found = await reads.job("j1")
     assert (found.state, found.external_id, found.provider_status) == (JobState.SUCCEEDED, "x-1", "DONE")
@@ -103,16 +122,16 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
         "enqueued", "submitted", "status", "status", "succeeded", "callback", "delivered", "delivered",
         "closed",
     ]  # fmt: skip
-    left = await reads.lanes(["submit:unless", "poll:unless", "callback", "deliver:crm"])
+    left = await reads.lanes([SUBMIT, POLL, CALLBACK, CRM])
     assert all(lane.waiting == lane.leased == 0 for lane in left)
 
 
 async def test_the_same_id_or_key_gives_the_same_job_and_another_request_conflicts(lanes: Lanes) -> None:
-    assert await lanes.enqueue([job("j1", key="k")]) == [(Enqueued.CREATED, "j1")]
-    assert await lanes.enqueue([job("j1", key="k")]) == [(Enqueued.SAME, "j1")]
-    assert await lanes.enqueue([job("j2", key="k")]) == [(Enqueued.SAME, "j1")]
-    assert await lanes.enqueue([job("j1", digest="d2")]) == [(Enqueued.CONFLICT, "j1")]
-    assert await lanes.enqueue([job("j3", digest="d2", key="k")]) == [(Enqueued.CONFLICT, "j1")]
+    assert await lanes.enqueue([job("j1", key="k")]) == [(EnqueueResult.CREATED, "j1")]
+    assert await lanes.enqueue([job("j1", key="k")]) == [(EnqueueResult.SAME, "j1")]
+    assert await lanes.enqueue([job("j2", key="k")]) == [(EnqueueResult.SAME, "j1")]
+    assert await lanes.enqueue([job("j1", digest="d2")]) == [(EnqueueResult.CONFLICT, "j1")]
+    assert await lanes.enqueue([job("j3", digest="d2", key="k")]) == [(EnqueueResult.CONFLICT, "j1")]
 
 
 async def test_an_id_that_came_with_a_used_key_means_the_first_job(lanes: Lanes, reads: Reads) -> None:
@@ -124,8 +143,11 @@ async def test_an_id_that_came_with_a_used_key_means_the_first_job(lanes: Lanes,
 
 async def test_a_claimed_job_is_nobody_elses(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1"), job("j2")])
-    first, second = await lanes.claim(SUBMIT, POLICY._replace(batch=1)), await lanes.claim(SUBMIT, POLICY)
-    assert [claim.item for claim in first + second] == ["j1", "j2"]
+    first, second = (
+        await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=1)),
+        await lanes.claim(SUBMIT, POLICY),
+    )
+    assert [claim.work_id for claim in first + second] == ["j1", "j2"]
     assert await lanes.claim(SUBMIT, POLICY) == []
 
 
@@ -141,7 +163,7 @@ async def test_a_claim_is_good_for_one_run(lanes: Lanes) -> None:
 async def test_an_outcome_counts_once_even_if_its_reply_was_lost(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
-    outcome = Wait(item, fence, 60_000, "PENDING")
+    outcome = Wait(work_id=item, fence=fence, countdown_ms=60_000, status="PENDING", polls=1)
     assert await write(lanes, outcome) is Recorded.WRITTEN
     assert await write(lanes, outcome) is Recorded.REFUSED
     assert (await reads.job("j1")).ledger.polls == 1
@@ -149,19 +171,22 @@ async def test_an_outcome_counts_once_even_if_its_reply_was_lost(lanes: Lanes, r
 
 async def test_a_stale_worker_cannot_write(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
-    short = POLICY._replace(lease=1)
+    short = msgspec.structs.replace(POLICY, lease_ms=1)
     (stale,) = await lanes.claim(POLL, short)
     await asyncio.sleep(0.01)
     item, fence = await begun(lanes, POLL)
-    end = End(item, stale.fence, JobState.FAILED, JobError("x", "y").text())
+    end = End(work_id=item, fence=stale.fence, state=JobState.FAILED, error=JobError("x", "y").text())
     assert await write(lanes, end) is Recorded.REFUSED
-    assert await write(lanes, Wait(item, fence, 0, "PENDING")) is Recorded.WRITTEN
+    assert (
+        await write(lanes, Wait(work_id=item, fence=fence, countdown_ms=0, status="PENDING", polls=1))
+        is Recorded.WRITTEN
+    )
     assert (await reads.job("j1")).state is JobState.WAITING
 
 
 async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    short = POLICY._replace(lease=1)
+    short = msgspec.structs.replace(POLICY, lease_ms=1)
     (claim,) = await lanes.claim(SUBMIT, short)
     await lanes.begin(SUBMIT, short, [("j1", claim.fence)], intent="first")
     await asyncio.sleep(0.01)
@@ -172,12 +197,15 @@ async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: La
 
 async def test_what_a_worker_learns_too_late_is_told_and_changes_nothing(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    short = LanePolicy(batch=10, lease=1, cap=100)
+    short = LanePolicy(batch=10, lease_ms=1, cap=100)
     item, fence = await begun(lanes, SUBMIT, intent="first", policy=short)
     while not (doubted := await lanes.claim(SUBMIT, POLICY)):
         pass
-    await write(lanes, Hold(item, doubted[0].fence, "in doubt"))
-    assert await write(lanes, Submitted(item, fence, "x-1", "", 0)) is Recorded.REFUSED
+    await write(lanes, Hold(work_id=item, fence=doubted[0].fence, reason="in doubt"))
+    assert (
+        await write(lanes, Submitted(work_id=item, fence=fence, external_id="x-1", countdown_ms=0, submits=1))
+        is Recorded.REFUSED
+    )
     assert ((found := await reads.job("j1")).state, found.external_id) == (JobState.UNCERTAIN, None)
     told = (await reads.timeline("j1"))[-1]
     assert (told.event, told.detail) == ("too-late", "submitted as x-1")
@@ -185,7 +213,7 @@ async def test_what_a_worker_learns_too_late_is_told_and_changes_nothing(lanes: 
 
 async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    await lanes.claim(SUBMIT, POLICY._replace(lease=1))
+    await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, lease_ms=1))
     await asyncio.sleep(0.01)
     (again,) = await lanes.claim(SUBMIT, POLICY)
     assert (again.state, again.attempts) == (JobState.QUEUED, 1)
@@ -195,43 +223,43 @@ async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(l
 async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
     item, fence = await begun(lanes, SUBMIT, intent="first")
-    await write(lanes, Uncertain(item, fence, "connection reset"))
+    await write(lanes, Uncertain(work_id=item, fence=fence, reason="connection reset", submits=1))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
-    await write(lanes, Hold("j1", claim.fence, "a person decides"))
+    await write(lanes, Hold(work_id="j1", fence=claim.fence, reason="a person decides"))
     assert await lanes.claim(SUBMIT, POLICY) == []
     found = await reads.job("j1")
     assert (found.state, found.due) == (JobState.UNCERTAIN, None)
-    assert (await reads.lanes(["held:unless"]))[0].waiting == 1
-    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.RESUBMIT)) is Recorded.WRITTEN
+    assert (await reads.lanes([HELD]))[0].waiting == 1
+    assert await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT)) is Recorded.WRITTEN
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1
 
 
 async def held(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
     item, fence = await begun(lanes, SUBMIT, intent="first")
-    await write(lanes, Uncertain(item, fence, "connection reset"))
+    await write(lanes, Uncertain(work_id=item, fence=fence, reason="connection reset", submits=1))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
-    await write(lanes, Hold("j1", claim.fence, "a person decides"))
+    await write(lanes, Hold(work_id="j1", fence=claim.fence, reason="a person decides"))
 
 
 async def test_a_person_says_that_an_uncertain_job_was_submitted(lanes: Lanes, reads: Reads) -> None:
     await held(lanes)
-    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.SUBMITTED_AS, "x-9")) is Recorded.WRITTEN
+    assert await write(lanes, Resolve(work_id="j1", choice=Choice.SUBMITTED_AS, detail="x-9")) is Recorded.WRITTEN
     (claim,) = await lanes.claim(POLL, POLICY)
     assert claim.external_id == "x-9"
-    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.FAIL, "{}")) is Recorded.REFUSED
+    assert await write(lanes, Resolve(work_id="j1", choice=Choice.FAIL, detail="{}")) is Recorded.REFUSED
     assert "resolved" in [entry.event for entry in await reads.timeline("j1")]
 
 
 async def test_a_person_gives_an_uncertain_job_up(lanes: Lanes, reads: Reads) -> None:
     await held(lanes)
     error = JobError("uncertain", "nobody knows").text()
-    assert await write(lanes, Resolve("j1", NO_FENCE, Choice.FAIL, error)) is Recorded.WRITTEN
+    assert await write(lanes, Resolve(work_id="j1", choice=Choice.FAIL, detail=error)) is Recorded.WRITTEN
     found = await reads.job("j1")
     assert (found.state, found.error) == (JobState.FAILED, JobError("uncertain", "nobody knows"))
 
 
-CANCEL = Cancel("j1", NO_FENCE, JobError("cancelled", "by hand").text())
+CANCEL = Cancel(work_id="j1", error=JobError("cancelled", "by hand").text())
 
 
 async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads: Reads) -> None:
@@ -246,31 +274,34 @@ async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads
 async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external_id(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
     item, fence = await begun(lanes, SUBMIT, intent="first")
-    assert await write(lanes, CANCEL) is Recorded.ASKED
+    assert await write(lanes, CANCEL) is Recorded.CANCEL_PENDING
     assert (await reads.job("j1")).state is JobState.QUEUED
-    assert await write(lanes, Submitted(item, fence, "x-1", "", 0)) is Recorded.WRITTEN
+    assert (
+        await write(lanes, Submitted(work_id=item, fence=fence, external_id="x-1", countdown_ms=0, submits=1))
+        is Recorded.WRITTEN
+    )
     found = await reads.job("j1")
     assert (found.state, found.external_id) == (JobState.CANCELLED, "x-1")
     assert await lanes.claim(POLL, POLICY) == []
-    assert len(await lanes.claim("callback", POLICY)) == 1
+    assert len(await lanes.claim(CALLBACK, POLICY)) == 1
 
 
 async def test_a_waiting_job_is_cancelled_and_its_poll_in_flight_changes_nothing(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
     assert await write(lanes, CANCEL) is Recorded.WRITTEN
-    assert await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED
-    assert await write(lanes, End("j1", NO_FENCE, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED, (
-        "nor without a lease"
-    )
+    assert await write(lanes, End(work_id=item, fence=fence, state=JobState.SUCCEEDED, result=ONE)) is Recorded.REFUSED
+    assert (
+        await write(lanes, End(work_id="j1", fence=NO_FENCE, state=JobState.SUCCEEDED, result=ONE)) is Recorded.REFUSED
+    ), "nor without a lease"
     assert (await reads.job("j1")).state is JobState.CANCELLED
 
 
 async def test_only_the_first_end_counts(lanes: Lanes, reads: Reads) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
-    assert await write(lanes, End("j1", NO_FENCE, JobState.CANCELLED)) is Recorded.WRITTEN
-    assert await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE)) is Recorded.REFUSED
+    assert await write(lanes, End(work_id="j1", fence=NO_FENCE, state=JobState.CANCELLED)) is Recorded.WRITTEN
+    assert await write(lanes, End(work_id=item, fence=fence, state=JobState.SUCCEEDED, result=ONE)) is Recorded.REFUSED
     assert (await reads.job("j1")).state is JobState.CANCELLED
     assert await reads.result("j1") is None
 
@@ -278,7 +309,7 @@ async def test_only_the_first_end_counts(lanes: Lanes, reads: Reads) -> None:
 async def test_a_released_claim_is_due_at_once_and_spends_no_attempt(lanes: Lanes) -> None:
     await waiting(lanes)
     (claim,) = await lanes.claim(POLL, POLICY)
-    await write(lanes, Release(claim.item, claim.fence))
+    await write(lanes, Release(work_id=claim.work_id, fence=claim.fence))
     (again,) = await lanes.claim(POLL, POLICY)
     assert again.attempts == 0
 
@@ -286,7 +317,7 @@ async def test_a_released_claim_is_due_at_once_and_spends_no_attempt(lanes: Lane
 async def test_a_countdown_is_kept(lanes: Lanes) -> None:
     await waiting(lanes, countdown=60_000)
     assert await lanes.claim(POLL, POLICY) == []
-    lane, wait = await lanes.look()
+    lane, wait = await lanes.due_lanes()
     assert lane == []
     assert wait is not None
     assert 50 < wait <= 60
@@ -294,20 +325,25 @@ async def test_a_countdown_is_kept(lanes: Lanes) -> None:
 
 async def test_the_cap_holds_back_what_is_over_it(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(5)])
-    capped = POLICY._replace(cap=3)
+    capped = msgspec.structs.replace(POLICY, cap=3)
     assert len(await lanes.claim(SUBMIT, capped)) == 3
     assert await lanes.claim(SUBMIT, capped) == []
 
 
 async def test_a_rate_limit_is_never_exceeded_in_any_window(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(5)])
-    limited = POLICY._replace(group="unless", rate_limit=2, rate_window=2000, lanes=(SUBMIT, POLL))
+    limited = msgspec.structs.replace(POLICY, provider="unless", rate_limit=2, rate_window_ms=2000)
     claims = await lanes.claim(SUBMIT, limited)
     assert len(claims) == 2
     assert await lanes.claim(SUBMIT, limited) == []
-    await lanes.record([Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 2000) for claim in claims])
+    await lanes.record(
+        [
+            Spent(provider="unless", work_id=claim.work_id, claim_fence=claim.fence, requests=1, window_ms=2000)
+            for claim in claims
+        ]
+    )
     assert await lanes.claim(SUBMIT, limited) == []
-    _, wait = await lanes.look()
+    _, wait = await lanes.due_lanes()
     assert wait is not None
     assert 0 < wait <= 2.001
     await asyncio.sleep(wait)
@@ -317,7 +353,7 @@ async def test_a_rate_limit_is_never_exceeded_in_any_window(lanes: Lanes) -> Non
 async def test_requests_in_flight_are_capped_over_all_lanes_of_the_group(lanes: Lanes) -> None:
     await waiting(lanes)
     await lanes.enqueue([job("j2"), job("j3")])
-    group = POLICY._replace(group="unless", in_flight=2, lanes=(SUBMIT, POLL))
+    group = msgspec.structs.replace(POLICY, provider="unless", in_flight=2)
     assert len(await lanes.claim(POLL, group)) == 1
     assert len(await lanes.claim(SUBMIT, group)) == 1
 
@@ -325,30 +361,30 @@ async def test_requests_in_flight_are_capped_over_all_lanes_of_the_group(lanes: 
 async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: Reads, connection: Connection) -> None:
     await waiting(lanes)
     item, fence = await begun(lanes, POLL)
-    await write(lanes, End(item, fence, JobState.SUCCEEDED, "", ONE))
-    item, fence = await begun(lanes, "callback")
-    await write(lanes, Fanout(item, fence, ("crm",)))
+    await write(lanes, End(work_id=item, fence=fence, state=JobState.SUCCEEDED, result=ONE))
+    item, fence = await begun(lanes, CALLBACK)
+    await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm",)))
     error = JobError("delivery_failed", "no route").text()
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
-    await write(lanes, Redeliver(item, fence, 0, error))
-    (claim,) = await lanes.claim("deliver:crm", DELIVERIES)
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
+    await write(lanes, Redeliver(work_id=item, fence=fence, countdown_ms=0, error=error))
+    (claim,) = await lanes.claim(CRM, DELIVERIES)
     assert claim.attempts == 1
-    await write(lanes, Dead(claim.item, claim.fence, error))
+    await write(lanes, Dead(work_id=claim.work_id, fence=claim.fence, error=error))
     (dead,) = [page async for page in DeadLetters(connection).pages()]
     assert [one.error.message for one in dead if one.error] == ["no route"]
     assert (await reads.job("j1")).closed is not None
-    assert await write(lanes, Replay("j1#1", NO_FENCE)) is Recorded.WRITTEN
+    assert await write(lanes, Replay(work_id="j1#1")) is Recorded.WRITTEN
     assert (await reads.job("j1")).closed is None
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
-    await write(lanes, Delivered(item, fence))
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
+    await write(lanes, Delivered(work_id=item, fence=fence))
     assert [page async for page in DeadLetters(connection).pages()] == []
     assert (await reads.job("j1")).ledger.submits == 1
 
 
 async def test_a_job_without_targets_is_closed_at_once(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1", error=JobError("invalid_request", "no such operation").text())])
-    item, fence = await begun(lanes, "callback")
-    await write(lanes, Fanout(item, fence, ()))
+    item, fence = await begun(lanes, CALLBACK)
+    await write(lanes, Fanout(work_id=item, fence=fence, targets=()))
     found = await reads.job("j1")
     assert (found.state, found.closed is not None) == (JobState.FAILED, True)
     assert found.error == JobError("invalid_request", "no such operation")
@@ -359,11 +395,11 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     connection = Connection(kept)
     lanes = Lanes(connection)
     await lanes.enqueue([job("j1", key="k", tenant="t"), job("j2", key="k", tenant="t")])
-    await lanes.record([End("j1", NO_FENCE, JobState.CANCELLED)])
-    item, fence = await begun(lanes, "callback")
-    await write(lanes, Fanout(item, fence, ("crm",)))
-    item, fence = await begun(lanes, "deliver:crm", policy=DELIVERIES)
-    await write(lanes, Dead(item, fence, JobError("x", "y").text()))
+    await lanes.record([End(work_id="j1", fence=NO_FENCE, state=JobState.CANCELLED)])
+    item, fence = await begun(lanes, CALLBACK)
+    await write(lanes, Fanout(work_id=item, fence=fence, targets=("crm",)))
+    item, fence = await begun(lanes, CRM, policy=DELIVERIES)
+    await write(lanes, Dead(work_id=item, fence=fence, error=JobError("x", "y").text()))
     await asyncio.sleep(0.01)
     assert await lanes.purge() == 1
     left = [key async for key in connection.redis.scan_iter(match=f"{connection.keys.root}*")]
@@ -378,7 +414,7 @@ async def test_listing_pages_through_states_and_providers_newest_first(
 ) -> None:
     for n in range(7):
         await lanes.enqueue([job(f"j{n}")])
-    await lanes.record([End("j3", NO_FENCE, JobState.CANCELLED)])
+    await lanes.record([End(work_id="j3", fence=NO_FENCE, state=JobState.CANCELLED)])
     listing = Listing(connection)
     seen, cursor = [], None
     while True:
@@ -393,14 +429,14 @@ async def test_listing_pages_through_states_and_providers_newest_first(
     assert (await reads.counts())["unless"]["cancelled"] == 1
 
 
-GROUP = POLICY._replace(group="unless", lanes=(SUBMIT, POLL))
-OUTAGE = Outage("unless", NO_FENCE, "503", most=3, wait=1500, longest=2500)
+GROUP = msgspec.structs.replace(POLICY, provider="unless")
+OUTAGE = Outage(provider="unless", reason="503", limit=3, wait_ms=1500, longest_ms=2500)
 
 
 async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(4)])
     await lanes.record([OUTAGE, OUTAGE])
-    first = await lanes.claim(SUBMIT, GROUP._replace(batch=1))
+    first = await lanes.claim(SUBMIT, msgspec.structs.replace(GROUP, batch=1))
     assert len(first) == 1, "two outages are not three"
     await lanes.record([OUTAGE])
     assert await lanes.claim(SUBMIT, GROUP) == []
@@ -408,7 +444,9 @@ async def test_outages_in_a_row_open_the_breaker_and_a_single_probe_closes_it(la
     probe = await lanes.claim(SUBMIT, GROUP)
     assert len(probe) == 1
     assert await lanes.claim(SUBMIT, GROUP) == [], "one probe at a time"
-    await lanes.record([Submitted(probe[0].item, probe[0].fence, "x", "", 60_000)])
+    await lanes.record(
+        [Submitted(work_id=probe[0].work_id, fence=probe[0].fence, external_id="x", countdown_ms=60_000, submits=1)]
+    )
     assert len(await lanes.claim(SUBMIT, GROUP)) == 2
 
 
@@ -417,7 +455,9 @@ async def test_a_failed_probe_keeps_the_breaker_open_longer(lanes: Lanes) -> Non
     await lanes.record([OUTAGE, OUTAGE, OUTAGE])
     await asyncio.sleep(1.6)
     (probe,) = await lanes.claim(SUBMIT, GROUP)
-    await lanes.record([Retry(probe.item, probe.fence, 0, "503"), OUTAGE])
+    await lanes.record(
+        [Retry(work_id=probe.work_id, fence=probe.fence, countdown_ms=0, reason="503", attempt=1), OUTAGE]
+    )
     await asyncio.sleep(1.6)
     assert await lanes.claim(SUBMIT, GROUP) == []
     await asyncio.sleep(1)
@@ -427,10 +467,12 @@ async def test_a_failed_probe_keeps_the_breaker_open_longer(lanes: Lanes) -> Non
 async def test_a_pause_silences_every_lane_of_its_group_and_no_other(lanes: Lanes) -> None:
     await waiting(lanes)
     await lanes.enqueue([job("j2")])
-    await lanes.record([Pause("unless", NO_FENCE, 1500, "429"), Pause("unless", NO_FENCE, 10, "429")])
+    await lanes.record(
+        [Pause(provider="unless", pause_ms=1500, reason="429"), Pause(provider="unless", pause_ms=10, reason="429")]
+    )
     assert await lanes.claim(SUBMIT, GROUP) == []
     assert await lanes.claim(POLL, GROUP) == []
-    assert len(await lanes.claim(POLL, GROUP._replace(group="other"))) == 1
+    assert len(await lanes.claim(POLL, msgspec.structs.replace(GROUP, provider="other"))) == 1
     await asyncio.sleep(1.6)
     assert len(await lanes.claim(SUBMIT, GROUP)) == 1
 
@@ -438,24 +480,24 @@ async def test_a_pause_silences_every_lane_of_its_group_and_no_other(lanes: Lane
 async def test_jobs_in_flight_at_the_provider_are_capped(lanes: Lanes) -> None:
     await waiting(lanes)
     await lanes.enqueue([job("j2"), job("j3")])
-    assert len(await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2))) == 1
-    assert await lanes.claim(SUBMIT, GROUP._replace(jobs_in_flight=2)) == []
+    assert len(await lanes.claim(SUBMIT, msgspec.structs.replace(GROUP, jobs_in_flight=2))) == 1
+    assert await lanes.claim(SUBMIT, msgspec.structs.replace(GROUP, jobs_in_flight=2)) == []
 
 
 async def test_a_begin_that_comes_twice_is_one(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
     (claim,) = await lanes.claim(SUBMIT, POLICY)
-    _, (fence,) = await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="first")
-    assert (await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="first"))[1] == [fence]
-    assert (await lanes.begin(SUBMIT, POLICY, [(claim.item, claim.fence)], intent="other"))[1] == [0]
+    _, (fence,) = await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="first")
+    assert (await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="first"))[1] == [fence]
+    assert (await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="other"))[1] == [0]
 
 
 async def test_a_begin_is_taken_back_only_by_its_own_name(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
     item, fence = await begun(lanes, SUBMIT, intent="first")
-    assert (await lanes.record([Release(item, fence, "other")]))[0] == [Recorded.REFUSED]
+    assert (await lanes.record([Release(work_id=item, fence=fence, intent="other")]))[0] == [Recorded.REFUSED]
     assert await lanes.claim(SUBMIT, POLICY) == []
-    assert (await lanes.record([Release(item, fence, "first")]))[0] == [Recorded.WRITTEN]
+    assert (await lanes.record([Release(work_id=item, fence=fence, intent="first")]))[0] == [Recorded.WRITTEN]
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     assert claim.state == "queued"
 
@@ -466,39 +508,44 @@ def of(tenant: str, number: int, priority: int = 5) -> NewJob:
 
 async def test_a_tenants_backlog_does_not_hold_up_another_tenants_job(lanes: Lanes) -> None:
     await lanes.enqueue([of("big", n) for n in range(50)])
-    first = [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=3))]
+    first = [claim.work_id for claim in await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=3))]
     await lanes.enqueue([of("small", 1)])
-    second = [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=3))]
+    second = [claim.work_id for claim in await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=3))]
     assert first == ["big0", "big1", "big2"]
     assert "small1" in second
 
 
 async def test_tenants_take_turns(lanes: Lanes) -> None:
     await lanes.enqueue([of("a", n) for n in range(6)] + [of("b", n) for n in range(6)])
-    claims = await lanes.claim(SUBMIT, POLICY._replace(batch=6))
-    assert sorted(claim.item[0] for claim in claims) == ["a", "a", "a", "b", "b", "b"]
+    claims = await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=6))
+    assert sorted(claim.work_id[0] for claim in claims) == ["a", "a", "a", "b", "b", "b"]
 
 
 async def test_a_more_urgent_job_goes_first(lanes: Lanes) -> None:
     await lanes.enqueue([of("a", n) for n in range(6)] + [of("a", 9, priority=9)])
-    (claim,) = await lanes.claim(SUBMIT, POLICY._replace(batch=1))
-    assert claim.item == "a9"
+    (claim,) = await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=1))
+    assert claim.work_id == "a9"
 
 
 async def test_a_retry_whose_countdown_ended_is_not_held_up_by_a_backlog(lanes: Lanes) -> None:
     await lanes.enqueue([job("r")])
     item, fence = await begun(lanes, SUBMIT, intent="i")
     await lanes.enqueue([of("big", n) for n in range(50)])
-    await write(lanes, Retry(item, fence, 0, "not sent"))
-    assert "r" in [claim.item for claim in await lanes.claim(SUBMIT, POLICY._replace(batch=4))]
+    await write(lanes, Retry(work_id=item, fence=fence, countdown_ms=0, reason="not sent", attempt=1))
+    assert "r" in [claim.work_id for claim in await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=4))]
 
 
 async def test_submits_and_polls_share_a_rate_by_turns(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"w{n}") for n in range(6)])
     claims = await lanes.claim(SUBMIT, POLICY)
-    await lanes.record([Submitted(claim.item, claim.fence, "x", "", 0) for claim in claims])
+    await lanes.record(
+        [
+            Submitted(work_id=claim.work_id, fence=claim.fence, external_id="x", countdown_ms=0, submits=1)
+            for claim in claims
+        ]
+    )
     await lanes.enqueue([job(f"q{n}") for n in range(6)])
-    shared = GROUP._replace(rate_limit=4, rate_window=10_000)
+    shared = msgspec.structs.replace(GROUP, rate_limit=4, rate_window_ms=10_000)
     went = {SUBMIT: 0, POLL: 0}
     for _ in range(20):
         for lane in (SUBMIT, POLL):
@@ -509,34 +556,40 @@ async def test_submits_and_polls_share_a_rate_by_turns(lanes: Lanes) -> None:
 
 async def test_a_lane_that_cannot_take_its_turn_holds_up_no_other(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"w{n}") for n in range(2)])
-    (claim,) = await lanes.claim(SUBMIT, POLICY._replace(batch=1))
-    await lanes.record([Submitted(claim.item, claim.fence, "x", "", 0)])
-    shared = GROUP._replace(rate_limit=2, rate_window=10_000, jobs_in_flight=1)
+    (claim,) = await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=1))
+    await lanes.record(
+        [Submitted(work_id=claim.work_id, fence=claim.fence, external_id="x", countdown_ms=0, submits=1)]
+    )
+    shared = msgspec.structs.replace(GROUP, rate_limit=2, rate_window_ms=10_000, jobs_in_flight=1)
     polls = 0
     for _ in range(20):
         assert await lanes.claim(SUBMIT, shared) == []
-        for found in await lanes.claim(POLL, shared._replace(jobs_in_flight=0)):
+        for found in await lanes.claim(POLL, msgspec.structs.replace(shared, jobs_in_flight=0)):
             polls += 1
-            await lanes.record([Wait(found.item, found.fence, 0, "PENDING")])
+            await lanes.record(
+                [Wait(work_id=found.work_id, fence=found.fence, countdown_ms=0, status="PENDING", polls=1)]
+            )
     assert polls == 2
 
 
 async def test_a_request_takes_its_place_in_the_rate_until_it_is_over_however_long_it_runs(lanes: Lanes) -> None:
     await lanes.enqueue([job(f"j{n}") for n in range(3)])
-    limited = GROUP._replace(rate_limit=1, rate_window=1000)
+    limited = msgspec.structs.replace(GROUP, rate_limit=1, rate_window_ms=1000)
     (claim,) = await lanes.claim(SUBMIT, limited)
-    _, (fence,) = await lanes.begin(SUBMIT, limited, [(claim.item, claim.fence)], intent="i")
+    _, (fence,) = await lanes.begin(SUBMIT, limited, [(claim.work_id, claim.fence)], intent="i")
     await asyncio.sleep(1.1)
     assert await lanes.claim(SUBMIT, limited) == []
-    over = Spent("unless", NO_FENCE, claim.item, claim.fence, 1, 1000)
-    await lanes.record([Submitted(claim.item, fence, "x", "", 60_000), over])
+    over = Spent(provider="unless", work_id=claim.work_id, claim_fence=claim.fence, requests=1, window_ms=1000)
+    await lanes.record(
+        [Submitted(work_id=claim.work_id, fence=fence, external_id="x", countdown_ms=60_000, submits=1), over]
+    )
     assert await lanes.claim(SUBMIT, limited) == []
-    _, wait = await lanes.look()
+    _, wait = await lanes.due_lanes()
     assert wait is not None
     assert wait <= 1.001
     await asyncio.sleep(wait)
     (claim,) = await lanes.claim(SUBMIT, limited)
-    await lanes.record([Release(claim.item, claim.fence)])
+    await lanes.record([Release(work_id=claim.work_id, fence=claim.fence)])
     assert len(await lanes.claim(SUBMIT, limited)) == 1, "what was given back has left nothing"
 
 
@@ -545,7 +598,9 @@ async def test_a_timeline_is_read_though_a_letter_was_cut_in_two(
 ) -> None:
     await lanes.enqueue([job("j")])
     (claim,) = await lanes.claim(SUBMIT, POLICY)
-    await lanes.record([Retry("j", claim.fence, 0, "x" + "\N{EURO SIGN}" * 200)])
+    await lanes.record(
+        [Retry(work_id="j", fence=claim.fence, countdown_ms=0, reason="x" + "\N{EURO SIGN}" * 200, attempt=1)]
+    )
     *_, entry = await reads.timeline("j")
     assert entry.detail.startswith("x\N{EURO SIGN}")
 
@@ -567,7 +622,7 @@ async def test_jobs_of_one_millisecond_are_listed_once_each_over_short_cursors(
 
 async def test_a_tenants_jobs_are_listed_by_themselves(lanes: Lanes, connection: Connection) -> None:
     await lanes.enqueue([job(f"a{n}", tenant="acme") for n in range(30)] + [job(f"b{n}", tenant="b") for n in range(5)])
-    await lanes.record([End(f"a{n}", NO_FENCE, JobState.CANCELLED) for n in (3, 4)])
+    await lanes.record([End(work_id=f"a{n}", fence=NO_FENCE, state=JobState.CANCELLED) for n in (3, 4)])
     listing = Listing(connection)
     assert len((await listing.page(100, tenant="acme")).jobs) == 30
     assert {found.tenant for found in (await listing.page(100, tenant="b")).jobs} == {"b"}
@@ -578,12 +633,12 @@ async def test_a_tenants_jobs_are_listed_by_themselves(lanes: Lanes, connection:
 
 async def test_each_tenant_has_idempotency_keys_of_its_own(lanes: Lanes, reads: Reads) -> None:
     jobs = [job("a", key="k", tenant="acme"), job("b", key="k", tenant="b"), job("c", key="k"), job("d", key="k")]
-    assert [answer for answer, _ in await lanes.enqueue(jobs)] == [Enqueued.CREATED] * 3 + [Enqueued.SAME]
+    assert [answer for answer, _ in await lanes.enqueue(jobs)] == [EnqueueResult.CREATED] * 3 + [EnqueueResult.SAME]
     assert [await reads.of_key("k", tenant) for tenant in ("acme", "b", None)] == ["a", "b", "c"]
 
 
 async def test_a_tenants_key_of_the_release_before_still_leads_to_its_job(lanes: Lanes, connection: Connection) -> None:
     await lanes.enqueue([job("a", tenant="acme")])
     await connection.redis.set(connection.keys("IDEMPOTENCY", "k"), "a")
-    assert await lanes.enqueue([job("again", key="k", tenant="acme")]) == [(Enqueued.SAME, "a")]
-    assert await lanes.enqueue([job("b", key="k", tenant="b")]) == [(Enqueued.CREATED, "b")]
+    assert await lanes.enqueue([job("again", key="k", tenant="acme")]) == [(EnqueueResult.SAME, "a")]
+    assert await lanes.enqueue([job("b", key="k", tenant="b")]) == [(EnqueueResult.CREATED, "b")]

@@ -417,11 +417,14 @@ async def test_a_stream_beats_while_nothing_happens_and_ends_when_its_key_is_rev
     await api.post(f"/v1/jobs/{job_id}/cancel")
 
 
-async def test_whoever_waits_survives_a_restart_of_redis(api: httpx.AsyncClient, redis: EmbeddedRedis) -> None:
+async def test_whoever_waits_survives_a_restart_of_redis(
+    stack: Stack, api: httpx.AsyncClient, redis: EmbeddedRedis
+) -> None:
     job_id = await enqueued(api, NEVER)
     seen = Stream(api, job_id)
-    following = asyncio.create_task(seen.read())
     waiting = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=60"))
+    await until(lambda: listened_to(stack, job_id))
+    following = asyncio.create_task(seen.read())
 
     async def submitted() -> bool:
         return "submitted" in seen.names

@@ -109,7 +109,9 @@ async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Setting
     async with StoreClient(settings) as jobs:
         await jobs.enqueue(query(), job_id="heard")
         body = b'{"note": "<script>1</script>", "see": "https://media.example/s3cret?access_token=s3cret"}'
-        await Lanes(connection).record([jobs.webhooks.outcome(Webhook("ringcentral", "heard", body, len(body)))])
+        await Lanes(connection).record(
+            [jobs.webhooks.webhook_received(Webhook("ringcentral", "heard", body, len(body)))]
+        )
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
         page = (await client.get("/jobs/heard")).text

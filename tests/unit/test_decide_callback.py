@@ -12,7 +12,7 @@ from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import Fanout, Release, Retry
 from tests.unit.error_tree import ERRORS
 
-CLAIM = Claim(item="j1", fence=7, attempts=2)
+CLAIM = Claim(work_id="j1", fence=7, attempts=2)
 SETTINGS = StepSettings(attempts=3, backoff=2, backoff_max=300)
 TARGETS = ("crm", "file:a.jsonl")
 
@@ -65,22 +65,22 @@ def test_each_error_of_a_cancel(kind: type[OutwaitError]) -> None:
     error = kind("what happened")
     assert isinstance(error, ProviderError | OperatorError) is CANCEL[kind]
     if isinstance(error, ProviderError | OperatorError):
-        noted = Fanout(item="j1", fence=7, targets=TARGETS, told=f"{kind.code}: what happened")
+        noted = Fanout(work_id="j1", fence=7, targets=TARGETS, provider_answer=f"{kind.code}: what happened")
         assert decide_cancel_error(CLAIM, TARGETS, error) == noted
 
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_each_other_error_runs_the_callback_again_without_limit(kind: type[OutwaitError]) -> None:
     reason = f"{kind.__name__}: what happened"
-    expected = Retry(item="j1", fence=7, countdown=8000, reason=reason, attempt=1)
+    expected = Retry(work_id="j1", fence=7, countdown_ms=8000, reason=reason, attempt=1)
     assert decide_error(CLAIM, kind("what happened"), SETTINGS, 1.0) == expected
-    late = Claim(item="j1", fence=7, attempts=1000)
+    late = Claim(work_id="j1", fence=7, attempts=1000)
     assert isinstance(decide_error(late, kind("what happened"), SETTINGS, 1.0), Retry)
 
 
 def test_a_stopped_worker_gives_the_job_back() -> None:
-    assert decide_error(CLAIM, asyncio.CancelledError(), SETTINGS, 1.0) == Release(item="j1", fence=7)
+    assert decide_error(CLAIM, asyncio.CancelledError(), SETTINGS, 1.0) == Release(work_id="j1", fence=7)
 
 
 def test_without_a_cancel_nothing_is_noted() -> None:
-    assert fan_out(CLAIM, TARGETS) == Fanout(item="j1", fence=7, targets=TARGETS, told="")
+    assert fan_out(CLAIM, TARGETS) == Fanout(work_id="j1", fence=7, targets=TARGETS, provider_answer="")

@@ -12,7 +12,7 @@ from outwait.worker.model.jobs import Claim, JobError, TimelineEntry
 from outwait.worker.model.outcomes import Dead, Outcome, Redeliver, ReleaseDelivery
 from tests.unit.error_tree import ERRORS
 
-CLAIM = Claim(item="j1#1", fence=7, attempts=2)
+CLAIM = Claim(work_id="j1#1", fence=7, attempts=2)
 RETRIES = delivery_retries("crm", StepSettings(attempts=5, backoff=2, backoff_max=300), [1.0])
 
 UNEXPECTED = (
@@ -51,11 +51,11 @@ UNEXPECTED = (
 
 
 def again(code: str, message: str, countdown: int = 8000) -> Outcome:
-    return Redeliver(item="j1#1", fence=7, countdown=countdown, error=JobError(code, message).text())
+    return Redeliver(work_id="j1#1", fence=7, countdown_ms=countdown, error=JobError(code, message).text())
 
 
 def dead(code: str, message: str) -> Outcome:
-    return Dead(item="j1#1", fence=7, error=JobError(code, message).text())
+    return Dead(work_id="j1#1", fence=7, error=JobError(code, message).text())
 
 
 TABLE: dict[type[OutwaitError], Outcome] = {
@@ -77,13 +77,13 @@ def test_each_error(kind: type[OutwaitError]) -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_each_error_of_the_last_attempt_is_the_end(kind: type[OutwaitError]) -> None:
-    last = Claim(item="j1#1", fence=7, attempts=4)
+    last = Claim(work_id="j1#1", fence=7, attempts=4)
     assert isinstance(decide_error(last, kind("what happened"), RETRIES, 1.0), Dead)
 
 
 def test_a_stopped_worker_gives_the_delivery_back_even_at_the_last_attempt() -> None:
-    last = Claim(item="j1#1", fence=7, attempts=4)
-    expected = ReleaseDelivery(item="j1#1", fence=7)
+    last = Claim(work_id="j1#1", fence=7, attempts=4)
+    expected = ReleaseDelivery(work_id="j1#1", fence=7)
     assert decide_error(last, asyncio.CancelledError(), RETRIES, 1.0) == expected
 
 

@@ -22,7 +22,9 @@ NOW = 1_000_000
 AGE = 300.0
 """Seconds since the submit."""
 
-CLAIM = Claim(item="j1", fence=7, operation="query", external_id="x-1", attempts=2, submitted=NOW - int(AGE * 1000))
+CLAIM = Claim(
+    work_id="j1", fence=7, operation="query", external_id="x-1", attempts=2, submitted_ms=NOW - int(AGE * 1000)
+)
 OPERATION = Operation("query", Params, poll_every=5.0, first_poll=5.0, deadline=3600.0)
 SETTINGS = StepSettings(attempts=10, backoff=2, backoff_max=300)
 STORE = StoreSettings(result_max=50, compress_above=1000)
@@ -34,12 +36,12 @@ POLLED = PollContext(CLAIM, NOW, OPERATION, SETTINGS, Counts(polls=1, fetches=2)
 Expected = Callable[[OutwaitError], Outcome]
 
 
-def retry(reason: str, attempt: int = 1, countdown: int = BACKOFF) -> Retry:
-    return Retry(item="j1", fence=7, countdown=countdown, reason=reason, attempt=attempt, polls=1, fetches=2)
+def retry(reason: str, attempt: int = 1, countdown_ms: int = BACKOFF) -> Retry:
+    return Retry(work_id="j1", fence=7, countdown_ms=countdown_ms, reason=reason, attempt=attempt, polls=1, fetches=2)
 
 
 def end(state: JobState, code: str, message: str) -> End:
-    return End(item="j1", fence=7, state=state, error=JobError(code, message).text(), polls=1, fetches=2)
+    return End(work_id="j1", fence=7, state=state, error=JobError(code, message).text(), polls=1, fetches=2)
 
 
 def again(error: OutwaitError) -> Outcome:
@@ -88,7 +90,7 @@ def test_each_error(kind: type[OutwaitError]) -> None:
 @pytest.mark.parametrize(
     ("claim", "operation", "over"),
     [
-        ({"deadline": NOW}, {}, "the deadline passed"),
+        ({"deadline_ms": NOW}, {}, "the deadline passed"),
         ({}, {"expiry": AGE}, "the provider's id expired"),
     ],
 )
@@ -96,7 +98,8 @@ def test_an_error_after_the_jobs_time_ends_it(
     kind: type[OutwaitError], claim: dict[str, int], operation: dict[str, float], over: str
 ) -> None:
     late = POLLED._replace(
-        claim=Claim(item="j1", fence=7, submitted=CLAIM.submitted, **claim), operation=replace(OPERATION, **operation)
+        claim=Claim(work_id="j1", fence=7, submitted_ms=CLAIM.submitted_ms, **claim),
+        operation=replace(OPERATION, **operation),
     )
     outcome = decide_error(late, kind("what happened"))
     assert isinstance(outcome, End)
@@ -114,16 +117,16 @@ def test_an_error_after_the_jobs_time_ends_it(
     ],
 )
 def test_an_unknown_external_id(age: float, expiry: float | None, expected: Outcome) -> None:
-    claim = Claim(item="j1", fence=7, attempts=2, submitted=NOW - int(age * 1000))
+    claim = Claim(work_id="j1", fence=7, attempts=2, submitted_ms=NOW - int(age * 1000))
     context = POLLED._replace(claim=claim, operation=replace(OPERATION, expiry=expiry))
     assert decide_error(context, errors.ExternalIdUnknown("gone")) == expected
 
 
 def test_a_stopped_worker_gives_the_job_back_and_keeps_the_providers_interval() -> None:
     stopped = asyncio.CancelledError()
-    assert decide_error(POLLED._replace(sent=Counts()), stopped) == Release(item="j1", fence=7)
+    assert decide_error(POLLED._replace(sent=Counts()), stopped) == Release(work_id="j1", fence=7)
     reason = "the worker stopped before the answer came"
-    assert decide_error(POLLED, stopped) == retry(reason, attempt=0, countdown=5000)
+    assert decide_error(POLLED, stopped) == retry(reason, attempt=0, countdown_ms=5000)
 
 
 def test_an_unexpected_exception_shows_no_secret() -> None:
@@ -142,7 +145,7 @@ def test_an_unexpected_exception_shows_no_secret() -> None:
     ],
 )
 def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int, *, ends: bool) -> None:
-    claim = Claim(item="j1", fence=7, attempts=attempts, submitted=CLAIM.submitted)
+    claim = Claim(work_id="j1", fence=7, attempts=attempts, submitted_ms=CLAIM.submitted_ms)
     outcome = decide_error(POLLED._replace(claim=claim), kind("no"))
     gave_up = end(JobState.FAILED, kind.code, "gave up after 10 failed polls: no")
     assert outcome == gave_up if ends else isinstance(outcome, Retry)
@@ -164,20 +167,20 @@ def test_when_a_failed_poll_is_tried_again(
     retry_after: float | None, jitter: float, poll_every: float, deadline_in: float, countdown: int
 ) -> None:
     deadline = 0 if deadline_in == math.inf else NOW + int(deadline_in * 1000)
-    claim = Claim(item="j1", fence=7, attempts=2, submitted=CLAIM.submitted, deadline=deadline)
+    claim = Claim(work_id="j1", fence=7, attempts=2, submitted_ms=CLAIM.submitted_ms, deadline_ms=deadline)
     context = POLLED._replace(claim=claim, jitter=jitter, operation=replace(OPERATION, poll_every=poll_every))
     outcome = decide_error(context, errors.Unavailable("no", retry_after=retry_after))
-    assert outcome == retry("unavailable: no", countdown=countdown)
+    assert outcome == retry("unavailable: no", countdown_ms=countdown)
 
 
 def wait(**fields: object) -> Wait:
-    values: dict[str, object] = {"countdown": 5500, "status": "RUNNING", "polls": 1, "fetches": 2}
-    return Wait(item="j1", fence=7, **(values | fields))  # type: ignore[arg-type]
+    values: dict[str, object] = {"countdown_ms": 5500, "status": "RUNNING", "polls": 1, "fetches": 2}
+    return Wait(work_id="j1", fence=7, **(values | fields))  # type: ignore[arg-type]
 
 
 def succeeded(result: object, status: str = "DONE") -> End:
     return End(
-        item="j1",
+        work_id="j1",
         fence=7,
         state=JobState.SUCCEEDED,
         result=codec.blob(codec.encode(result), 1000),
@@ -190,10 +193,10 @@ def succeeded(result: object, status: str = "DONE") -> End:
 ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
     Pending: [
         (Pending("RUNNING"), wait()),
-        (Pending("RUNNING", poll_in=60), wait(countdown=66_000)),
+        (Pending("RUNNING", poll_in=60), wait(countdown_ms=66_000)),
         (Pending("RUNNING", poll_in=1), wait()),  # never sooner than the vendor allows
         (Pending("RUNNING", memo="page 2", warning="odd"), wait(memo="page 2", warning="odd")),
-        (Pending("RUNNING", safety=120), wait(countdown=120_000, hurried=5500)),
+        (Pending("RUNNING", safety=120), wait(countdown_ms=120_000, webhook_countdown_ms=5500)),
     ],
     Succeeded: [
         (Succeeded({"text": "hi"}, "DONE"), succeeded({"text": "hi"})),
@@ -210,7 +213,7 @@ ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
         (
             Failed("FAILED", "E7", "bad audio", {"line": 1}),
             End(
-                item="j1",
+                work_id="j1",
                 fence=7,
                 state=JobState.FAILED,
                 error=JobError(
@@ -237,7 +240,7 @@ def test_each_answer(answer: PollAnswer, expected: Outcome) -> None:
 @pytest.mark.parametrize(
     ("claim", "operation", "message"),
     [
-        ({"deadline": NOW}, {}, "the deadline passed; the provider's last status was RUNNING"),
+        ({"deadline_ms": NOW}, {}, "the deadline passed; the provider's last status was RUNNING"),
         ({}, {"expiry": AGE}, "the provider's id expired; the provider's last status was RUNNING"),
     ],
 )
@@ -245,31 +248,36 @@ def test_an_unfinished_job_whose_time_is_over_expires(
     claim: dict[str, int], operation: dict[str, float], message: str
 ) -> None:
     late = POLLED._replace(
-        claim=Claim(item="j1", fence=7, submitted=CLAIM.submitted, **claim), operation=replace(OPERATION, **operation)
+        claim=Claim(work_id="j1", fence=7, submitted_ms=CLAIM.submitted_ms, **claim),
+        operation=replace(OPERATION, **operation),
     )
     assert decide_answer(late, Pending("RUNNING"), STORE) == end(JobState.EXPIRED, "expired", message)
     assert decide_answer(late, Succeeded("late", "DONE"), STORE) == succeeded("late"), "a result is never thrown away"
 
 
 def test_the_last_polls_come_at_the_deadline_and_before_the_external_id_expires() -> None:
-    soon = Claim(item="j1", fence=7, submitted=CLAIM.submitted, deadline=NOW + 30_000)
+    soon = Claim(work_id="j1", fence=7, submitted_ms=CLAIM.submitted_ms, deadline_ms=NOW + 30_000)
     pending = Pending("RUNNING", safety=600)
-    assert decide_answer(POLLED._replace(claim=soon), pending, STORE) == wait(countdown=30_000, hurried=5500)
+    assert decide_answer(POLLED._replace(claim=soon), pending, STORE) == wait(
+        countdown_ms=30_000, webhook_countdown_ms=5500
+    )
     mortal = POLLED._replace(operation=replace(OPERATION, expiry=400.0))
-    assert decide_answer(mortal, pending, STORE) == wait(countdown=60_000, hurried=5500)  # a tenth of its life is left
+    assert decide_answer(mortal, pending, STORE) == wait(
+        countdown_ms=60_000, webhook_countdown_ms=5500
+    )  # a tenth of its life is left
 
 
 def test_it_is_said_when_most_of_the_external_ids_life_is_over() -> None:
     dying = POLLED._replace(operation=replace(OPERATION, expiry=330.0))
-    expected = wait(expires="the provider's id expires in 30 s")
+    expected = wait(expiry_warning="the provider's id expires in 30 s")
     assert decide_answer(dying, Pending("RUNNING"), STORE) == expected
     fresh = POLLED._replace(operation=replace(OPERATION, expiry=340.0))
     outcome = decide_answer(fresh, Pending("RUNNING"), STORE)
     assert isinstance(outcome, Wait)
-    assert outcome.expires == ""
+    assert outcome.expiry_warning == ""
 
 
 def test_what_was_learnt_puts_a_poll_off_to_when_jobs_of_this_age_end() -> None:
     learnt = tuple(float(seconds) for seconds in range(1000, 1200))
     outcome = decide_answer(POLLED._replace(durations_s=learnt, jitter=0.0), Pending("RUNNING"), STORE)
-    assert outcome == wait(countdown=703_000)
+    assert outcome == wait(countdown_ms=703_000)

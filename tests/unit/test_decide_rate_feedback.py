@@ -1,22 +1,23 @@
 """What each error tells the governor: an outage, a pause, and the slot in the rate that is given back."""
 
+import msgspec
 import pytest
 
 from outwait.worker.engine.rate_feedback import pause_s, provider_feedback, rate_feedback
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError
 from outwait.worker.model.jobs import Claim
-from outwait.worker.model.outcomes import NO_FENCE, Outage, Outcome, Pause, Spent
+from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
 from outwait.worker.providers.contract import ProviderSettings
 from outwait.worker.store.lanes import LanePolicy
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
 LIMITS = ProviderSettings(base_url="https://a.example", breaker_after=4, breaker_wait=2, breaker_longest=30)
-POLICY = LanePolicy(batch=1, lease=1000, cap=1, group="unless")
-CLAIM = Claim(item="j1", fence=7)
+POLICY = LanePolicy(batch=1, lease_ms=1000, cap=1, provider="unless")
+CLAIM = Claim(work_id="j1", fence=7)
 
-OUTAGE = Outage(item="unless", fence=NO_FENCE, reason="what happened", most=4, wait=2000, longest=30_000)
-PAUSE = Pause(item="unless", fence=NO_FENCE, pause=30_000, reason="unless asked for 30 s of silence")
+OUTAGE = Outage(provider="unless", reason="what happened", limit=4, wait_ms=2000, longest_ms=30_000)
+PAUSE = Pause(provider="unless", pause_ms=30_000, reason="unless asked for 30 s of silence")
 
 TABLE: dict[type[OutwaitError], tuple[Outcome, ...]] = {
     errors.ProviderError: (),
@@ -60,8 +61,8 @@ def test_how_long_nothing_is_sent(error: OutwaitError | None, requested_s: float
 
 
 def test_a_limited_rate_gets_its_slot_back_by_the_fence_of_the_claim() -> None:
-    limited = POLICY._replace(rate_limit=10, rate_window=60_000)
-    spent = Spent(item="unless", fence=NO_FENCE, job_id="j1", claim_fence=6, requests=2, window=60_000)
+    limited = msgspec.structs.replace(POLICY, rate_limit=10, rate_window_ms=60_000)
+    spent = Spent(provider="unless", work_id="j1", claim_fence=6, requests=2, window_ms=60_000)
     feedback = rate_feedback(policy=limited, limits=LIMITS, claim=CLAIM, error=None, requested_s=None, requests=2)
     assert feedback == (spent,)
     error = errors.Unavailable("what happened")

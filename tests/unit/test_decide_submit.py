@@ -13,11 +13,10 @@ from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState, UncertainPolicy
 from outwait.worker.model.outcomes import Counts, End, Hold, Outcome, Retry, Submitted, Uncertain
-from outwait.worker.providers.contract import Operation, Params
-from outwait.worker.providers.contract import Submitted as SubmitAnswer
+from outwait.worker.providers.contract import Operation, Params, SubmitAnswer
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
-CLAIM = Claim(item="j1", fence=7, provider="unless", operation="query", attempts=2)
+CLAIM = Claim(work_id="j1", fence=7, provider="unless", operation="query", attempts=2)
 SETTINGS = StepSettings(attempts=10, backoff=2, backoff_max=300)
 BACKOFF = 8000
 """Milliseconds before the third retry if the random part is 1."""
@@ -30,8 +29,8 @@ OPERATION = Operation("query", Params, poll_every=2.0, first_poll=4.0, deadline=
 Expected = Callable[[OutwaitError, int], Outcome]
 
 
-def retry(reason: str, submits: int, attempt: int = 1, countdown: int = BACKOFF) -> Retry:
-    return Retry(item="j1", fence=7, countdown=countdown, reason=reason, attempt=attempt, submits=submits)
+def retry(reason: str, submits: int, attempt: int = 1, countdown_ms: int = BACKOFF) -> Retry:
+    return Retry(work_id="j1", fence=7, countdown_ms=countdown_ms, reason=reason, attempt=attempt, submits=submits)
 
 
 def again(error: OutwaitError, submits: int) -> Outcome:
@@ -44,17 +43,17 @@ def again_without_an_attempt(error: OutwaitError, submits: int) -> Outcome:
 
 def fails(error: OutwaitError, submits: int) -> Outcome:
     text = JobError(error.code, str(error)).text()
-    return End(item="j1", fence=7, state=JobState.FAILED, error=text, submits=submits)
+    return End(work_id="j1", fence=7, state=JobState.FAILED, error=text, submits=submits)
 
 
 def uncertain(error: OutwaitError, submits: int) -> Outcome:
     reason = f"{error.code}: {error}"
-    return Uncertain(item="j1", fence=7, reason=reason, submits=submits) if submits else retry(reason, 0)
+    return Uncertain(work_id="j1", fence=7, reason=reason, submits=submits) if submits else retry(reason, 0)
 
 
 def unexpected(error: OutwaitError, submits: int) -> Outcome:
     reason = f"{type(error).__name__}: {error}"
-    return Uncertain(item="j1", fence=7, reason=reason, submits=submits) if submits else retry(reason, 0)
+    return Uncertain(work_id="j1", fence=7, reason=reason, submits=submits) if submits else retry(reason, 0)
 
 
 TABLE: dict[type[OutwaitError], Expected] = {
@@ -101,7 +100,7 @@ def test_the_status_counts_too(error: ProviderError, expected: Expected) -> None
 def test_a_stopped_worker_leaves_a_job_uncertain_only_if_a_request_left() -> None:
     reason = "the worker stopped before the answer came"
     stopped = asyncio.CancelledError()
-    assert decide_error(SENT, stopped, REFUSED) == Uncertain(item="j1", fence=7, reason=reason, submits=1)
+    assert decide_error(SENT, stopped, REFUSED) == Uncertain(work_id="j1", fence=7, reason=reason, submits=1)
     assert decide_error(NOT_SENT, stopped, REFUSED) == retry(reason, 0)
 
 
@@ -123,7 +122,7 @@ def test_an_unexpected_exception_shows_no_secret() -> None:
     ],
 )
 def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int, *, ends: bool) -> None:
-    claim = Claim(item="j1", fence=7, attempts=attempts)
+    claim = Claim(work_id="j1", fence=7, attempts=attempts)
     assert isinstance(decide_error(SENT._replace(claim=claim), kind("x"), REFUSED), End) is ends
 
 
@@ -134,7 +133,7 @@ def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int
 def test_a_retry_obeys_retry_after_within_reason(retry_after: float | None, jitter: float, countdown: int) -> None:
     error = errors.RateLimited("slow down", retry_after=retry_after)
     outcome = decide_error(SENT._replace(jitter=jitter), error, REFUSED)
-    assert outcome == retry("rate_limited: slow down", 1, attempt=0, countdown=countdown)
+    assert outcome == retry("rate_limited: slow down", 1, attempt=0, countdown_ms=countdown)
 
 
 class Read(BaseModel):
@@ -142,7 +141,7 @@ class Read(BaseModel):
 
 
 def ended(code: str, message: str) -> End:
-    return End(item="j1", fence=7, state=JobState.FAILED, error=JobError(code, message).text())
+    return End(work_id="j1", fence=7, state=JobState.FAILED, error=JobError(code, message).text())
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def ended(code: str, message: str) -> End:
         (CLAIM, errors.InvalidRequest("query: is missing"), ended("invalid_request", "query: is missing")),
         (CLAIM, errors.ProviderNotConfigured("no key"), ended("provider_not_configured", "no key")),
         (
-            Claim(item="j1", fence=7, attempts=10),
+            Claim(work_id="j1", fence=7, attempts=10),
             Read(),
             ended("not_submitted", "gave up after 10 attempts to submit"),
         ),
@@ -164,9 +163,9 @@ def test_what_is_not_sent_at_all(claim: Claim, params: BaseModel | OutwaitError 
 
 
 UNCERTAIN: dict[UncertainPolicy, Outcome] = {
-    UncertainPolicy.HOLD: Hold(item="j1", fence=7, reason="submitted, perhaps: a person decides"),
+    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="submitted, perhaps: a person decides"),
     UncertainPolicy.RESUBMIT: Retry(
-        item="j1", fence=7, countdown=0, reason="uncertain: the provider's policy is to submit again"
+        work_id="j1", fence=7, countdown_ms=0, reason="uncertain: the provider's policy is to submit again", attempt=1
     ),
     UncertainPolicy.FAIL: ended("uncertain", "submitted, perhaps; the provider's policy is to fail"),
 }
@@ -177,7 +176,7 @@ UNCERTAIN: dict[UncertainPolicy, Outcome] = {
 def test_an_uncertain_job_follows_the_policy_whatever_its_parameters_are(
     policy: UncertainPolicy, params: BaseModel | OutwaitError | None
 ) -> None:
-    claim = Claim(item="j1", fence=7, state=JobState.UNCERTAIN, attempts=99)
+    claim = Claim(work_id="j1", fence=7, state=JobState.UNCERTAIN, attempts=99)
     assert decide_unsent(NOT_SENT._replace(claim=claim), params, policy) == UNCERTAIN[policy]
 
 
@@ -198,11 +197,11 @@ LEARNT = [float(seconds) for seconds in range(50, 90)]
 def test_a_submitted_job_waits_for_its_first_poll(
     asked: float | None, durations: list[float], deadline: int, countdown: int
 ) -> None:
-    claim = Claim(item="j1", fence=7, deadline=deadline)
+    claim = Claim(work_id="j1", fence=7, deadline_ms=deadline)
     context = SubmitContext(claim, SETTINGS, Counts(submits=1, fetches=2), jitter=0.0)
     answer = SubmitAnswer("x-1", memo="m", first_poll=asked)
     assert decide_answer(context, answer, OPERATION, 1000, durations) == Submitted(
-        item="j1", fence=7, external_id="x-1", memo="m", countdown=countdown, submits=1, fetches=2
+        work_id="j1", fence=7, external_id="x-1", memo="m", countdown_ms=countdown, submits=1, fetches=2
     )
 
 
@@ -210,4 +209,4 @@ def test_the_first_poll_comes_before_the_external_id_expires() -> None:
     context = SubmitContext(CLAIM, SETTINGS, Counts(submits=1), jitter=1.0)
     outcome = decide_answer(context, SubmitAnswer("x-1"), replace(OPERATION, expiry=20.0), 0, LEARNT)
     assert isinstance(outcome, Submitted)
-    assert outcome.countdown == 18_000
+    assert outcome.countdown_ms == 18_000

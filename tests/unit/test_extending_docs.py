@@ -19,7 +19,7 @@ NAMES = {
     "worker/model/outcomes.py": ("class Uncertain", "Outcome ="),
     "worker/store/lua/record/jobs.lua": (
         "verbs.uncertain",
-        "own(job",
+        "load_job(",
         "set_state(",
         "move(",
         "count(",

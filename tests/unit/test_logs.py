@@ -12,7 +12,7 @@ from outwait.config.logs import ABOUT, JsonLines, TextLines, configure
 from outwait.config.masking import masked, masked_url, scrubbed
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.outcomes import Outcome, Release
-from outwait.worker.store.lanes import Recorded
+from outwait.worker.store.codes import Recorded
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +149,6 @@ async def test_what_writes_outcomes_of_many_jobs_is_about_none() -> None:
 
     ABOUT.set({"job": "a"})
     recorder = Recorder(Store(), lambda _lanes: None)  # type: ignore[arg-type]
-    recorder.add(Release("a", 1))
+    recorder.add(Release(work_id="a", fence=1))
     await recorder.flushed()
     assert seen == [{}]

@@ -10,9 +10,10 @@ from prometheus_client import Metric
 from outwait.web.metrics import Reading, families, ready
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, result_of
 from outwait.worker.model.jobs import Claim, JobState, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.reads import LaneStatus
-from outwait.worker.store.stats import quantile
+from outwait.worker.store.statistics import quantile
 from outwait.worker.telemetry.tally import Tally
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,13 +34,20 @@ def exported() -> dict[str, Metric]:
     tally = Tally()
     tally.request("unless", "polls", "2xx", 0.2)
     tally.request("unless", "polls", "429", 99)
-    tally.started("poll:unless", [Claim("a", 1, due=1_000), Claim("b", 1, due=1_400)], now=1_500)
+    tally.started(
+        Lane.parse("poll:unless"),
+        [Claim(work_id="a", fence=1, due_ms=1_000), Claim(work_id="b", fence=1, due_ms=1_400)],
+        now=1_500,
+    )
     counted = {tuple(map(str, name)): number for name, number in tally.take().items()}
     counted |= {("state", "unless", "failed"): 2, ("accepted", "unless"): 3, ("event", "retry"): 1}
     counted |= {("delivery", "function", "dead"): 1, ("opened", "unless"): 1}
     reading = Reading(
         jobs={"unless": dict.fromkeys(JobState, 1)},
-        lanes=[LaneStatus("deliver:crm", 1, 0, 2, 3.0), LaneStatus("deliver:file:a.jsonl", 4, 0, 0, 1.0)],
+        lanes=[
+            LaneStatus(Lane.parse("deliver:crm"), 1, 0, 2, 3.0),
+            LaneStatus(Lane.parse("deliver:file:a.jsonl"), 4, 0, 0, 1.0),
+        ],
         groups=[group(rate_limit=10, in_flight_limit=5)],
         held={"unless": 1},
         dead=1,
@@ -100,7 +108,7 @@ def test_handlers_are_shown_together(exported: dict[str, Metric]) -> None:
     ],
 )
 def test_work_that_is_held_back_asks_for_no_workers(fields: dict[str, object], submits: int, polls: int) -> None:
-    lane = LaneStatus("any", 8, 0, 0, 0.0)
+    lane = LaneStatus(Lane.parse("poll:unless"), 8, 0, 0, 0.0)
     assert ready(lane, Step.SUBMIT, group(**fields)) == submits
     assert ready(lane, Step.POLL, group(**fields)) == polls
     assert ready(lane, Step.DELIVER, None) == 8

@@ -6,7 +6,7 @@ import pytest
 
 from outwait.web.pages import charts, notices, rendering, session, timeline
 from outwait.worker.model.jobs import Job, JobState, TimelineEntry
-from outwait.worker.store.stats import Minute
+from outwait.worker.store.statistics import Minute
 
 TONES = ("good", "bad", "warn", "late", "odd", "info", "quiet")
 TEXTS = [

@@ -18,7 +18,7 @@ from outwait.worker.providers.contract import (
     PollAnswer,
     Provider,
     Submission,
-    Submitted,
+    SubmitAnswer,
     Succeeded,
     Waiting,
 )
@@ -225,7 +225,7 @@ async def test_a_429_of_ringcentral_that_names_no_time(headers: dict[str, str], 
 async def test_the_last_request_of_a_window(headers: dict[str, str], pause: float | None) -> None:
     exchange = exchange_of(Canned({"jobId": "j"}, status=202, headers=headers))
     job = Submission("job", "punctuate", REGISTRY.validate("ringcentral", "punctuate", {"texts": ["a"]}))
-    assert await provider_of("ringcentral").submit(job, exchange) == Submitted("j")
+    assert await provider_of("ringcentral").submit(job, exchange) == SubmitAnswer("j")
     assert exchange.pause == pause
     assert exchange.ledger == {Count.SUBMITS: 1}
 

@@ -68,7 +68,7 @@ class FlowerEvents(threading.Thread):
 
     def submitted(self, claim: Claim, params: Mapping[str, Any]) -> None:
         """The provider has the job. It runs from now on and is polled."""
-        row = Row(claim.item, claim.provider, claim.operation, params, claim.created / 1000, time.time())
+        row = Row(claim.work_id, claim.provider, claim.operation, params, claim.created_ms / 1000, time.time())
         self._put(row, {"task-received": {}, "task-started": {}, "task-polling": {}})
 
     def polls_shown(self) -> bool:
@@ -81,7 +81,9 @@ class FlowerEvents(threading.Thread):
 
     def polled(self, claim: Claim, params: Mapping[str, Any]) -> None:
         """A poll found the job unfinished."""
-        row = Row(claim.item, claim.provider, claim.operation, params, claim.created / 1000, claim.submitted / 1000)
+        row = Row(
+            claim.work_id, claim.provider, claim.operation, params, claim.created_ms / 1000, claim.submitted_ms / 1000
+        )
         self._put(row, {"task-polling": {}})
 
     def ended(self, job: Job, params: Mapping[str, Any], result: bytes) -> None:

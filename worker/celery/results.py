@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from outwait.worker.model.jobs import Job, JobState
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.store import Store
 
 CELERY_STATES = {JobState.SUCCEEDED: "SUCCESS", JobState.CANCELLED: "REVOKED"}
 """Celery's state for each end state; every other end is FAILURE."""
@@ -27,32 +26,33 @@ class CeleryResults:
 
     Args:
         backend: Celery's Redis result backend; it names the keys and encodes exceptions, but never connects.
-        connection: the store, which is the same Redis.
+        store: the store, in the same Redis.
     """
 
-    def __init__(self, backend: Any, connection: Connection) -> None:
+    def __init__(self, backend: Any, store: Store) -> None:
         self._backend = backend
-        self._connection = connection
-        self._reads = Reads(connection)
-        self._expires = math.ceil(connection.settings.events.results_expire)
+        self._store = store
+        self._expires_s = math.ceil(store.settings.events.results_expire)
 
     async def keep(self, results: Sequence[tuple[str, Job, bytes]]) -> None:
         """Store results: the task id for each, its job, and its JSON. Raises StoreUnavailable."""
         for start in range(0, len(results), TOGETHER):
             part = results[start : start + TOGETHER]
-            rows = [self._encoded(*result) for result in part]
-            keys = [self._backend.get_key_for_task(task_id).decode() for task_id, _, _ in part]
-            async with self._connection.translated():
-                await self._connection.scripts.run("keep", self._expires, *rows, keys=keys)
+            rows = [(self._key(task_id), self._encoded(task_id, job, text)) for task_id, job, text in part]
+            await self._store.results.keep(rows, expires_s=self._expires_s)
 
     async def keep_ended(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Store the results of the jobs that have ended. Each pair is a task id and its job's id."""
-        jobs = {job.id: job for job in await self._reads.many(sorted({job_id for _, job_id in pairs}))}
+        jobs = {job.id: job for job in await self._store.reads.jobs(sorted({job_id for _, job_id in pairs}))}
         ended = [(task_id, jobs[job_id]) for task_id, job_id in pairs if job_id in jobs and jobs[job_id].state.ended]
         for start in range(0, len(ended), TOGETHER):
             part = ended[start : start + TOGETHER]
-            texts = await self._reads.result_texts([job.id for _, job in part])
+            texts = await self._store.reads.result_texts([job.id for _, job in part])
             await self.keep([(task_id, job, text) for (task_id, job), text in zip(part, texts, strict=True)])
+
+    def _key(self, task_id: str) -> str:
+        key: bytes = self._backend.get_key_for_task(task_id)
+        return key.decode()
 
     def _encoded(self, task_id: str, job: Job, text: bytes) -> bytes:
         """Encode a result like `Backend.encode`; the result's JSON is inserted unchanged, however large it is."""

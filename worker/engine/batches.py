@@ -13,10 +13,11 @@ from outwait.config.logs import ABOUT
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
-from outwait.worker.model.jobs import Claim, job_of
+from outwait.worker.model.jobs import Claim, Step, job_of
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome, Release, ReleaseDelivery
 from outwait.worker.net.redaction import redact
-from outwait.worker.store.lanes import LanePolicy, Lanes
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes
 from outwait.worker.telemetry.tally import Tally
 from outwait.worker.telemetry.traces import Tracer
 
@@ -63,7 +64,7 @@ class Batches:
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    async def run(self, lane: str, claims: list[Claim], step: StepRun) -> None:
+    async def run(self, lane: Lane, claims: list[Claim], step: StepRun) -> None:
         """Run a step for a batch of claims; returns when each outcome is in the store."""
         batch = asyncio.create_task(self._batch(lane, claims, step))
         self._batches.add(batch)
@@ -87,33 +88,35 @@ class Batches:
         _, pending = await asyncio.wait(set(self._batches), timeout=within)
         return not pending
 
-    async def _batch(self, lane: str, claims: list[Claim], step: StepRun) -> None:
+    async def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> None:
         policy = self._policies.of(lane)
         if self._closing:
-            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+            self._recorder.add(*(give_back(claim, lane) for claim in claims))
         else:
             try:
                 await self._run(lane, policy, claims, step)
             except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
-                log.warning("batch-not-begun", extra={"lane": redact(lane), "claims": len(claims), "error": str(error)})
+                log.warning(
+                    "batch-not-begun", extra={"lane": redact(str(lane)), "claims": len(claims), "error": str(error)}
+                )
         await self._recorder.flushed()
 
-    async def _run(self, lane: str, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
+    async def _run(self, lane: Lane, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
         claims = await step.prepare(claims, self._recorder)
         if self._closing:
-            self._recorder.add(*(give_back(claim, policy) for claim in claims))
+            self._recorder.add(*(give_back(claim, lane) for claim in claims))
             return
         if not claims:
             return
-        until = time.monotonic() + policy.lease / 1000 * STALE
+        until = time.monotonic() + policy.lease_ms / 1000 * STALE
         now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
-            log.info("stale-claims", extra={"lane": redact(lane), "dropped": len(claims) - len(begun)})
+            log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
         tasks = {asyncio.create_task(self._one(lane, step, claim, now, until)): claim for claim in begun}
         self._running |= tasks.keys()
         renewing = asyncio.create_task(self._renew(lane, policy, tasks))
@@ -124,20 +127,22 @@ class Batches:
             renewing.cancel()
             self._running -= tasks.keys()
 
-    async def _begin(self, lane: str, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
-        items = [(claim.item, claim.fence) for claim in claims]
+    async def _begin(self, lane: Lane, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
+        held = [Held(claim.work_id, claim.fence) for claim in claims]
         try:
-            return await self._lanes.begin(lane, policy, items, intent=intent)
+            return await self._lanes.begin(lane, policy, held, intent=intent)
         except StoreUnavailable:
             if intent:
                 # Redis may have written it and only the answer is lost: nothing was sent, so nothing is uncertain.
-                self._recorder.add(*(Release(item, fence + 1, intent) for item, fence in items))
+                self._recorder.add(
+                    *(Release(work_id=work_id, fence=fence + 1, intent=intent) for work_id, fence in held)
+                )
             raise
 
-    async def _one(self, lane: str, step: StepRun, claim: Claim, now: int, until: float) -> None:
+    async def _one(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
         ABOUT.set(about(lane, claim))
         if time.monotonic() > until:
-            self._recorder.add(give_back(claim, self._policies.of(lane)))
+            self._recorder.add(give_back(claim, lane))
         elif self._tracer is None:
             self._recorder.add(*await step.run(claim, now))
         else:
@@ -146,26 +151,26 @@ class Batches:
             self._recorder.add(*outcomes)  # first: whatever becomes of the span, what the step learnt is kept
             self._tracer.step(lane, claim, began, now, outcomes[0])
 
-    async def _renew(self, lane: str, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
+    async def _renew(self, lane: Lane, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
         while True:
-            await asyncio.sleep(policy.lease / 3000)
-            items = [(claim.item, claim.fence) for task, claim in tasks.items() if not task.done()]
+            await asyncio.sleep(policy.lease_ms / 3000)
+            held = [Held(claim.work_id, claim.fence) for task, claim in tasks.items() if not task.done()]
             try:
-                await self._lanes.renew(lane, policy, items)
+                await self._lanes.renew(lane, policy, held)
             except (StoreUnavailable, StoreRefused):
-                continue  # the recorder tells of the outage
+                continue  # the recorder logs the outage
 
 
-def give_back(claim: Claim, policy: LanePolicy) -> Outcome:
+def give_back(claim: Claim, lane: Lane) -> Outcome:
     """The outcome of a claim that nothing was done with."""
-    if policy.kind == "delivery":
-        return ReleaseDelivery(claim.item, claim.fence)
-    return Release(claim.item, claim.fence)
+    if lane.step is Step.DELIVER:
+        return ReleaseDelivery(work_id=claim.work_id, fence=claim.fence)
+    return Release(work_id=claim.work_id, fence=claim.fence)
 
 
-def about(lane: str, claim: Claim) -> dict[str, str]:
+def about(lane: Lane, claim: Claim) -> dict[str, str]:
     """What a step's log lines say of themselves."""
-    step = lane.partition(":")[0]
-    if step != "deliver":
-        return {"job": claim.item, "provider": claim.provider, "step": step}
-    return {"job": job_of(claim.item), "provider": claim.provider, "step": step, "delivery": claim.item}
+    step = str(lane.step)
+    if lane.step is not Step.DELIVER:
+        return {"job": claim.work_id, "provider": claim.provider, "step": step}
+    return {"job": job_of(claim.work_id), "provider": claim.provider, "step": step, "delivery": claim.work_id}

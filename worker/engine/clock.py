@@ -14,9 +14,10 @@ from contextlib import suppress
 import msgspec
 from kombu.exceptions import OperationalError
 
-from outwait.worker.engine.lane_policies import Policies, parts
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Claim
+from outwait.worker.model.lanes import Lane
 from outwait.worker.store.lanes import Lanes
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ is claimed when it is due."""
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
 
-Send = Callable[[str, list[list[object]]], None]
+Send = Callable[[Lane, list[list[object]]], None]
 """Sends a lane's claims to the task of its step."""
 
 
@@ -66,12 +67,12 @@ class Clock:
 
     async def _tick(self) -> float | None:
         await self._purge()
-        lanes, wait = await self._lanes.look()
+        lanes, wait = await self._lanes.due_lanes()
         settling = self._settling()
         if settling > 0:
             return settling
         waits = [wait, *[await self._serve(lane) for lane in lanes]]
-        return min((one for one in waits if one is not None), default=None)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def _settling(self) -> float:
         """Seconds for which nothing is claimed yet."""
@@ -80,9 +81,9 @@ class Clock:
             self._was_away, self._claim_at = False, now + SETTLE
         return self._claim_at - now
 
-    async def _serve(self, lane: str) -> float | None:
+    async def _serve(self, lane: Lane) -> float | None:
         """The seconds until this lane should be looked at again, or None if that is as good as any other time."""
-        if parts(lane) is None:
+        if lane.step is None:
             return None
         policy = self._policies.of(lane)
         claims = await self._lanes.claim(lane, policy)

@@ -1,9 +1,11 @@
 """What a provider's final answer means for a job, whether a poll or a webhook brought it. Pure."""
 
+import msgspec
+
 from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
-from outwait.worker.model.outcomes import NO_COUNTS, NOTHING, Counts, End
+from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
 from outwait.worker.providers.contract import Failed, Succeeded
 from outwait.worker.store import codec
 
@@ -12,7 +14,8 @@ def end_outcome(
     work_id: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
 ) -> End:
     """The end of the job."""
-    state, status, result, error = JobState.FAILED, answer.status, NOTHING, ""
+    state, status, error = JobState.FAILED, answer.status, ""
+    result: msgspec.Raw | None = None
     match answer:
         case Failed():
             detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
@@ -24,7 +27,7 @@ def end_outcome(
             else:
                 status, error = "", _too_large(len(text), store.result_max).text()
     return End(
-        item=work_id,
+        work_id=work_id,
         fence=fence,
         state=state,
         error=error,

@@ -21,8 +21,9 @@ from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.model.errors import Conflict, InvalidRequest, RequestError
 from outwait.worker.model.jobs import JOB_ID_PATTERN
 from outwait.worker.net.redaction import redact
+from outwait.worker.store.codes import EnqueueResult
 from outwait.worker.store.inbox import Inbox, Taken, lists_of
-from outwait.worker.store.lanes import Enqueued, Lanes, NewJob
+from outwait.worker.store.lanes import Lanes, NewJob
 
 log = logging.getLogger(__name__)
 
@@ -147,13 +148,13 @@ class Intake:
         answers = await self._lanes.enqueue([job for job, _ in ready]) if ready else []
         for (job, params), (code, other) in zip(ready, answers, strict=True):
             match code:
-                case Enqueued.CREATED:
+                case EnqueueResult.CREATED:
                     self._events.accepted(job.id, job.provider, job.operation, params)
-                case Enqueued.SAME:
+                case EnqueueResult.SAME:
                     repeated.append((job.id, other))
-                case Enqueued.CONFLICT if other != job.id:
+                case EnqueueResult.CONFLICT if other != job.id:
                     conflicts.append(self._conflict(job, other))
-                case Enqueued.CONFLICT:
+                case EnqueueResult.CONFLICT:
                     log.warning("request-refused", extra={"job": job.id, "reason": "another request has this id"})
         if repeated and self._results:
             await self._results.keep_ended(repeated)

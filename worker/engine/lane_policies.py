@@ -1,8 +1,11 @@
 """How each lane is claimed: from the settings of its step and the limits of its provider."""
 
+import msgspec
+
 from outwait.config.groups import StepSettings
 from outwait.config.settings import Settings
 from outwait.worker.model.jobs import Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import Registry
 from outwait.worker.store.lanes import LanePolicy
 
@@ -10,18 +13,8 @@ SMALL_BATCH = 16
 """Deliveries in one batch: each brings its whole result into memory. Submits too: a worker that is lost between the
 intents and the requests leaves the whole batch in doubt, and a submit costs far more than its share of a message."""
 
-CALLBACK_LANE = "callback"
-
-
-def lane_of(step: Step, name: str) -> str:
-    """The lane of a provider's or a handler's step."""
-    return CALLBACK_LANE if step is Step.CALLBACK else f"{step}:{name}"
-
-
-def parts(lane: str) -> tuple[Step, str] | None:
-    """The step and the provider or handler of a lane; None for jobs held for a person, which no step takes."""
-    step, _, name = lane.partition(":")
-    return None if step == "held" else (Step(step), name)
+_DELIVER = Lane(Step.DELIVER)
+"""Stands for every deliver lane."""
 
 
 class Policies:
@@ -30,44 +23,46 @@ class Policies:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
-        self._known: dict[str, LanePolicy] = {}
+        self._known: dict[Lane, LanePolicy] = {}
 
-    def of(self, lane: str) -> LanePolicy:
+    def of(self, lane: Lane) -> LanePolicy:
         """The policy of a lane. Lanes of deliveries share one: there may be as many as receivers of webhooks."""
-        known = "deliver" if lane.startswith("deliver:") else lane
+        known = _DELIVER if lane.step is Step.DELIVER else lane
         if known not in self._known:
             self._known[known] = self._build(lane)
         return self._known[known]
 
     def step(self, step: Step) -> StepSettings:
         """The settings of a step."""
-        found: StepSettings = getattr(self._settings, step)
-        return found
+        settings: StepSettings = getattr(self._settings, step)
+        return settings
 
-    def _build(self, lane: str) -> LanePolicy:
-        found = parts(lane)
-        if found is None:
+    def _build(self, lane: Lane) -> LanePolicy:
+        if lane.step is None:
             raise ValueError(f"no step takes jobs from {lane}")
-        step, name = found
-        own = self.step(step)
-        batch = self._settings.worker.batch
-        lease = int(own.lease * 1000)
-        match step:
-            case Step.SUBMIT | Step.POLL:
-                limits = self._registry.limits(name)
-                return LanePolicy(
-                    min(batch, SMALL_BATCH) if step is Step.SUBMIT else batch,
-                    lease,
-                    own.cap,
-                    group=name,
-                    rate_limit=limits.rate_limit or 0,
-                    rate_window=int(limits.rate_window * 1000),
-                    in_flight=limits.in_flight or 0,
-                    jobs_in_flight=(limits.jobs_in_flight or 0) if step is Step.SUBMIT else 0,
-                    apart=int(self._registry.longest_interval(name) * 1000) if step is Step.POLL else 0,
-                    lanes=(lane_of(Step.SUBMIT, name), lane_of(Step.POLL, name)),
-                )
+        match lane.step:
+            case Step.SUBMIT:
+                return self._provider_policy(lane.step, lane.name, min(self._settings.worker.batch, SMALL_BATCH))
+            case Step.POLL:
+                return self._provider_policy(lane.step, lane.name, self._settings.worker.batch)
             case Step.CALLBACK:
-                return LanePolicy(batch, lease, own.cap)
+                return self._policy(lane.step, self._settings.worker.batch)
             case Step.DELIVER:
-                return LanePolicy(min(batch, SMALL_BATCH), lease, own.cap, kind="delivery")
+                return self._policy(lane.step, min(self._settings.worker.batch, SMALL_BATCH))
+
+    def _policy(self, step: Step, batch: int) -> LanePolicy:
+        settings = self.step(step)
+        return LanePolicy(batch=batch, lease_ms=int(settings.lease * 1000), cap=settings.cap)
+
+    def _provider_policy(self, step: Step, provider: str, batch: int) -> LanePolicy:
+        limits = self._registry.limits(provider)
+        interval = self._registry.longest_interval(provider) if step is Step.POLL else 0
+        return msgspec.structs.replace(
+            self._policy(step, batch),
+            provider=provider,
+            rate_limit=limits.rate_limit or 0,
+            rate_window_ms=int(limits.rate_window * 1000),
+            in_flight=limits.in_flight or 0,
+            jobs_in_flight=(limits.jobs_in_flight or 0) if step is Step.SUBMIT else 0,
+            min_interval_ms=int(interval * 1000),
+        )

@@ -84,7 +84,7 @@ class ProviderStep(ABC):
         except (ProviderError, asyncio.CancelledError) as raised:
             error = raised
         except Exception as raised:
-            log.exception("%s-broken", self.step, extra={"job": claim.item, "provider": self.gateway.name})
+            log.exception("%s-broken", self.step, extra={"job": claim.work_id, "provider": self.gateway.name})
             error = raised
         if error is not None:
             outcome = self.decide_error(claim, now, requests_sent(exchange), error)

@@ -23,10 +23,8 @@ from outwait.worker.model.outcomes import NO_FENCE, End, WebhookReceived, Webhoo
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Pending, Succeeded
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhook, Webhooks
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.provider_webhooks import ProviderWebhooks, Webhook
+from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +33,6 @@ SIGNED = 22
 
 _EXTERNAL_ID = re.compile(r"[!-~]{1,128}")
 """The form of an external id that is accepted from a webhook."""
-
-_STORED_ALREADY = msgspec.Raw(b"\xa0")
 
 
 class WebhookUrls:
@@ -47,7 +43,7 @@ class WebhookUrls:
         webhooks: keeps the secret.
     """
 
-    def __init__(self, settings: Settings, webhooks: Webhooks) -> None:
+    def __init__(self, settings: Settings, webhooks: ProviderWebhooks) -> None:
         self._root = settings.web.public_url
         self._namespace = settings.namespace
         self._webhooks = webhooks
@@ -93,30 +89,28 @@ class _Reading(NamedTuple):
 class WebhookProcessor:
     """Reads and processes the received webhooks of one namespace, for one event loop."""
 
-    def __init__(self, settings: Settings, registry: Registry, connection: Connection) -> None:
-        self._settings = settings
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._settings = store.settings
         self._registry = registry
-        self._webhooks = Webhooks(connection)
-        self._lanes = Lanes(connection)
-        self._reads = Reads(connection)
+        self._webhooks = store.webhooks
+        self._lanes = store.lanes
+        self._reads = store.reads
 
-    def outcome(self, webhook: Webhook, *, stored: bool = False) -> WebhookReceived:
+    def webhook_received(self, webhook: Webhook, *, stored: bool = False) -> WebhookReceived:
         """What to record for a webhook. It raises no error, whatever the body is. `stored`: it is stored already."""
         name, store = webhook.provider, self._settings.store
         reading = self._read(webhook)
-        detail = f"{reading.summary}, {webhook.size} bytes"
         trusted = reading.answer if self._registry.limits(name).trust_webhooks else None
-        kept = msgspec.structs.replace(webhook, told=reading.summary)
+        kept = msgspec.structs.replace(webhook, summary=reading.summary)
         return WebhookReceived(
-            webhook.job_id,
-            NO_FENCE,
-            _STORED_ALREADY if stored else kept.packed(store.compress_above),
-            detail,
-            reading.verdict,
-            reading.external_id,
-            int(self._registry.longest_interval(name) * 1000),
-            secrets.token_hex(4),
-            end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
+            work_id=webhook.job_id,
+            record=None if stored else kept.packed(store.compress_above),
+            summary=f"{reading.summary}, {webhook.size} bytes",
+            verdict=reading.verdict,
+            external_id=reading.external_id,
+            min_interval_ms=int(self._registry.longest_interval(name) * 1000),
+            nonce=secrets.token_hex(4),
+            end_outcome=end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
         )
 
     async def of(self, job_id: str) -> list[Webhook]:
@@ -130,15 +124,15 @@ class WebhookProcessor:
     async def replay(self, job_id: str) -> int:
         """Process a job's webhooks again, for example after a fix. Returns their number. Raises JobNotFound."""
         webhooks = await self.of(job_id)
-        await self._lanes.record([self.outcome(webhook, stored=True) for webhook in webhooks])
+        await self._lanes.record([self.webhook_received(webhook, stored=True) for webhook in webhooks])
         return len(webhooks)
 
     async def replay_unknown(self) -> int:
         """Process the unknown webhooks whose jobs are stored now. Returns their number."""
         unknown = await self.unknown()
-        job_ids = {job.id for job in await self._reads.many(sorted({webhook.job_id for webhook in unknown}))}
+        job_ids = {job.id for job in await self._reads.jobs(sorted({webhook.job_id for webhook in unknown}))}
         known = [webhook for webhook in unknown if webhook.job_id in job_ids]
-        await self._lanes.record([self.outcome(webhook) for webhook in known])
+        await self._lanes.record([self.webhook_received(webhook) for webhook in known])
         for job_id in job_ids:
             await self._webhooks.forget_unknown(job_id)
         return len(known)

@@ -2,7 +2,7 @@
 
 from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable
 from outwait.worker.model.jobs import Claim
-from outwait.worker.model.outcomes import NO_FENCE, Outage, Outcome, Pause, Spent
+from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
 from outwait.worker.providers.contract import ProviderSettings
 from outwait.worker.store.lanes import LanePolicy
 
@@ -30,24 +30,23 @@ def pause_s(error: BaseException | None, requested_s: float | None) -> float:
 
 
 def provider_feedback(
-    group: str, limits: ProviderSettings, error: BaseException | None, requested_s: float | None
+    provider: str, limits: ProviderSettings, error: BaseException | None, requested_s: float | None
 ) -> tuple[Outcome, ...]:
     """The outage that the error is, and the pause that the provider asked for."""
     outcomes: list[Outcome] = []
     if isinstance(error, OUTAGES):
         outcomes.append(
             Outage(
-                item=group,
-                fence=NO_FENCE,
+                provider=provider,
                 reason=str(error),
-                most=limits.breaker_after,
-                wait=int(limits.breaker_wait * 1000),
-                longest=int(limits.breaker_longest * 1000),
+                limit=limits.breaker_after,
+                wait_ms=int(limits.breaker_wait * 1000),
+                longest_ms=int(limits.breaker_longest * 1000),
             )
         )
     if pause := pause_s(error, requested_s):
-        reason = f"{group} asked for {pause:g} s of silence"
-        outcomes.append(Pause(item=group, fence=NO_FENCE, pause=int(pause * 1000), reason=reason))
+        reason = f"{provider} asked for {pause:g} s of silence"
+        outcomes.append(Pause(provider=provider, pause_ms=int(pause * 1000), reason=reason))
     return tuple(outcomes)
 
 
@@ -56,12 +55,11 @@ def release_slot(policy: LanePolicy, work_id: str, claim_fence: int, requests: i
     if not policy.rate_limit:
         return ()
     slot = Spent(
-        item=policy.group,
-        fence=NO_FENCE,
-        job_id=work_id,
+        provider=policy.provider,
+        work_id=work_id,
         claim_fence=claim_fence,
         requests=requests,
-        window=policy.rate_window,
+        window_ms=policy.rate_window_ms,
     )
     return (slot,)
 
@@ -76,12 +74,12 @@ def rate_feedback(
     requests: int,
 ) -> tuple[Outcome, ...]:
     """Everything that the governor needs to know of one finished step: outage, pause and the requests sent."""
-    slot = release_slot(policy, claim.item, claim.fence - 1, requests)
+    slot = release_slot(policy, claim.work_id, claim.fence - 1, requests)
     if error is None and not requested_s:
         return slot
-    return (*provider_feedback(policy.group, limits, error, requested_s), *slot)
+    return (*provider_feedback(policy.provider, limits, error, requested_s), *slot)
 
 
 def slot_name(claim: Claim) -> str:
     """The name of a running step's slot in the rate window: by its claim's fence, which `begin` has raised by 1."""
-    return f"{claim.item}:{claim.fence - 1}"
+    return f"{claim.work_id}:{claim.fence - 1}"

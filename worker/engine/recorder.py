@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextvars import Context
 
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
-from outwait.worker.model.outcomes import Outcome
-from outwait.worker.store.lanes import Lanes, Recorded
+from outwait.worker.model.outcomes import Outcome, ProviderOutcome
+from outwait.worker.store.codes import Recorded
+from outwait.worker.store.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Recorder:
         except StoreRefused:
             if len(group) == 1:
                 # Redis refuses this one for good (too large, say): dropped, so that it stops no other. Its lease ends.
-                log.exception("outcome-unwritable", extra={"item": group[0].item})
+                log.exception("outcome-unwritable", extra={"item": _about(group[0])})
                 return [Recorded.REFUSED], []
         codes: list[Recorded] = []
         due: list[str] = []
@@ -93,4 +94,9 @@ class Recorder:
         for outcome, code in zip(group, codes, strict=True):
             if code <= 0:
                 name = type(outcome).__name__.lower()
-                log.info("outcome-refused", extra={"item": outcome.item, "outcome": name, "why": code.name.lower()})
+                log.info("outcome-refused", extra={"item": _about(outcome), "outcome": name, "why": code.name.lower()})
+
+
+def _about(outcome: Outcome) -> str:
+    """What an outcome is about: a job, a delivery or a provider."""
+    return outcome.provider if isinstance(outcome, ProviderOutcome) else outcome.work_id

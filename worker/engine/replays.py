@@ -7,12 +7,10 @@ from typing import TypedDict, Unpack
 from outwait.worker.model import targets
 from outwait.worker.model.errors import NotReplayable
 from outwait.worker.model.jobs import Delivery, DeliveryState
-from outwait.worker.model.outcomes import NO_FENCE, Replay
+from outwait.worker.model.outcomes import Replay
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.dead import DeadDelivery, DeadLetters
-from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.reads import Reads
+from outwait.worker.store.dead import DeadDelivery
+from outwait.worker.store.store import Store
 
 
 class DeadFilter(TypedDict, total=False):
@@ -28,14 +26,12 @@ class Replays:
     """The deliveries of one namespace, for one event loop.
 
     Args:
-        connection: the store.
+        store: the store with the deliveries.
         registry: all providers.
     """
 
-    def __init__(self, connection: Connection, registry: Registry) -> None:
-        self._dead = DeadLetters(connection)
-        self._lanes = Lanes(connection)
-        self._reads = Reads(connection)
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
         self._registry = registry
 
     async def dead(self, limit: int, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
@@ -56,7 +52,7 @@ class Replays:
             NotReplayable: there is nothing to repeat.
         """
         target = target and targets.canonical(targets.parse(target))
-        deliveries = await self._reads.deliveries(job_id)
+        deliveries = await self._store.reads.deliveries(job_id)
         replayable = [delivery for delivery in deliveries if _replayable(delivery, target)]
         if not replayable:
             raise NotReplayable(_why_not(job_id, deliveries, target))
@@ -71,7 +67,7 @@ class Replays:
         target = target and targets.canonical(targets.parse(target))
         if provider is not None:
             self._registry.limits(provider)  # raises an error for a misspelt name
-        async for page in self._dead.pages(filters.get("since")):
+        async for page in self._store.dead_letters.pages(filters.get("since")):
             yield [
                 dead
                 for dead in page
@@ -79,7 +75,7 @@ class Replays:
             ]
 
     async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
-        codes, _ = await self._lanes.record([Replay(delivery.id, NO_FENCE) for delivery in deliveries])
+        codes, _ = await self._store.lanes.record([Replay(work_id=delivery.id) for delivery in deliveries])
         return sum(code > 0 for code in codes)
 
 

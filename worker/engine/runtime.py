@@ -16,27 +16,19 @@ import msgspec
 from outwait.config.settings import Settings
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.batches import LAST_WRITE, Batches, StepRun
-from outwait.worker.engine.lane_policies import Policies, lane_of
+from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
 from outwait.worker.model.jobs import Claim, JobError, Step
-from outwait.worker.model.outcomes import NO_FENCE, Cancel
+from outwait.worker.model.lanes import Lane
+from outwait.worker.model.outcomes import Cancel
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.providers.registry import Registry
-from outwait.worker.store.connection import Connection
-from outwait.worker.store.durations import Durations
-from outwait.worker.store.governors import Governors
-from outwait.worker.store.lanes import Lanes
-from outwait.worker.store.provider_webhooks import Webhooks
-from outwait.worker.store.reads import Reads
-from outwait.worker.store.receivers import Receivers
-from outwait.worker.store.stats import Stats
-from outwait.worker.store.streams import Streams
-from outwait.worker.store.tokens import Tokens
+from outwait.worker.store.store import Store
 from outwait.worker.telemetry.tally import Tally
 from outwait.worker.telemetry.traces import tracer
 
@@ -71,43 +63,35 @@ class Runtime:
         self.call(self._open())
 
     async def _open(self) -> None:
-        self.connection = Connection(self.settings)
-        self.reads = Reads(self.connection)
-        self.tokens = Tokens(self.connection)
-        self.streams = Streams(self.connection)
-        self.governors = Governors(self.connection)
-        self.webhook_urls = WebhookUrls(self.settings, Webhooks(self.connection))
-        self._durations = Durations(self.connection)
-        self.receivers = Receivers(self.connection)
+        self.store = Store.open(self.settings)
+        self.webhook_urls = WebhookUrls(self.settings, self.store.webhooks)
         self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
-        lanes = Lanes(self.connection)
-        self.recorder = Recorder(lanes, self._due)
+        self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
-        self._stats = Stats(self.connection)
         self._counting = asyncio.create_task(self._count())
-        self.batches = Batches(lanes, self.policies, self.recorder, self._tally, self._tracer)
+        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._tally, self._tracer)
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
 
     def gateway(self, step: Step, provider: str) -> ProviderGateway:
         """A provider, for one step. A callback's requests count as polls do. Raises InvalidRequest."""
-        lane = lane_of(Step.POLL if step is Step.CALLBACK else step, provider)
+        lane = Lane.of(Step.POLL if step is Step.CALLBACK else step, provider)
         time_limit = self.policies.step(step).time_limit
         return ProviderGateway(
             name=provider,
             registry=self.registry,
             policy=self.policies.of(lane),
             limits=self.registry.limits(provider),
-            new_exchange=partial(Exchange, self.http, self.tokens, time_limit, provider, self._tally),
+            new_exchange=partial(Exchange, self.http, self.store.tokens, time_limit, provider, self._tally),
             durations_s=partial(self._durations_s, provider),
         )
 
     def _durations_s(self, provider: str, operation: str) -> tuple[float, ...]:
         """How long jobs took, sorted seconds; empty while too little is known, or if polling is not to adapt."""
-        return self._durations.of(provider, operation) if self.settings.poll.adaptive else ()
+        return self.store.durations.of(provider, operation) if self.settings.poll.adaptive else ()
 
-    def run(self, lane: str, claims: Sequence[Any], step: StepRun) -> None:
+    def run(self, lane: Lane, claims: Sequence[Any], step: StepRun) -> None:
         """Run a batch from one of Celery's threads.
 
         Returns when the batch is recorded, or after `worker.handoff` seconds: slow answers then go on without
@@ -132,7 +116,7 @@ class Runtime:
     async def _cancel(self, job_ids: Sequence[str]) -> None:
         error = JobError("cancelled", "revoked through Celery").text()
         for job_id in job_ids:
-            self.recorder.add(Cancel(item=await self.reads.resolve(job_id), fence=NO_FENCE, error=error))
+            self.recorder.add(Cancel(work_id=await self.store.reads.resolve(job_id), error=error))
 
     def drain(self) -> None:
         """Finish or give back what is held, within the grace time."""
@@ -153,7 +137,7 @@ class Runtime:
             await asyncio.sleep(COUNT_EVERY)
             try:
                 await self._write_counts()
-                await self._stats.sample()
+                await self.store.statistics.sample()
             except (StoreUnavailable, StoreRefused):
                 continue  # the recorder logs the outage
             except Exception:
@@ -164,7 +148,7 @@ class Runtime:
         if not counts:
             return
         try:
-            await self._stats.add(counts)
+            await self.store.statistics.add(counts)
         except BaseException:
             self._tally.give_back(counts)
             raise
@@ -175,6 +159,6 @@ class Runtime:
         self._counting.cancel()
         with suppress(TimeoutError, StoreUnavailable, StoreRefused):
             await asyncio.wait_for(self._write_counts(), LAST_WRITE)
-        await self._durations.read()
+        await self.store.durations.read()
         await self.http.close()
-        await self.connection.close()
+        await self.store.close()

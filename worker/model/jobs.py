@@ -1,6 +1,7 @@
 """The types of the domain: states, steps, requests, jobs, claims. Pure data, no I/O.
 
-docs/state-chart.md draws the transitions. Only the store's scripts make them.
+docs/state-chart.md draws the transitions. The store's scripts make them: `record` when an outcome is written, `claim`
+when the lease of a lost worker has ended. `enqueue` writes a job's first state.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: _ENDS,
     **dict.fromkeys(_ENDS, frozenset[JobState]()),
 }
-"""The states that may follow each state. The record script obeys it; the property test of a job's life proves that."""
+"""The states that may follow each state. The store's scripts obey it; the property test of a job's life proves that."""
 
 
 class Step(StrEnum):
@@ -116,13 +117,20 @@ class JobRequest(BaseModel):
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """One due item that this worker leases: what a step needs to read, so that a batch costs one round trip.
+class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One due job or delivery that this worker leases: what a step needs to read, so that a batch costs one round trip.
 
-    `item` is a job id, or a delivery id in a deliver lane. Times are milliseconds of Redis's clock.
+    It travels in Celery's messages as an array, between workers of two releases: the order of the fields is a contract,
+    and new ones come last. Times are milliseconds since 1970 of Redis's clock, 0 where there is none.
+
+    Args:
+        work_id: id of the job, or of the delivery in a deliver lane.
+        polled_ms: when a poll last found the job unfinished.
+        due_ms: since when it is due.
+        trace: the producer's trace context.
     """
 
-    item: str
+    work_id: str
     fence: int
     provider: str = ""
     operation: str = ""
@@ -130,13 +138,13 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     memo: str = ""
     state: str = ""
     attempts: int = 0
-    created: int = 0
-    submitted: int = 0
-    deadline: int = 0
+    created_ms: int = 0
+    submitted_ms: int = 0
+    deadline_ms: int = 0
     provider_status: str = ""
-    polled: int = 0  # when a poll last found it unfinished
-    due: int = 0  # since when
-    trace: str = ""  # the producer's trace context
+    polled_ms: int = 0
+    due_ms: int = 0
+    trace: str = ""
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
-"""What a step learnt: a closed set. Each is one line for the store's record script, which alone changes a state.
+"""What a step learnt: a closed set of types. The store's record script makes the changes that they ask for.
 
-An outcome is encoded as `[verb, item, fence, …]` in the order of its fields. Countdowns and pauses are milliseconds.
+Made by keyword and sent to the script as maps, whose `verb` says which outcome it is; a field that has its default is
+not sent. Names of countdowns, pauses and the like end in the unit: milliseconds.
 """
 
 from enum import StrEnum
@@ -11,83 +12,108 @@ import msgspec
 from outwait.worker.model.jobs import Claim, JobError, JobState
 
 NO_FENCE = -1
-"""Fence of an outcome that no lease stands behind: a webhook, a person, a purge."""
-
-NOTHING = msgspec.Raw(b"\xa0")
-"""An empty msgpack string: no result."""
+"""Fence of an outcome that no lease stands behind."""
 
 
-class _Outcome(msgspec.Struct, frozen=True, array_like=True):
-    item: str
+class _Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="verb"):
+    """Any outcome."""
+
+
+class _WorkOutcome(_Outcome, frozen=True, kw_only=True):
+    """About a job, or about a delivery: `work_id` is its id."""
+
+    work_id: str
+
+
+class _StepOutcome(_WorkOutcome, frozen=True, kw_only=True):
+    """Learnt under a lease: refused if `fence` is not the present one."""
+
     fence: int
 
 
-class Submitted(_Outcome, tag="submitted", frozen=True, array_like=True):
+class ProviderOutcome(_Outcome, frozen=True, kw_only=True):
+    """About a provider, for its governor."""
+
+    provider: str
+
+
+class Submitted(_StepOutcome, tag="submitted", frozen=True, kw_only=True):
     """The provider took the job; it waits for its first poll."""
 
     external_id: str
-    memo: str
-    countdown: int
-    submits: int = 1
+    memo: str = ""
+    countdown_ms: int
+    submits: int
     fetches: int = 0
 
 
-class Wait(_Outcome, tag="wait", frozen=True, array_like=True):
-    """Polled and not finished: no failure, no attempt spent."""
+class Wait(_StepOutcome, tag="wait", frozen=True, kw_only=True):
+    """Polled and not finished: no failure, no attempt spent.
 
-    countdown: int
+    Args:
+        countdown_ms: until the next poll.
+        status: the provider's word for the job's state.
+        memo: what the provider's code remembers; None: as before.
+        polls: requests sent.
+        fetches: requests sent.
+        warning: for the timeline.
+        webhook_countdown_ms: the countdown if a webhook said that the job ended; 0: the same.
+        expiry_warning: a warning that is taken once a job: the life of the external id is nearly over.
+    """
+
+    countdown_ms: int
     status: str
     memo: str | None = None
-    polls: int = 1
+    polls: int
     fetches: int = 0
     warning: str = ""
-    hurried: int = 0  # the countdown if a webhook said that the job ended; 0: the same
-    expires: str = ""  # a warning that counts once: the life of the external id is nearly over
+    webhook_countdown_ms: int = 0
+    expiry_warning: str = ""
 
 
-class Retry(_Outcome, tag="retry", frozen=True, array_like=True):
-    """The step failed in a way that is safe to repeat. `attempt` is 0 where the job was only made to wait."""
+class Retry(_StepOutcome, tag="retry", frozen=True, kw_only=True):
+    """The step failed in a way that is safe to repeat. `attempt` is 0 where the job was only made to wait, else 1."""
 
-    countdown: int
+    countdown_ms: int
     reason: str
-    attempt: int = 1
+    attempt: int
     submits: int = 0
     polls: int = 0
     fetches: int = 0
 
 
-class Release(_Outcome, tag="release", frozen=True, array_like=True):
+class Release(_StepOutcome, tag="release", frozen=True, kw_only=True):
     """Given back untouched: due again now, no attempt spent. `intent` (if not empty) names the begin to take back."""
 
     intent: str = ""
 
 
-class Uncertain(_Outcome, tag="uncertain", frozen=True, array_like=True):
+class Uncertain(_StepOutcome, tag="uncertain", frozen=True, kw_only=True):
     """The request left, perhaps, and its answer is lost; the provider's policy is applied next."""
 
     reason: str
-    submits: int = 1
+    submits: int
 
 
-class Hold(_Outcome, tag="hold", frozen=True, array_like=True):
+class Hold(_StepOutcome, tag="hold", frozen=True, kw_only=True):
     """Uncertain, and waiting for a person."""
 
     reason: str
 
 
-class End(_Outcome, tag="end", frozen=True, array_like=True):
-    """The job's outcome: `state` is one of the four ends. `error` and `result` are JSON (`codec.blob`), or empty."""
+class End(_StepOutcome, tag="end", frozen=True, kw_only=True):
+    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`."""
 
-    state: str
+    state: JobState
     error: str = ""
-    result: msgspec.Raw = NOTHING
+    result: msgspec.Raw | None = None
     status: str = ""
     submits: int = 0
     polls: int = 0
     fetches: int = 0
 
 
-class Cancel(_Outcome, tag="cancel", frozen=True, array_like=True):
+class Cancel(_WorkOutcome, tag="cancel", frozen=True, kw_only=True):
     """Somebody gives the job up; `error` says who and why, as JSON."""
 
     error: str
@@ -102,12 +128,18 @@ class Choice(StrEnum):
     AS_WEBHOOK = "as-webhook"  # it ended as its webhook says
 
 
-class Resolve(_Outcome, tag="resolve", frozen=True, array_like=True):
-    """A person decides about an uncertain job. `detail` is the external id, or the error as JSON."""
+class Resolve(_WorkOutcome, tag="resolve", frozen=True, kw_only=True):
+    """A person decides about an uncertain job.
+
+    Args:
+        choice: what the person decided.
+        detail: with SUBMITTED_AS the external id, with FAIL the error as JSON.
+        end_outcome: with AS_WEBHOOK, the end that the webhook says.
+    """
 
     choice: Choice
     detail: str = ""
-    ending: End | None = None  # with AS_WEBHOOK
+    end_outcome: End | None = None
 
 
 class WebhookVerdict(StrEnum):
@@ -118,98 +150,101 @@ class WebhookVerdict(StrEnum):
     UNCLEAR = "unclear"  # nothing that its provider documents: a poll is to see
 
 
-class WebhookReceived(_Outcome, tag="heard", frozen=True, array_like=True):
+class WebhookReceived(_WorkOutcome, tag="webhook_received", frozen=True, kw_only=True):
     """A webhook came for a job: kept, and taken for a hint that a poll confirms, or for the job's end if it is trusted.
 
-    `record` is what is kept of it, empty if it was kept before and is replayed. `told` is for the timeline. `least` are
-    the milliseconds that two polls of the job are apart. `nonce` makes the same call count once. `ending` is there if
-    the settings trust the webhook.
+    Args:
+        record: what is kept of it; None if it was kept before and is replayed.
+        summary: what it says, for the timeline.
+        verdict: what it says.
+        external_id: the one that it names, if so.
+        min_interval_ms: between two polls of the job.
+        nonce: name of this call; the same one counts once.
+        end_outcome: the job's end, if the settings trust the webhook.
     """
 
-    record: msgspec.Raw
-    told: str
-    says: WebhookVerdict
-    external_id: str
-    least: int
+    record: msgspec.Raw | None
+    summary: str
+    verdict: WebhookVerdict
+    external_id: str = ""
+    min_interval_ms: int
     nonce: str
-    ending: End | None = None
+    end_outcome: End | None = None
 
 
-class Fanout(_Outcome, tag="fanout", frozen=True, array_like=True):
-    """One delivery for each target. `told` is what the provider said to a cancel, if it was told."""
+class Fanout(_StepOutcome, tag="fanout", frozen=True, kw_only=True):
+    """One delivery for each target. `provider_answer` is what came of telling the provider of a cancel, if it was."""
 
     targets: tuple[str, ...]
-    told: str = ""
+    provider_answer: str = ""
 
 
-class Delivered(_Outcome, tag="delivered", frozen=True, array_like=True):
+class Delivered(_StepOutcome, tag="delivered", frozen=True, kw_only=True):
     """The handler took the result. `detail` is what it answered, short."""
 
     detail: str = ""
 
 
-class Redeliver(_Outcome, tag="redeliver", frozen=True, array_like=True):
-    """The handler failed; another attempt follows."""
+class Redeliver(_StepOutcome, tag="redeliver", frozen=True, kw_only=True):
+    """The handler failed; another attempt follows. `error` is JSON."""
 
-    countdown: int
+    countdown_ms: int
     error: str
 
 
-class Dead(_Outcome, tag="dead", frozen=True, array_like=True):
-    """The delivery is given up; a person may replay it."""
+class Dead(_StepOutcome, tag="dead", frozen=True, kw_only=True):
+    """The delivery is given up; a person may replay it. `error` is JSON."""
 
     error: str
 
 
-class ReleaseDelivery(_Outcome, tag="release-delivery", frozen=True, array_like=True):
+class ReleaseDelivery(_StepOutcome, tag="release_delivery", frozen=True, kw_only=True):
     """Given back untouched."""
 
 
-class Replay(_Outcome, tag="replay", frozen=True, array_like=True):
+class Replay(_WorkOutcome, tag="replay", frozen=True, kw_only=True):
     """Repeat a settled delivery."""
 
 
-class Pause(_Outcome, tag="pause", frozen=True, array_like=True):
-    """Nothing is sent to the rate group `item` for this long."""
+class Pause(ProviderOutcome, tag="pause", frozen=True, kw_only=True):
+    """Nothing is sent to the provider for this long."""
 
-    pause: int
+    pause_ms: int
     reason: str
 
 
-class Suspend(_Outcome, tag="suspend", frozen=True, array_like=True):
-    """A person stops everything of the rate group `item`, until somebody resumes it."""
+class Suspend(ProviderOutcome, tag="suspend", frozen=True, kw_only=True):
+    """A person stops everything of the provider, until somebody resumes it."""
 
     reason: str
 
 
-class Resume(_Outcome, tag="resume", frozen=True, array_like=True):
-    """A person lets the rate group `item` go on; `lanes` are its lanes."""
-
-    lanes: tuple[str, ...]
+class Resume(ProviderOutcome, tag="resume", frozen=True, kw_only=True):
+    """A person lets the provider go on."""
 
 
-class Outage(_Outcome, tag="outage", frozen=True, array_like=True):
-    """The provider of rate group `item` could not be reached, or failed. `most` in a row open its breaker.
+class Outage(ProviderOutcome, tag="outage", frozen=True, kw_only=True):
+    """The provider could not be reached, or failed. `limit` outages in a row open its breaker.
 
-    `wait` is how long it stays open the first time; it doubles up to `longest`.
+    The breaker stays open for `wait_ms` the first time; that doubles up to `longest_ms`.
     """
 
     reason: str
-    most: int
-    wait: int
-    longest: int
+    limit: int
+    wait_ms: int
+    longest_ms: int
 
 
-class Spent(_Outcome, tag="spent", frozen=True, array_like=True):
-    """A step of the limited rate group `item` is over: its `requests` count in the window from now, none if none left.
+class Spent(ProviderOutcome, tag="spent", frozen=True, kw_only=True):
+    """A step of a provider with a limited rate is over: its requests count in the window from now, none if none left.
 
-    Until then its claim takes a place, however long it runs.
+    Until then its claim takes a slot, however long it runs. `claim_fence` is the fence of that claim.
     """
 
-    job_id: str
+    work_id: str
     claim_fence: int
     requests: int
-    window: int
+    window_ms: int
 
 
 Outcome = (
@@ -250,9 +285,17 @@ NO_COUNTS = Counts()
 
 def failed(claim: Claim, error: JobError, counts: Counts = NO_COUNTS, *, status: str = "") -> End:
     """The job ends as failed. `status` is the provider's word for it."""
-    return End(claim.item, claim.fence, JobState.FAILED, error.text(), NOTHING, status, *counts)
+    return End(
+        work_id=claim.work_id,
+        fence=claim.fence,
+        state=JobState.FAILED,
+        error=error.text(),
+        status=status,
+        **counts._asdict(),
+    )
 
 
 def expired(claim: Claim, message: str, counts: Counts = NO_COUNTS) -> End:
     """The job ends as expired."""
-    return End(claim.item, claim.fence, JobState.EXPIRED, JobError("expired", message).text(), NOTHING, "", *counts)
+    error = JobError("expired", message).text()
+    return End(work_id=claim.work_id, fence=claim.fence, state=JobState.EXPIRED, error=error, **counts._asdict())

@@ -104,7 +104,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class SubmitAnswer:
     """The provider accepted the job."""
 
     external_id: str
@@ -168,7 +168,7 @@ class Provider(ABC):
         self._base = httpx.URL(settings.base_url.rstrip("/"))
 
     @abstractmethod
-    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+    async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
         """Submit the job. Raises a ProviderError."""
 
     @abstractmethod

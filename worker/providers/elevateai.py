@@ -27,7 +27,7 @@ from outwait.worker.providers.contract import (
     Provider,
     ProviderSettings,
     Submission,
-    Submitted,
+    SubmitAnswer,
     Succeeded,
     Waiting,
 )
@@ -104,7 +104,7 @@ class ElevateAI(Provider):
         token = settings.api_token.get_secret_value()
         self._headers = httpx.Headers({"accept": "application/json", "x-api-token": token})
 
-    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+    async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
         """POST /interactions. Each declaration costs quota, so a file that cannot be sent is refused before that."""
         source = getattr(job.params, "source", None)
         await self._require(source)
@@ -116,7 +116,7 @@ class ElevateAI(Provider):
         if not (isinstance(identifier, str) and identifier):
             raise Unreadable("the interaction was declared without an interactionIdentifier", detail=sorted(answer))
         memo = _Memo(ai=job.params.includeAiResults)
-        return Submitted(identifier, str(memo), first_poll=0 if source else None)
+        return SubmitAnswer(identifier, str(memo), first_poll=0 if source else None)
 
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
         """GET the status; upload the file if the interaction waits for it, or read the results if it is finished."""

@@ -27,7 +27,7 @@ from outwait.worker.providers.contract import (
     Provider,
     ProviderSettings,
     Submission,
-    Submitted,
+    SubmitAnswer,
     Succeeded,
     Waiting,
     WebhookAnswer,
@@ -103,7 +103,7 @@ class RingCentral(Provider):
         """Get an access token."""
         await self._token.get(exchange)
 
-    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+    async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
         """POST the operation. A webhook URL is passed on in the query."""
         path = _PATHS[job.operation]
         if job.webhook_url:
@@ -114,8 +114,8 @@ class RingCentral(Provider):
         if not (isinstance(job_id, str) and job_id):
             raise Unreadable("the job was accepted without a jobId", detail=sorted(answer))
         if job.webhook_url:
-            return Submitted(job_id, _WEBHOOK_MEMO, self._settings.safety_poll_every)
-        return Submitted(job_id)
+            return SubmitAnswer(job_id, _WEBHOOK_MEMO, self._settings.safety_poll_every)
+        return SubmitAnswer(job_id)
 
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
         """GET the job's status, which holds the result too."""

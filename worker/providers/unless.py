@@ -25,7 +25,7 @@ from outwait.worker.providers.contract import (
     Provider,
     ProviderSettings,
     Submission,
-    Submitted,
+    SubmitAnswer,
     Succeeded,
     Waiting,
 )
@@ -79,7 +79,7 @@ class Unless(Provider):
             }
         )
 
-    async def submit(self, job: Submission, exchange: Exchange) -> Submitted:
+    async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
         """POST /ai/async/query."""
         content = job.params.model_dump_json(exclude_none=True).encode()
         request = self.request("POST", "/ai/async/query", headers=self._headers, content=content)
@@ -87,7 +87,7 @@ class Unless(Provider):
         question = answer.get("questionId")
         if not (isinstance(question, str) and question):
             raise Unreadable("the question was accepted without a questionId", detail=sorted(answer))
-        return Submitted(question)
+        return SubmitAnswer(question)
 
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
         """GET /ai/async/answer."""

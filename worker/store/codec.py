@@ -13,11 +13,15 @@ _DEFLATED = b"x"  # first byte of every zlib stream; no JSON text begins with it
 
 
 def blob(text: bytes, above: int) -> msgspec.Raw:
-    """Text for a script, deflated if longer than `above` bytes.
+    """Text for a script, deflated if longer than `above` bytes."""
+    return plain(zlib.compress(text, 6) if len(text) > above else text)
 
-    It travels as a msgpack string: Redis's msgpack knows no binary type, and Lua's strings are bytes anyway.
+
+def plain(data: bytes) -> msgspec.Raw:
+    """Bytes for a script, as they are.
+
+    They travel as a msgpack string: Redis's msgpack knows no binary type, and Lua's strings are bytes anyway.
     """
-    data = zlib.compress(text, 6) if len(text) > above else text
     return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
 
 

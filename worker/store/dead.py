@@ -6,6 +6,7 @@ from msgspec.structs import asdict
 
 from outwait.worker.model.jobs import Delivery, job_of
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.fields import JobField
 from outwait.worker.store.reads import delivery
 
 PAGE = 200
@@ -37,26 +38,26 @@ class DeadLetters:
         async with self._connection.translated():
             second, micro = await self._redis.time()
             now, kept = second * 1000 + micro // 1000, 0
-            while found := await self._redis.zrevrangebyscore(
+            while rows := await self._redis.zrevrangebyscore(
                 self._keys("DEAD"), now, low, start=kept, num=PAGE, withscores=True
             ):
-                yield await self._read(found)
-                scores = await self._redis.zmscore(self._keys("DEAD"), [item for item, _ in found])
+                yield await self._read(rows)
+                scores = await self._redis.zmscore(self._keys("DEAD"), [delivery_id for delivery_id, _ in rows])
                 kept += sum(score is not None and score <= now for score in scores)
 
-    async def _read(self, found: Sequence[tuple[bytes, float]]) -> list[DeadDelivery]:
+    async def _read(self, dead: Sequence[tuple[bytes, float]]) -> list[DeadDelivery]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for item, _ in found:
-                pipe.hgetall(self._keys("DELIVERY", item.decode()))
-                pipe.hmget(self._keys("JOB", job_of(item.decode())), "p", "tn")
+            for delivery_id, _ in dead:
+                pipe.hgetall(self._keys("DELIVERY", delivery_id.decode()))
+                pipe.hmget(self._keys("JOB", job_of(delivery_id.decode())), JobField.PROVIDER, JobField.TENANT)
             rows = await pipe.execute()
         return [
             DeadDelivery(
-                **asdict(delivery(item.decode(), row)),
+                **asdict(delivery(delivery_id.decode(), row)),
                 provider=provider.decode(),
                 died=died / 1000,
                 tenant=tenant.decode() if tenant else None,
             )
-            for (item, died), row, (provider, tenant) in zip(found, rows[::2], rows[1::2], strict=True)
+            for (delivery_id, died), row, (provider, tenant) in zip(dead, rows[::2], rows[1::2], strict=True)
             if row and provider
         ]

@@ -1,4 +1,4 @@
-"""Shows what the governor of each rate group lets through, and why not more; and asks it for what no lane claims."""
+"""Shows what the governor of each provider lets through, and why not more; and asks it for what no lane claims."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -7,6 +7,7 @@ import msgspec
 
 from outwait.worker.model.jobs import JobState
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.fields import GovernorField
 from outwait.worker.store.lanes import LanePolicy
 
 
@@ -19,7 +20,7 @@ class Breaker(StrEnum):
 
 
 class GroupStatus(msgspec.Struct, frozen=True):
-    """One rate group as it stands. Times are seconds since 1970 of Redis's clock; a limit of None is none.
+    """One provider's rate group as it stands. Times are seconds since 1970 of Redis's clock; a limit of None is none.
 
     `rate` counts the requests of the last `rate_window` seconds (only where there is a limit), `in_flight` the claims
     that workers hold, `jobs` what the provider has. `suspended` is a pause by a person.
@@ -49,61 +50,69 @@ class GroupStatus(msgspec.Struct, frozen=True):
 
 
 class Governors:
-    """The rate groups of one namespace, for one event loop."""
+    """The governors of one namespace, for one event loop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def status(self, policies: Sequence[LanePolicy]) -> list[GroupStatus]:
-        """The rate groups of these submit lanes."""
+        """The providers of these submit lanes."""
         redis, keys = self._connection.redis, self._connection.keys
         async with self._connection.translated():
             second, micro = await redis.time()
             now = second * 1000 + micro // 1000
             async with redis.pipeline(transaction=False) as pipe:
                 for policy in policies:
-                    pipe.hgetall(keys("GOVERNOR", policy.group))
-                    pipe.zcount(keys("RATE", policy.group), f"({now - policy.rate_window}", "+inf")
-                    pipe.zcard(keys("INDEX", policy.group, JobState.WAITING))
+                    pipe.hgetall(keys("GOVERNOR", policy.provider))
+                    pipe.zcount(keys("RATE", policy.provider), f"({now - policy.rate_window_ms}", "+inf")
+                    pipe.zcard(keys("INDEX", policy.provider, JobState.WAITING))
                     for lane in policy.lanes:
-                        pipe.zcard(keys("LEASED", lane))
+                        pipe.zcard(keys("LEASED", str(lane)))
                 answers = iter(await pipe.execute())
         return [
             _status(policy, now, next(answers), next(answers), next(answers), sum(next(answers) for _ in policy.lanes))
             for policy in policies
         ]
 
-    async def take_place(self, policy: LanePolicy, request: str) -> bool:
-        """Whether the group's rate has room for one more request; it then counts until `Spent` says otherwise."""
+    async def take_slot(self, policy: LanePolicy, request: str) -> bool:
+        """Whether the provider's rate has room for one more request; it then counts until `Spent` says otherwise."""
         if not policy.rate_limit:
             return True
-        limits = (policy.group, policy.rate_limit, policy.rate_window, policy.lease)
         async with self._connection.translated():
-            return bool(await self._connection.scripts.run("place", *limits, request))
+            taken = await self._connection.scripts.run(
+                "take_slot",
+                provider=policy.provider,
+                rate_limit=policy.rate_limit,
+                rate_window_ms=policy.rate_window_ms,
+                longest_ms=policy.lease_ms,
+                request=request,
+            )
+        return bool(taken)
 
 
 def _status(
     policy: LanePolicy, now: int, stored: dict[bytes, bytes], rate: int, jobs: int, in_flight: int
 ) -> GroupStatus:
     fields = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
-    paused, opened = float(fields.get("pu", 0)), float(fields.get("bo", 0))
+    paused, opened = float(fields.get(GovernorField.PAUSED_UNTIL, 0)), float(fields.get(GovernorField.OPEN_UNTIL, 0))
+    suspended = fields.get(GovernorField.SUSPENDED)
     return GroupStatus(
-        group=policy.group,
+        group=policy.provider,
         rate=rate,
         rate_limit=policy.rate_limit or None,
-        rate_window=policy.rate_window / 1000,
+        rate_window=policy.rate_window_ms / 1000,
         in_flight=in_flight,
         in_flight_limit=policy.in_flight or None,
         jobs=jobs,
         jobs_limit=policy.jobs_in_flight or None,
         paused_until=paused / 1000 if paused > now else None,
-        paused_why=fields.get("pr", "") if paused > now else "",
-        suspended_since=float(fields["mp"]) / 1000 if "mp" in fields else None,
-        suspended_why=fields.get("mr", ""),
+        paused_why=fields.get(GovernorField.PAUSE_REASON, "") if paused > now else "",
+        suspended_since=float(suspended) / 1000 if suspended else None,
+        suspended_why=fields.get(GovernorField.SUSPEND_REASON, ""),
         breaker=_breaker(opened, now),
         breaker_until=opened / 1000 if opened > now else None,
-        breaker_why=fields.get("br", ""),
-        outages=int(fields.get("bf", 0)),
+        breaker_why=fields.get(GovernorField.OPEN_REASON, ""),
+        outages=int(fields.get(GovernorField.OUTAGES, 0)),
     )
 
 

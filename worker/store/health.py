@@ -1,4 +1,4 @@
-"""WebhookVerdict whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
+"""Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
 
 import time
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ CLOCK_OFFSET = 2.0
 
 
 class Finding(NamedTuple):
-    """One thing looked at, and what to do about it."""
+    """What one check says, and what to do about it."""
 
     level: Literal["ok", "warning", "error"]
     subject: str
@@ -24,23 +24,29 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-async def findings(connection: Connection) -> list[Finding]:
-    """Look at the store's Redis. Raises StoreUnavailable."""
-    async with connection.translated():
-        info = await connection.redis.info()
-        second, micro = await connection.redis.time()
-        fsync = await _config(connection, "appendfsync")
-    strict = connection.settings.store.strict
-    return [_version(info), _eviction(info), _durability(info, fsync, strict=strict), _clock(second + micro / 1e6)]
+class Health:
+    """The checks of one store's Redis, for one event loop."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
-async def require_fit(connection: Connection) -> list[Finding]:
-    """Look, and refuse what would lose jobs. Raises StoreUnfit or StoreUnavailable; gives back the warnings."""
-    found = await findings(connection)
-    errors = [finding for finding in found if finding.level == "error"]
-    if errors:
-        raise StoreUnfit("\n".join(f"{one.subject}: {one.message}. {one.advice}" for one in errors))
-    return [finding for finding in found if finding.level == "warning"]
+    async def findings(self) -> list[Finding]:
+        """What was checked. Raises StoreUnavailable."""
+        redis = self._connection.redis
+        async with self._connection.translated():
+            info = await redis.info()
+            second, micro = await redis.time()
+            fsync = await _config(self._connection, "appendfsync")
+        strict = self._connection.settings.store.strict
+        return [_version(info), _eviction(info), _durability(info, fsync, strict=strict), _clock(second + micro / 1e6)]
+
+    async def require_fit(self) -> list[Finding]:
+        """Check, and refuse what would lose jobs. Raises StoreUnfit or StoreUnavailable; gives back the warnings."""
+        findings = await self.findings()
+        errors = [finding for finding in findings if finding.level == "error"]
+        if errors:
+            raise StoreUnfit("\n".join(f"{error.subject}: {error.message}. {error.advice}" for error in errors))
+        return [finding for finding in findings if finding.level == "warning"]
 
 
 def _version(info: dict[str, object]) -> Finding:
@@ -104,7 +110,7 @@ def _clock(theirs: float) -> Finding:
 
 async def _config(connection: Connection, name: str) -> str | None:
     try:
-        found = await connection.redis.config_get(name)
+        values = await connection.redis.config_get(name)
     except (NoPermissionError, ResponseError):
         return None
-    return str(found.get(name)) if found else None
+    return str(values.get(name)) if values else None

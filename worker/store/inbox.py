@@ -42,12 +42,13 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lease = int(connection.settings.intake.lease * 1000)
+        self._lease_ms = int(connection.settings.intake.lease * 1000)
 
-    async def take(self, queues: Sequence[str], most: int) -> list[Taken]:
+    async def take(self, queues: Sequence[str], limit: int) -> list[Taken]:
         """Lease messages; those whose lease ended come again."""
         async with self._connection.translated():
-            now, *flat = await self._connection.scripts.run("take_in", most, self._lease, keys=queues)
+            answer = await self._connection.scripts.run("take_in", keys=queues, limit=limit, lease_ms=self._lease_ms)
+        now, *flat = answer
         at = int(now) / 1000
         return [Taken(name.decode(), body, at) for name, body in zip(flat[::2], flat[1::2], strict=True)]
 
@@ -55,8 +56,8 @@ class Inbox:
         """Put a message aside that can be no job: its name in the leased set, why, and its text without secrets."""
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
-            text = msgspec.json.encode(Parked(second, reason, message))
-            await self._connection.scripts.run("park", name, text, REFUSED_KEPT)
+            parked = msgspec.json.encode(Parked(second, reason, message)).decode()
+            await self._connection.scripts.run("park", message=name, parked=parked, limit=REFUSED_KEPT)
 
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Messages put aside, newest first."""

@@ -1,15 +1,15 @@
-"""Every key of the store: its name, type, fields and life. The scripts get their names from here too.
+"""Every key of the store: its name, type and life. The scripts get their names from here too.
 
 All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Redis's clock.
 
 | key           | type   | holds                                                                        | until    |
 |---------------|--------|------------------------------------------------------------------------------|----------|
-| j:JOB         | hash   | the job, fields below; values under 65 bytes, so that it stays small         | purge    |
+| j:JOB         | hash   | the job (fields.py); values under 65 bytes, so that it stays small           | purge    |
 | s:JOB         | string | params, targets, metadata as JSON; deflated when large                       | purge    |
 | r:JOB         | string | the result as JSON; deflated when large                                      | purge    |
 | t:JOB         | list   | the timeline: "milliseconds event detail"                                    | purge    |
 | e:JOB         | string | the job's error as JSON                                                      | purge    |
-| d:JOB#N       | hash   | delivery N: f fence, st state, tg target, a attempts, e error                | purge    |
+| d:JOB#N       | hash   | delivery N (fields.py)                                                       | purge    |
 | al:JOB        | string | the job that this id means: an idempotency key was used again                | retention|
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
 | k:KEY         | string | job id of an idempotency key; of a tenant's job it is tk:TENANT/KEY          | purge    |
@@ -23,8 +23,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
 | took:PROV:OP  | list   | how long the last jobs that succeeded took, newest first, capped             |          |
-| rate:GROUP    | zset   | request -> when it was sent, for one rate window                             |          |
-| gov:GROUP     | hash   | the governor's state, fields below                                           |          |
+| rate:GROUP    | zset   | request -> when it was sent, for one rate window; GROUP is a provider        |          |
+| gov:GROUP     | hash   | the governor's state (fields.py)                                             |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
 | access        | hash   | API keys: id -> JSON with the hash of its secret                             |          |
 | w:JOB         | list   | webhooks, oldest first, capped: "milliseconds " and msgpack, deflated if large | purge  |
@@ -40,17 +40,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | in:seq        | string | counter that names taken-in messages                                         |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
-Fields of j:JOB: p provider, op operation, ik idempotency key, st state, c created, dl deadline, dg digest of the
-request, f fence, ln lane, x external id, m memo, su submitted, lp last poll that found it unfinished, en ended,
-cl closed, a attempts, ps provider's status, i intent (when a submit was about to leave), cq cancel asked for,
-tn tenant, tp the producer's trace context, od open deliveries, dn deliveries made; wh when a webhook first said that it
-ended, wx the external id that one named while the submit's answer was not known, wn nonce of the last webhook, nb
-before when no webhook makes a poll come, xw once it was warned that the external id expires; the ledger: ns submits,
-np polls, nf fetches, nw webhooks, nd delivery attempts.
-
-Fields of gov:GROUP: pu paused until, pr why; mp when a person paused it, mr why; the breaker: bf outages in a row,
-bo open until, bt times opened, br why, bp a probe runs until; tl lane that went last, ty how often it left its place to
-the other.
+The fields of the hashes j:, d: and gov: are in fields.py.
 """
 
 _PREFIXES = {
@@ -106,6 +96,6 @@ class Keys:
         """The key called `name` in the table above, for a job, lane, group …"""
         return self._names[name] + ":".join(parts)
 
-    def lua(self) -> str:
-        """The same names as Lua constants, put in front of every script."""
-        return "".join(f'local {name} = "{key}"\n' for name, key in self._names.items())
+    def lua(self) -> dict[str, str]:
+        """The same names in the scripts, and what stands for them in Lua."""
+        return {name: f'"{key}"' for name, key in self._names.items()}

@@ -1,37 +1,34 @@
-"""Moves jobs: enqueue, look, claim, begin, renew, record, purge. One method a script."""
+"""Moves jobs: enqueue, due_lanes, claim, begin, renew, record, purge. One method a script."""
 
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import msgspec
 
-from outwait.worker.model.jobs import NORMAL, Claim
+from outwait.worker.model.jobs import NORMAL, Claim, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome
+from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
 
 
-class Enqueued(IntEnum):
-    """What became of a new job."""
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job to record, as the enqueue script reads it; a field that has its default is not sent.
 
-    CREATED = 1
-    SAME = 2
-    CONFLICT = 3
-
-
-class Recorded(IntEnum):
-    """What became of an outcome."""
-
-    WRITTEN = 1
-    ASKED = 2  # a cancel that waits for a submit's answer
-    REFUSED = 0  # the fence is stale, or the job has ended
-    UNKNOWN = -1  # purged
-
-
-class NewJob(msgspec.Struct, frozen=True, array_like=True):
-    """A job to record, as the enqueue script reads it.
-
-    `deadline` (0: none) and `countdown` are milliseconds from now.
+    Args:
+        id: of the job.
+        provider: its name.
+        operation: one of the provider's.
+        digest: hash of the request (`codec.digest`).
+        spec: params, targets and metadata as JSON, made by `codec.blob`.
+        key: the idempotency key, if there is one.
+        deadline_ms: from now; 0: none.
+        error: JSON of a refusal: the job then is failed from the start.
+        message: the taken-in message that the job came in.
+        countdown_ms: until its submit.
+        tenant: whose job it is.
+        priority: 0 to 9; 9 is submitted before all others.
+        trace: the producer's trace context.
     """
 
     id: str
@@ -40,43 +37,58 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
     digest: str
     spec: msgspec.Raw
     key: str = ""
-    deadline: int = 0
+    deadline_ms: int = 0
     error: str = ""
     message: str = ""
-    countdown: int = 0
+    countdown_ms: int = 0
     tenant: str = ""
     priority: int = NORMAL
     trace: str = ""
 
 
-class LanePolicy(NamedTuple):
-    """How a lane is claimed. Times in milliseconds; 0 is no limit. `lanes` are all lanes of the rate group.
+class LanePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a lane is claimed, as the claim script reads it; 0 is no limit.
 
-    `apart` is the least time between two requests for one item.
+    Args:
+        batch: claims in one batch at most.
+        lease_ms: how long a claim is good.
+        cap: claims of the lane at once.
+        provider: whose governor the lane obeys; empty for lanes that send nothing to a provider.
+        rate_limit: requests in a window.
+        rate_window_ms: the window.
+        in_flight: requests to the provider at once.
+        jobs_in_flight: jobs at the provider at once; 0 too in lanes that submit nothing.
+        min_interval_ms: between two requests for one job.
     """
 
     batch: int
-    lease: int
+    lease_ms: int
     cap: int
-    kind: str = "job"
-    group: str = ""
+    provider: str = ""
     rate_limit: int = 0
-    rate_window: int = 0
+    rate_window_ms: int = 0
     in_flight: int = 0
     jobs_in_flight: int = 0
-    apart: int = 0
-    lanes: tuple[str, ...] = ()
+    min_interval_ms: int = 0
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes that share the provider's rate."""
+        return (Lane.of(Step.SUBMIT, self.provider), Lane.of(Step.POLL, self.provider)) if self.provider else ()
 
 
-Item = tuple[str, int]
-"""An item and its fence."""
+class Held(NamedTuple):
+    """A job or delivery that is claimed, and the fence that proves it."""
+
+    work_id: str
+    fence: int
+
 
 _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
-_looked = msgspec.msgpack.Decoder(tuple[list[str], float])
+_due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
-_pack = msgspec.msgpack.Encoder().encode
 
 
 class Lanes:
@@ -84,61 +96,54 @@ class Lanes:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._retention = int(connection.settings.store.retention * 1000)
+        self._retention_ms = int(connection.settings.store.retention * 1000)
 
-    async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[Enqueued, str]]:
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""
-        answer = _answers.decode(await self._run("enqueue", _pack(jobs), self._retention))
-        return [(Enqueued(code), job_id) for code, job_id in answer]
+        answer = _answers.decode(await self._run("enqueue", jobs=jobs, retention_ms=self._retention_ms))
+        return [(EnqueueResult(code), job_id) for code, job_id in answer]
 
-    async def look(self, most: int = 100) -> tuple[list[str], float | None]:
+    async def due_lanes(self, limit: int = 100) -> tuple[list[Lane], float | None]:
         """The lanes with something to do now, and the seconds until the next one has (None: nothing waits)."""
-        lanes, wait = _looked.decode(await self._run("look", most))
-        return lanes, None if wait < 0 else wait / 1000
+        lanes, wait_ms = _due.decode(await self._run("due_lanes", limit=limit))
+        return [Lane.parse(lane) for lane in lanes], None if wait_ms < 0 else wait_ms / 1000
 
-    async def claim(self, lane: str, policy: LanePolicy) -> list[Claim]:
+    async def claim(self, lane: Lane, policy: LanePolicy) -> list[Claim]:
         """Lease what is due in a lane, as many as may go now."""
-        return _claims.decode(
-            await self._run(
-                "claim",
-                lane,
-                policy.batch,
-                policy.lease,
-                policy.cap,
-                policy.kind,
-                policy.group,
-                policy.rate_limit,
-                policy.rate_window,
-                policy.in_flight,
-                policy.jobs_in_flight,
-                policy.apart,
-                *policy.lanes,
-            )
-        )
+        return _claims.decode(await self._run("claim", lane=str(lane), policy=policy))
 
     async def begin(
-        self, lane: str, policy: LanePolicy, items: Sequence[Item], *, intent: str = ""
+        self, lane: Lane, policy: LanePolicy, claims: Sequence[Held], *, intent: str = ""
     ) -> tuple[int, list[int]]:
         """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours).
 
-        `intent` names this begin where one is written: whoever does not hear the answer can take it back by it.
+        `intent` names this begin where one is written: who does not get the answer can take it back by it.
         """
-        packed = _pack(items)
-        return _begun.decode(await self._run("begin", lane, policy.lease, intent, policy.kind, policy.group, packed))
+        return _begun.decode(
+            await self._run(
+                "begin",
+                lane=str(lane),
+                lease_ms=policy.lease_ms,
+                provider=policy.provider or None,
+                intent=intent or None,
+                claims=claims,
+            )
+        )
 
-    async def renew(self, lane: str, policy: LanePolicy, items: Sequence[Item]) -> int:
+    async def renew(self, lane: Lane, policy: LanePolicy, claims: Sequence[Held]) -> int:
         """Lengthen the leases of running steps; how many were still ours."""
-        return int(await self._run("renew", lane, policy.lease, policy.kind, _pack(items)))
+        return int(await self._run("renew", lane=str(lane), lease_ms=policy.lease_ms, claims=claims))
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
         """Write outcomes; what became of each, and the lanes that have work due now."""
-        codes, lanes = _recorded.decode(await self._run("record", _pack(outcomes), self._retention))
+        answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
+        codes, lanes = _recorded.decode(answer)
         return [Recorded(code) for code in codes], lanes
 
-    async def purge(self, most: int = 100) -> int:
+    async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
-        return int(await self._run("purge", most))
+        return int(await self._run("purge", limit=limit))
 
-    async def _run(self, name: str, *arguments: str | bytes | int) -> Any:
+    async def _run(self, name: str, **arguments: Any) -> Any:
         async with self._connection.translated():
-            return await self._connection.scripts.run(name, *arguments)
+            return await self._connection.scripts.run(name, **arguments)

@@ -59,7 +59,7 @@ class Listing:
         end, more = _place(cursor), False
         for _ in range(ROUNDS):
             places = await self._after(indexes, end, wanted, limit + 1)
-            known = {job.id: job for job in await self._reads.many([place.job_id for place in places[:limit]])}
+            known = {job.id: job for job in await self._reads.jobs([place.job_id for place in places[:limit]])}
             for place in places[:limit]:
                 end = place
                 job = known.get(place.job_id)
@@ -79,7 +79,7 @@ class Listing:
         providers = [provider] if provider else await self._reads.providers()
         return [self._keys("INDEX", *pair) for pair in product(providers, [state] if state else list(JobState))]
 
-    async def _after(self, indexes: Sequence[str], end: _Place | None, wanted: Filter, many: int) -> list[_Place]:
+    async def _after(self, indexes: Sequence[str], end: _Place | None, wanted: Filter, limit: int) -> list[_Place]:
         """The next places after this one."""
         until, since = wanted.get("until"), wanted.get("since")
         top = end.created if end else "+inf" if until is None else until * 1000
@@ -89,10 +89,10 @@ class Listing:
                 pipe.zcount(index, top, top)  # jobs of the same millisecond: a batch has up to a thousand
             same = await pipe.execute() if indexes and end else [0] * len(indexes)
             for index, passed in zip(indexes, same, strict=True):
-                pipe.zrevrangebyscore(index, top, low, start=0, num=many + passed, withscores=True)
+                pipe.zrevrangebyscore(index, top, low, start=0, num=limit + passed, withscores=True)
             runs = await pipe.execute() if indexes else []
         placed = ([_Place(int(score), member.decode()) for member, score in run] for run in runs)
-        return [place for place in merge(*placed, reverse=True) if end is None or place < end][:many]
+        return [place for place in merge(*placed, reverse=True) if end is None or place < end][:limit]
 
 
 def _fits(job: Job, wanted: Filter) -> bool:

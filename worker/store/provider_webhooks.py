@@ -14,7 +14,7 @@ class Webhook(msgspec.Struct, frozen=True):
     Args:
         body: its content, with encodings like gzip undone; only its head if `problem` says that it is too large.
         problem: why the body cannot be read, or nothing.
-        told: what its reader made of it, for people.
+        summary: what its reader made of it, for people.
     """
 
     provider: str
@@ -22,7 +22,7 @@ class Webhook(msgspec.Struct, frozen=True):
     body: bytes
     size: int
     problem: str = ""
-    told: str = ""
+    summary: str = msgspec.field(name="told", default="")  # stored, and shown by the API, under its first name
     at: float = 0.0
 
     def packed(self, above: int) -> msgspec.Raw:
@@ -33,7 +33,7 @@ class Webhook(msgspec.Struct, frozen=True):
 _decode = msgspec.msgpack.Decoder(Webhook).decode
 
 
-class Webhooks:
+class ProviderWebhooks:
     """The webhooks of one namespace, for one event loop. Only the record script adds to them."""
 
     def __init__(self, connection: Connection) -> None:
@@ -46,8 +46,8 @@ class Webhooks:
         key = self._keys("WEBHOOKS_SECRET")
         async with self._connection.translated():
             await self._redis.set(key, secrets.token_bytes(32), nx=True)
-            found: bytes = await self._redis.get(key)
-        return found
+            secret: bytes = await self._redis.get(key)
+        return secret
 
     async def of(self, job_id: str) -> list[Webhook]:
         """A job's webhooks, oldest first."""

@@ -1,12 +1,23 @@
-"""Shows jobs: one, many, their requests, results, timelines and deliveries. Reads only."""
+"""Shows jobs: their states, requests, results, timelines and deliveries. Reads only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
+from outwait.worker.model.lanes import Lane
 from outwait.worker.store import codec
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.fields import DeliveryField, JobField
+
+_LEDGER = {
+    "submits": JobField.SUBMITS,
+    "polls": JobField.POLLS,
+    "fetches": JobField.FETCHES,
+    "webhooks": JobField.WEBHOOKS,
+    "deliveries": JobField.DELIVERY_ATTEMPTS,
+}
+"""Where each count of the ledger stands."""
 
 TURNS = 1e12
 """Scores below are turns in a submit lane, not times (prelude.lua)."""
@@ -15,7 +26,7 @@ TURNS = 1e12
 class LaneStatus(NamedTuple):
     """What stands in one lane. `oldest_due_age` is seconds, 0 if nothing is late."""
 
-    lane: str
+    lane: Lane
     due_now: int
     waiting: int
     leased: int
@@ -53,10 +64,10 @@ class Reads:
 
     async def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
-        found = await self.many([await self.resolve(job_id)])
-        if not found:
+        jobs = await self.jobs([await self.resolve(job_id)])
+        if not jobs:
             raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
-        return found[0]
+        return jobs[0]
 
     async def specs(self, job_ids: Sequence[str]) -> list[Spec | None]:
         """What was asked for, job by job."""
@@ -87,12 +98,12 @@ class Reads:
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.smembers(self._keys("ALIASES", job_id))
-            return [{alias.decode() for alias in found} for found in await pipe.execute()]
+            return [{alias.decode() for alias in aliases} for aliases in await pipe.execute()]
 
     async def deliveries(self, job_id: str) -> list[Delivery]:
         """The deliveries of a job."""
         async with self._connection.translated():
-            made = int(await self._redis.hget(self._keys("JOB", job_id), "dn") or 0)
+            made = int(await self._redis.hget(self._keys("JOB", job_id), JobField.DELIVERIES) or 0)
         return await self._deliveries([f"{job_id}#{n}" for n in range(1, made + 1)])
 
     async def counts(self) -> dict[str, dict[str, int]]:
@@ -105,37 +116,37 @@ class Reads:
             numbers = iter(await pipe.execute() if providers else [])
         return {name: {state.value: next(numbers) for state in JobState} for name in providers}
 
-    async def lanes(self, names: Iterable[str]) -> list[LaneStatus]:
+    async def lanes(self, lanes: Iterable[Lane]) -> list[LaneStatus]:
         """What stands in these lanes."""
-        wanted = list(names)
+        wanted = list(lanes)
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             for lane in wanted:
-                pipe.zcard(self._keys("DUE", lane))
-                pipe.zcard(self._keys("LEASED", lane))
-                pipe.zrange(self._keys("DUE", lane), 0, 0, withscores=True)
+                pipe.zcard(self._keys("DUE", str(lane)))
+                pipe.zcard(self._keys("LEASED", str(lane)))
+                pipe.zrange(self._keys("DUE", str(lane)), 0, 0, withscores=True)
             (second, micro), *rows = await pipe.execute()
             now = second * 1000 + micro // 1000
             for lane, first in zip(wanted, rows[2::3], strict=True):
-                pipe.zcount(self._keys("DUE", lane), "-inf", now)
-                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), "c")
+                pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
+                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
             LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
             for i, lane in enumerate(wanted)
         ]
 
-    async def active_lanes(self) -> list[str]:
+    async def active_lanes(self) -> list[Lane]:
         """Lanes in which something stands."""
         async with self._connection.translated():
-            return [lane.decode() for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
+            return [Lane.parse(lane.decode()) for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
 
     async def providers(self) -> list[str]:
         """Providers that have jobs."""
         async with self._connection.translated():
             return sorted(name.decode() for name in await self._redis.smembers(self._keys("PROVIDERS")))
 
-    async def many(self, ids: Sequence[str]) -> list[Job]:
+    async def jobs(self, ids: Sequence[str]) -> list[Job]:
         """The jobs that exist among these ids."""
         if not ids:
             return []
@@ -145,15 +156,15 @@ class Reads:
                 pipe.get(self._keys("SPEC", job_id))
                 pipe.get(self._keys("ERROR", job_id))
             rows = await pipe.execute()
-            found = [
+            stored = [
                 (job_id, {k.decode(): v.decode() for k, v in rows[3 * i].items()}, rows[3 * i + 1], rows[3 * i + 2])
                 for i, job_id in enumerate(ids)
                 if rows[3 * i]
             ]
-            for job_id, fields, _, _ in found:
-                pipe.zscore(self._keys("DUE", fields.get("ln", "")), job_id)
-            due = await pipe.execute() if found else []
-        return [_job(job_id, fields, spec, error, due[i]) for i, (job_id, fields, spec, error) in enumerate(found)]
+            for job_id, fields, _, _ in stored:
+                pipe.zscore(self._keys("DUE", fields.get(JobField.LANE, "")), job_id)
+            due = await pipe.execute() if stored else []
+        return [_job(job_id, fields, spec, error, due[i]) for i, (job_id, fields, spec, error) in enumerate(stored)]
 
     async def _deliveries(self, ids: Sequence[str]) -> list[Delivery]:
         if not ids:
@@ -166,8 +177,8 @@ class Reads:
 
 
 def _spec(blob: bytes) -> Spec:
-    found = codec.decode(blob)
-    return Spec(found.get("params", {}), tuple(found.get("targets", ())), found.get("metadata", {}))
+    spec = codec.decode(blob)
+    return Spec(spec.get("params", {}), tuple(spec.get("targets", ())), spec.get("metadata", {}))
 
 
 def _seconds(value: str | None) -> float | None:
@@ -178,41 +189,43 @@ def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes |
     asked = _spec(spec) if spec else Spec({}, (), {})
     return Job(
         id=job_id,
-        provider=fields["p"],
-        operation=fields["op"],
-        state=JobState(fields["st"]),
-        created=int(fields["c"]) / 1000,
-        external_id=fields.get("x"),
-        provider_status=fields.get("ps"),
-        submitted=_seconds(fields.get("su")),
-        ended=_seconds(fields.get("en")),
-        closed=_seconds(fields.get("cl")),
-        deadline=_seconds(fields.get("dl")),
+        provider=fields[JobField.PROVIDER],
+        operation=fields[JobField.OPERATION],
+        state=JobState(fields[JobField.STATE]),
+        created=int(fields[JobField.CREATED]) / 1000,
+        external_id=fields.get(JobField.EXTERNAL_ID),
+        provider_status=fields.get(JobField.PROVIDER_STATUS),
+        submitted=_seconds(fields.get(JobField.SUBMITTED)),
+        ended=_seconds(fields.get(JobField.ENDED)),
+        closed=_seconds(fields.get(JobField.CLOSED)),
+        deadline=_seconds(fields.get(JobField.DEADLINE)),
         due=_due(due, fields),
-        attempts=int(fields.get("a", 0)),
-        ledger=Ledger(*(int(fields.get(name, 0)) for name in ("ns", "np", "nf", "nw", "nd"))),
+        attempts=int(fields.get(JobField.ATTEMPTS, 0)),
+        ledger=Ledger(**{count: int(fields.get(field, 0)) for count, field in _LEDGER.items()}),
         error=codec.decode_error(error) if error else None,
         targets=asked.targets,
         metadata=asked.metadata,
-        tenant=fields.get("tn"),
+        tenant=fields.get(JobField.TENANT),
     )
 
 
 def _due(score: float | None, fields: dict[str, str]) -> float | None:
     if score is None or score == float("inf"):
         return None
-    return (score if score >= TURNS else int(fields["c"])) / 1000
+    return (score if score >= TURNS else int(fields[JobField.CREATED])) / 1000
 
 
-def delivery(delivery_id: str, row: dict[bytes, bytes]) -> Delivery:
+def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
     """A delivery as it is stored."""
+    fields = {name.decode(): value for name, value in row.items()}
+    error = fields.get(DeliveryField.ERROR)
     return Delivery(
         id=delivery_id,
         job_id=job_of(delivery_id),
-        target=row[b"tg"].decode(),
-        state=DeliveryState(row[b"st"].decode()),
-        attempts=int(row.get(b"a", 0)),
-        error=codec.decode_error(row[b"e"]) if b"e" in row else None,
+        target=fields[DeliveryField.TARGET].decode(),
+        state=DeliveryState(fields[DeliveryField.STATE].decode()),
+        attempts=int(fields.get(DeliveryField.ATTEMPTS, 0)),
+        error=codec.decode_error(error) if error else None,
     )
 
 
@@ -223,7 +236,7 @@ def _entry(line: str) -> TimelineEntry:
 
 
 def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
-    """Seconds for which the first one is late; one that waits for its turn has been due since it was created."""
+    """Seconds for which the first job is late; a job that waits for its turn has been due since it was created."""
     if not first:
         return 0.0
     since = first[0][1] if first[0][1] >= TURNS else int(created or now)

@@ -26,7 +26,7 @@ class Tokens:
     async def drop_token(self, name: str, token: str) -> None:
         """Forget this token, unless another one stands there already."""
         async with self._connection.translated():
-            await self._connection.scripts.run("drop_token", token, keys=[self._keys("TOKEN", name)])
+            await self._connection.scripts.run("drop_token", name=name, token=token)
 
     async def lock_token(self, name: str, *, ttl: float) -> bool:
         """Become the one who renews, for at most `ttl` seconds. False: somebody else is at it."""

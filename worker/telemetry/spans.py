@@ -26,7 +26,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from outwait.worker.model.jobs import Claim, JobState, job_of
+from outwait.worker.model.jobs import Claim, JobState, Step, job_of
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, End, Fanout, Hold, Outcome, Redeliver, Retry, Uncertain
 
 LAST_EXPORT = 3.0
@@ -35,7 +36,7 @@ LAST_EXPORT = 3.0
 SHOWN = 300
 """Characters of a reason in a span."""
 
-_KINDS = {"callback": SpanKind.INTERNAL, "deliver": SpanKind.PRODUCER}
+_KINDS: dict[Step | None, SpanKind] = {Step.CALLBACK: SpanKind.INTERNAL, Step.DELIVER: SpanKind.PRODUCER}
 
 
 class _Place(NamedTuple):
@@ -58,15 +59,14 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("outwait")
 
-    def step(self, lane: str, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
+    def step(self, lane: Lane, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
         """See `outwait.worker.telemetry.traces.Tracer`."""
-        step, _, name = lane.partition(":")
-        job_id = job_of(claim.item) if step == "deliver" else claim.item
+        job_id = job_of(claim.work_id) if lane.step is Step.DELIVER else claim.work_id
         place = self._place(job_id, claim.trace)
         span = self._tracer.start_span(
-            f"{step} {_shown(name) or claim.provider}",
+            f"{lane.step} {_shown(lane.name) or claim.provider}",
             context=_under(place.trace, place.span, place.flags),
-            kind=_KINDS.get(step, SpanKind.CLIENT),
+            kind=_KINDS.get(lane.step, SpanKind.CLIENT),
             start_time=began,
             attributes=_about(job_id, claim) | {"outwait.outcome": _name(outcome), "outwait.late": _late(claim, now)},
         )
@@ -85,14 +85,14 @@ class Spans:
 
     def _job(self, place: _Place, claim: Claim, now: int) -> None:
         """Record the job's span, from its enqueue to its end, which is when its callback became due."""
-        ended = now if claim.attempts or not claim.due else claim.due
+        ended = now if claim.attempts or not claim.due_ms else claim.due_ms
         self._ids.preset = place
         span = self._tracer.start_span(
             f"job {claim.provider}.{claim.operation}",
             context=_under(place.trace, place.parent, place.flags) if place.parent else Context(),
             kind=SpanKind.CONSUMER,
-            start_time=claim.created * 1_000_000,
-            attributes=_about(claim.item, claim) | {"outwait.outcome": claim.state},
+            start_time=claim.created_ms * 1_000_000,
+            attributes=_about(claim.work_id, claim) | {"outwait.outcome": claim.state},
         )
         self._ids.preset = None
         _fail(span, "" if claim.state == JobState.SUCCEEDED else claim.state)
@@ -151,7 +151,7 @@ def _name(outcome: Outcome) -> str:
 
 def _late(claim: Claim, now: int) -> float:
     """Delay in seconds; 0 if a worker of the previous release made the claim."""
-    return max(0, now - claim.due) / 1000 if claim.due else 0.0
+    return max(0, now - claim.due_ms) / 1000 if claim.due_ms else 0.0
 
 
 def _reason(outcome: Outcome) -> str:

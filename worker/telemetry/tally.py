@@ -1,4 +1,4 @@
-"""What one process counts for /metrics, in memory, until `outwait.worker.store.stats` adds it to the store.
+"""What one process counts for /metrics, in memory, until `outwait.worker.store.statistics` adds it to the store.
 
 Only what the store's scripts cannot see is counted here: requests, and the delay of steps. The scripts count what
 happens to jobs.
@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, Name
-from outwait.worker.model.jobs import Claim
+from outwait.worker.model.jobs import Claim, Step
+from outwait.worker.model.lanes import Lane
 
 _LATE_MS = tuple(int(bound * 1000) for bound in LATE_BOUNDS)
 
@@ -26,15 +27,15 @@ class Tally:
         counts["requests", provider, kind, result, bisect_left(REQUEST_BOUNDS, seconds)] += 1
         counts["request-micros", provider, kind] += int(seconds * 1_000_000)
 
-    def started(self, lane: str, claims: Iterable[Claim], now: int) -> None:
+    def started(self, lane: Lane, claims: Iterable[Claim], now: int) -> None:
         """Count steps that start `now`, in milliseconds of Redis's clock."""
         counts = self._counts
-        step, _, name = lane.partition(":")
-        provider = "" if step == "deliver" else name  # there may be any number of targets
+        step = str(lane.step)
+        provider = "" if lane.step is Step.DELIVER else lane.name  # there may be any number of targets
         total = 0
         for claim in claims:
-            if claim.due:  # a claim by a worker of the previous release has none
-                late = max(0, now - claim.due)
+            if claim.due_ms:  # a claim by a worker of the previous release has none
+                late = max(0, now - claim.due_ms)
                 counts["late", step, provider, bisect_left(_LATE_MS, late)] += 1
                 total += late
         counts["late-ms", step, provider] += total

@@ -8,13 +8,14 @@ from typing import Protocol
 from outwait.config.errors import ConfigError
 from outwait.config.settings import Settings
 from outwait.worker.model.jobs import Claim
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome
 
 
 class Tracer(Protocol):
     """Records spans."""
 
-    def step(self, lane: str, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
+    def step(self, lane: Lane, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
         """A step is over that `began` at this nanosecond since 1970, `now` in milliseconds of Redis's clock."""
         ...
 

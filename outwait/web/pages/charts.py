@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from outwait.web.pages import tones
 from outwait.worker.model.jobs import JobState
-from outwait.worker.store.stats import Minute
+from outwait.worker.store.statistics import Minute
 
 WIDTH, HEIGHT = 600, 120
 """Units of the grid; the page stretches it."""

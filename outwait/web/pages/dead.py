@@ -15,7 +15,6 @@ from outwait.web.pages.session import Operating, Viewer, Viewing
 from outwait.web.services import Shared
 from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.store.receivers import DisabledReceiver
-from outwait.worker.store.stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ async def dead(
         "dead.html",
         viewer,
         dead=deliveries,
-        total=await Stats(shared.connection).dead() if viewer.sees_all_tenants else len(deliveries),
+        total=await shared.store.statistics.dead() if viewer.sees_all_tenants else len(deliveries),
         receivers=[(_name(receiver), receiver) for receiver in disabled],
         providers=shared.registry.names,
         ages=AGES,

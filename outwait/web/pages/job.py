@@ -22,7 +22,6 @@ from outwait.worker.model.jobs import DeliveryState, Job, JobState
 from outwait.worker.model.outcomes import Choice
 from outwait.worker.net.redaction import presentable, redact
 from outwait.worker.store.provider_webhooks import Webhook
-from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ async def result(shared: Shared, viewer: Viewing, job_id: str) -> Response:
     job = await visible(shared, viewer.key, job_id)
     if job.state is not JobState.SUCCEEDED:
         raise InvalidRequest(f"job {job_id} has no result: it is {job.state}")
-    (text,) = await Reads(shared.connection).result_texts([job.id])
+    (text,) = await shared.store.reads.result_texts([job.id])
     return Response(text, headers=HEADERS, media_type="application/json")
 
 
@@ -155,7 +154,7 @@ async def _params(shared: Services, job_id: str) -> dict[str, Any] | None:
 async def _result(shared: Services, job: Job) -> Text | None:
     if job.state is not JobState.SUCCEEDED:
         return None
-    (text,) = await Reads(shared.connection).result_texts([job.id])
+    (text,) = await shared.store.reads.result_texts([job.id])
     if len(text) > PRETTY:
         return Text(masked_url(text[:SHOWN].decode(errors="replace")), len(text), cut=True)
     indented = msgspec.json.format(text, indent=2).decode(errors="replace")

@@ -18,7 +18,6 @@ from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.access import ApiKey
 from outwait.worker.store.listing import Filter, Page
-from outwait.worker.store.reads import Reads
 
 JOBS = 50
 """Jobs on one page."""
@@ -55,7 +54,7 @@ async def jobs(request: Request, shared: Shared, viewer: Viewing, query: Annotat
 
 async def _find(shared: Services, key: ApiKey, text: str) -> Job | None:
     """The job with this id or idempotency key. Viewers of all tenants write `TENANT/KEY` for a tenant's job."""
-    reads, (tenant, _, rest) = Reads(shared.connection), text.partition("/")
+    reads, (tenant, _, rest) = shared.store.reads, text.partition("/")
     lookups = [reads.of_key(text, key.tenant)]
     if key.tenant is None and rest:
         lookups.append(reads.of_key(rest, tenant))

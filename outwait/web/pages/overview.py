@@ -15,7 +15,7 @@ from outwait.worker.model.jobs import JobState
 from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.reads import LaneStatus
 from outwait.worker.store.receivers import DisabledReceiver
-from outwait.worker.store.stats import Stats
+from outwait.worker.store.statistics import Statistics
 
 router = APIRouter(include_in_schema=False)
 
@@ -44,7 +44,7 @@ async def overview(request: Request, shared: Shared, viewer: Viewing, window: st
     if not viewer.sees_all_tenants:
         return RedirectResponse("/jobs", 303, HEADERS)
     minutes = next((length for length in WINDOWS if str(length) == window), 60)
-    stats = Stats(shared.connection)
+    stats = shared.store.statistics
     counts, lanes, history, needs = await asyncio.gather(
         shared.client.counts(), shared.client.lanes(), stats.history(minutes), _needs(shared, stats)
     )
@@ -64,7 +64,7 @@ async def overview(request: Request, shared: Shared, viewer: Viewing, window: st
     )
 
 
-async def _needs(shared: Services, stats: Stats) -> Needs:
+async def _needs(shared: Services, stats: Statistics) -> Needs:
     client = shared.client
     held, dead, providers, receivers, parked, misdirected = await asyncio.gather(
         stats.held(shared.registry.names),
@@ -83,4 +83,4 @@ def _totals(counts: Counts) -> dict[str, int]:
 
 
 def _held(lane: LaneStatus) -> bool:
-    return lane.lane.startswith("held:")
+    return lane.lane.step is None

@@ -13,7 +13,7 @@ from outwait.web.auth import require_all_tenants
 from outwait.web.pages.rendering import HEADERS, page, span
 from outwait.web.pages.session import Operating, Viewing
 from outwait.web.services import Shared
-from outwait.worker.model.jobs import JobState
+from outwait.worker.model.jobs import JobState, Step
 from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.reads import LaneStatus
 
@@ -97,4 +97,4 @@ def _gauges(status: GroupStatus) -> list[Gauge]:
 
 
 def _is_lane_of(lane: LaneStatus, provider: str) -> bool:
-    return lane.lane.partition(":")[2] == provider and not lane.lane.startswith("deliver:")
+    return lane.lane.name == provider and lane.lane.step is not Step.DELIVER

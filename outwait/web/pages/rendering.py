@@ -17,7 +17,6 @@ from outwait.web.pages.session import Viewer
 from outwait.web.pages.tones import tone
 from outwait.web.services import services
 from outwait.worker.net.redaction import redact
-from outwait.worker.store.stats import Stats
 
 HERE = Path(__file__).parent
 
@@ -71,7 +70,7 @@ async def page(
     shared = services(request)
     waiting = None
     if viewer is not None and viewer.sees_all_tenants:
-        stats = Stats(shared.connection)
+        stats = shared.store.statistics
         waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
     flower = (
         shared.settings.web.flower_url if viewer and viewer.sees_all_tenants else None

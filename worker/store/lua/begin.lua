@@ -1,48 +1,55 @@
 -- Turn claims into running steps, just before anything is sent: each claim is good for one run only, so a message
 -- that Celery delivers twice, or late, does nothing. For a submit this writes the intent.
--- What was claimed before its group was silenced goes back: due again, and claimed when the silence is over.
--- ARGV     1 lane, 2 lease ms from now, 3 name of the intent to write or '', 4 'job' or 'delivery', 5 rate group
---          or '', 6 msgpack array of {item, fence}
--- Returns  {now, array of new fences; 0 where the claim is no longer good}
-local lane, lease, intent, kind, group = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-local hash = kind == 'job' and JOB or DELIVERY
-local ends = now + lease
-local fences = {}
-local silence = group == '' and {} or redis.call('HMGET', GOVERNOR .. group, 'pu', 'mp', 'bo')
-local silent = silence[2] or tonumber(silence[1] or 0) > now or tonumber(silence[3] or 0) > now
-local counted = group ~= '' and redis.call('EXISTS', RATE .. group) == 1
+-- What was claimed before its provider was silenced goes back: due again, and claimed when the silence is over.
+-- Arguments  lane, lease_ms (from now), provider (of the rate, if the lane has one), intent (its name, if one is to be
+--            written), claims (array of {work id, fence})
+-- Returns    {now, array of new fences; 0 where the claim is no longer good}
+local lane, provider, intent = arguments.lane, arguments.provider, arguments.intent
+local hash = hash_of(lane)
+local ends = now + arguments.lease_ms
 
-local function back(item, fence)
-  take_out(lane, item)
-  redis.call('HSET', hash .. item, 'f', fence + 1)
-  make_due(lane, item, now)
-  if counted then redis.call('ZREM', RATE .. group, item .. ':' .. fence) end
+local function is_silenced()
+  if not provider then return false end
+  local paused_until, suspended, open_until =
+    get(GOVERNOR .. provider, governor_field.paused_until, governor_field.suspended, governor_field.open_until)
+  return suspended or tonumber(paused_until or 0) > now or tonumber(open_until or 0) > now
 end
 
-local wanted, items, renewed = cmsgpack.unpack(ARGV[6]), {}, {}
-for i, pair in ipairs(wanted) do items[i] = pair[1] end
--- A claim without a lease any more is not ours: the lease ended, and the item is due for somebody else.
-local leases = #items > 0 and redis.call('ZMSCORE', LEASED .. lane, unpack(items)) or {}
+local silenced = is_silenced()
+local rate = provider and call('EXISTS', RATE .. provider) == 1 and RATE .. provider
 
-for i, pair in ipairs(wanted) do
-  local item, fence = pair[1], pair[2]
-  local key = hash .. item
+local function put_back(work_id, fence)
+  take_out(lane, work_id)
+  call('HSET', hash .. work_id, job_field.fence, fence + 1)
+  make_due(lane, work_id, now)
+  if rate then call('ZREM', rate, rate_entry(work_id, fence)) end
+end
+
+local ids = {}
+for i, claim in ipairs(arguments.claims) do ids[i] = claim[1] end
+-- A claim without a lease any more is not ours: the lease ended, and its work is due for somebody else.
+local leases = #ids > 0 and call('ZMSCORE', LEASED .. lane, unpack(ids)) or {}
+
+local fences, renewed = {}, {}
+for i, claim in ipairs(arguments.claims) do
+  local work_id, fence = claim[1], claim[2]
   fences[i] = 0
-  local has = redis.call('HMGET', key, 'f', 'i')
-  if tonumber(has[1]) == fence and leases[i] then
-    if silent then
-      back(item, fence)
+  local key = hash .. work_id
+  local stored_fence, stored_intent = unpack(call('HMGET', key, job_field.fence, job_field.intent))
+  if tonumber(stored_fence) == fence and leases[i] then
+    if silenced then
+      put_back(work_id, fence)
     else
       fences[i] = fence + 1
-      redis.call('HSET', key, 'f', fence + 1)
-      if intent ~= '' then redis.call('HSET', key, 'i', intent) end
-      if counted then redis.call('ZADD', RATE .. group, 'XX', ends, item .. ':' .. fence) end
+      call('HSET', key, job_field.fence, fence + 1)
+      if intent then call('HSET', key, job_field.intent, intent) end
+      if rate then call('ZADD', rate, 'XX', ends, rate_entry(work_id, fence)) end
       renewed[#renewed + 1] = ends
-      renewed[#renewed + 1] = item
+      renewed[#renewed + 1] = work_id
     end
-  elseif intent ~= '' and has[2] == intent and tonumber(has[1]) == fence + 1 then
+  elseif intent and stored_intent == intent and tonumber(stored_fence) == fence + 1 then
     fences[i] = fence + 1  -- the same begin, sent again because its answer was lost
   end
 end
-if #renewed > 0 then redis.call('ZADD', LEASED .. lane, 'XX', unpack(renewed)) end
+if #renewed > 0 then call('ZADD', LEASED .. lane, 'XX', unpack(renewed)) end
 return cmsgpack.pack({now, fences})

@@ -1,179 +1,201 @@
--- Lease due items of one lane, as many as may go now. First puts back what outlived its lease.
--- ARGV     1 lane, 2 most items, 3 lease ms, 4 cap on the lane's leases, 5 'job' or 'delivery',
---          6 rate group or '', 7 requests in a window (0: no limit), 8 window ms, 9 requests in flight (0: no limit),
---          10 jobs in flight at the provider (0: no limit, and in lanes that submit nothing), 11 ms that two requests
---          for one item are apart at least, 12… the group's lanes
--- Returns  msgpack array of claims {item, fence, provider, operation, external id, memo, state, attempts, created,
---          submitted, deadline, provider status, last poll that found it unfinished, due, trace}; a delivery's has item,
---          fence, provider, operation, attempts, due and trace
--- States   queued -> uncertain, for a submit whose lease ended after its request may have left; -> waiting, if a webhook
---          has told its external id
-local lane, most, lease, cap, kind = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local group, limit, window, in_flight = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local jobs_in_flight, apart = tonumber(ARGV[10]), tonumber(ARGV[11])
+-- Lease due work of one lane, as much as may go now. First puts back what outlived its lease.
+-- Arguments  lane, policy (store.lanes.LanePolicy; a limit that is absent is none)
+-- Returns    msgpack array of claims, in the form that Celery's messages carry
+-- States     queued -> uncertain, for a submit whose lease ended after its request may have left;
+--            uncertain -> waiting, if a webhook has named its external id
+local lane, policy = arguments.lane, arguments.policy
+local provider, rate_limit, window_ms = policy.provider, policy.rate_limit, policy.rate_window_ms
 local due, leased = DUE .. lane, LEASED .. lane
-local hash = kind == 'job' and JOB or DELIVERY
+local hash = hash_of(lane)
+local is_job = hash == JOB
+
+-- The request of the lost worker may have left: its policy, or a webhook that came, decides.
+local function doubt(job_id)
+  local key = JOB .. job_id
+  local provider_of, state, created, fence, external_id = get(
+    key, job_field.provider, job_field.state, job_field.created, job_field.fence, job_field.webhook_external_id)
+  local job = {id = job_id, provider = provider_of, state = state, created = created, fence = tonumber(fence), lane = lane}
+  call('HDEL', key, job_field.intent)
+  call('HINCRBY', key, job_field.submits, 1)
+  set_state(job, 'uncertain')
+  note(job_id, 'uncertain', 'the worker was lost after the request may have left')
+  if external_id then adopt(job, external_id) end
+end
 
 -- Whoever held the lease may have sent a request until it ended, so the next one keeps its distance from there.
 local function put_back()
-  local over = redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
+  local min_interval_ms = policy.min_interval_ms or 0
+  local over = call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, policy.batch)
   for i = 1, #over, 2 do
-    local item, ended = over[i], tonumber(over[i + 1])
-    redis.call('ZREM', leased, item)
-    local key = hash .. item
-    if redis.call('EXISTS', key) == 1 then
-      redis.call('HINCRBY', key, 'a', 1)
-      redis.call('ZADD', due, math.max(now, ended + apart), item)
-      if apart > 0 then redis.call('HSET', key, 'nb', ended + apart) end
-      local job = string.match(item, '^[^#]+')
-      note(job, 'lease-ended', shown(lane))
-      if kind == 'job' and redis.call('HGET', key, 'i') then
-        local has = redis.call('HMGET', key, 'p', 'st', 'c', 'f', 'wx')
-        redis.call('HDEL', key, 'i')
-        redis.call('HINCRBY', key, 'ns', 1)
-        set_state(item, has[1], has[2], 'uncertain', has[3])
-        note(item, 'uncertain', 'the worker was lost after the request may have left')
-        local known = {provider = has[1], state = 'uncertain', created = has[3], fence = tonumber(has[4]), lane = lane}
-        if has[5] then adopt(item, known, has[5]) end
-      end
+    local work_id, ended = over[i], tonumber(over[i + 1])
+    call('ZREM', leased, work_id)
+    local key = hash .. work_id
+    if call('EXISTS', key) == 1 then
+      call('HINCRBY', key, job_field.attempts, 1)
+      call('ZADD', due, math.max(now, ended + min_interval_ms), work_id)
+      if min_interval_ms > 0 then call('HSET', key, job_field.not_before, ended + min_interval_ms) end
+      note(is_job and work_id or job_of(work_id), 'lease-ended', shown(lane))
+      if is_job and call('HEXISTS', key, job_field.intent) == 1 then doubt(work_id) end
     end
   end
 end
 
 -- How many the pause, the person or the breaker let through: none, one probe, or all; and when to look again.
-local function gate(governor)
-  local has = redis.call('HMGET', governor, 'pu', 'mp', 'bo', 'bp')
-  if has[2] then return 0, now + 2000 end
-  if has[1] and tonumber(has[1]) > now then return 0, tonumber(has[1]) end
-  if not has[3] then return most, nil end
-  if tonumber(has[3]) > now then return 0, tonumber(has[3]) end
-  if has[4] and tonumber(has[4]) > now then return 0, now + 200 end
+local function gate()
+  local paused_until, suspended, open_until, probe_until = get(
+    GOVERNOR .. provider,
+    governor_field.paused_until, governor_field.suspended, governor_field.open_until, governor_field.probe_until)
+  if suspended then return 0, now + 2000 end
+  if paused_until and tonumber(paused_until) > now then return 0, tonumber(paused_until) end
+  if not open_until then return policy.batch, nil end
+  if tonumber(open_until) > now then return 0, tonumber(open_until) end
+  if probe_until and tonumber(probe_until) > now then return 0, now + 200 end
   return 1, now + 200
 end
 
 -- How many may go now, and when to look again if that is fewer than are due.
 local function allowance()
-  local many, look = most, nil
+  local number, look_at = policy.batch, nil
   local function at_most(room, later)
-    if room < many then many, look = room, later end
+    if room < number then number, look_at = room, later end
   end
-  at_most(cap - redis.call('ZCARD', leased), now + 50)
-  if group == '' then return many, look end
-  at_most(gate(GOVERNOR .. group))
-  if in_flight > 0 then
-    local room = in_flight
-    for i = 12, #ARGV do room = room - redis.call('ZCARD', LEASED .. ARGV[i]) end
-    at_most(room, now + 50)
+  at_most(policy.cap - call('ZCARD', leased), now + 50)
+  if not provider then return number, look_at end
+  at_most(gate())
+  if policy.in_flight then
+    local running = call('ZCARD', LEASED .. submit_lane(provider)) + call('ZCARD', LEASED .. poll_lane(provider))
+    at_most(policy.in_flight - running, now + 50)
   end
-  if jobs_in_flight > 0 then
-    at_most(jobs_in_flight - redis.call('ZCARD', INDEX .. group .. ':waiting') - redis.call('ZCARD', leased), now + 200)
+  if policy.jobs_in_flight then
+    local jobs = call('ZCARD', INDEX .. provider .. ':waiting') + call('ZCARD', leased)
+    at_most(policy.jobs_in_flight - jobs, now + 200)
   end
-  if limit > 0 then
-    local rate = RATE .. group
-    redis.call('ZREMRANGEBYSCORE', rate, '-inf', now - window)
-    local oldest = redis.call('ZRANGE', rate, 0, 0, 'WITHSCORES')
-    at_most(limit - redis.call('ZCARD', rate), oldest[2] and oldest[2] + window + 1 or now + 50)
+  if rate_limit then
+    local rate = RATE .. provider
+    call('ZREMRANGEBYSCORE', rate, '-inf', now - window_ms)
+    local oldest = call('ZRANGE', rate, 0, 0, 'WITHSCORES')
+    at_most(rate_limit - call('ZCARD', rate), oldest[2] and oldest[2] + window_ms + 1 or now + 50)
   end
-  return math.max(many, 0), look
+  return math.max(number, 0), look_at
 end
 
--- Raise the item's fence and read it; nil if it was purged. One that waited for its turn has been due since it was created.
-local function lease_out(item, at)
-  local has = redis.call('HMGET', hash .. item, 'f', 'a', 'p', 'op', 'x', 'm', 'st', 'c', 'su', 'dl', 'ps', 'lp', 'tp')
-  if not has[1] then return nil end
-  local fence = tonumber(has[1]) + 1
-  redis.call('HSET', hash .. item, 'f', fence)
-  local attempts = tonumber(has[2] or 0)
-  if kind ~= 'job' then
-    local of = redis.call('HMGET', JOB .. string.match(item, '^(.+)#'), 'p', 'op', 'tp')
-    return {item, fence, of[1] or '', of[2] or '', '', '', '', attempts, 0, 0, 0, '', 0, at, of[3] or ''}
-  end
-  if at < TURNS then at = tonumber(has[8]) end
-  return {item, fence, has[3], has[4], has[5] or '', has[6] or '', has[7], attempts, tonumber(has[8]),
-          tonumber(has[9] or 0), tonumber(has[10] or 0), has[11] or '', tonumber(has[12] or 0), at, has[13] or ''}
+-- Raise a job's fence and read it; nil if it was purged. Returns the claim, in the order of model.jobs.Claim, and its fence.
+-- A job that waited for its turn has been due since it was created.
+local function lease_job(work_id, due_at)
+  local key = JOB .. work_id
+  local old_fence, attempts, provider, operation, external_id, memo, state, created, submitted, deadline,
+    provider_status, polled, trace = unpack(call(
+      'HMGET', key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
+      job_field.memo, job_field.state, job_field.created, job_field.submitted, job_field.deadline,
+      job_field.provider_status, job_field.last_poll, job_field.trace))
+  if not old_fence then return nil end
+  local fence, created_ms = old_fence + 1, tonumber(created)
+  local due_ms = due_at < TURNS and created_ms or due_at
+  call('HSET', key, job_field.fence, fence)
+  local claim = {
+    work_id, fence, provider, operation, external_id or '', memo or '', state, tonumber(attempts) or 0, created_ms,
+    tonumber(submitted) or 0, tonumber(deadline) or 0, provider_status or '', tonumber(polled) or 0, due_ms, trace or '',
+  }
+  return claim, fence
+end
+
+-- The same for a delivery, of which a step reads less.
+local function lease_delivery(work_id, due_ms)
+  local key = DELIVERY .. work_id
+  local old_fence, attempts = get(key, delivery_field.fence, delivery_field.attempts)
+  if not old_fence then return nil end
+  local provider, operation, trace =
+    get(JOB .. job_of(work_id), job_field.provider, job_field.operation, job_field.trace)
+  local fence, external_id, memo, state, provider_status = old_fence + 1, '', '', '', ''
+  local created, submitted, deadline, polled = 0, 0, 0, 0
+  call('HSET', key, delivery_field.fence, fence)
+  local claim = {
+    work_id, fence, provider or '', operation or '', external_id, memo, state, tonumber(attempts) or 0, created,
+    submitted, deadline, provider_status, polled, due_ms, trace or '',
+  }
+  return claim, fence
 end
 
 -- In a submit lane: who is next, each with its score. Half of the places are for those whose countdown has ended, the
 -- rest for tenants' turns.
-local function next_turns(many)
-  local timed = redis.call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, many)
-  local turns = redis.call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, many)
+local function next_turns(number)
+  local timed = call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, number)
+  local turns = call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, number)
   local chosen, reached = {}, {}
-  for i = 1, math.min(#timed, 2 * math.max(math.ceil(many / 2), many - #turns / 2)) do chosen[i] = timed[i] end
+  for i = 1, math.min(#timed, 2 * math.max(math.ceil(number / 2), number - #turns / 2)) do chosen[i] = timed[i] end
   for i = 1, #turns, 2 do
-    if #chosen == 2 * many then break end
+    if #chosen == 2 * number then break end
     chosen[#chosen + 1] = turns[i]
     chosen[#chosen + 1] = turns[i + 1]
     local band = math.floor(turns[i + 1] / BAND)
     reached[band] = turns[i + 1] - band * BAND
   end
-  for band, mine in pairs(reached) do redis.call('HSET', FAIR .. lane, band, mine) end
+  for band, turn in pairs(reached) do call('HSET', FAIR .. lane, band, turn) end
   return chosen
 end
 
-local function next_ones(many)
-  if string.sub(lane, 1, 7) == 'submit:' then return next_turns(many) end
-  return redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, many)
+local function next_due(number)
+  if is_submit(lane) then return next_turns(number) end
+  return call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, number)
 end
 
 -- Submits and polls of one rate share it by turns.
-local function other_wants()
-  for i = 12, #ARGV do
-    local other = ARGV[i]
-    if other ~= lane and #redis.call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0 then return true end
-  end
-  return false
+local function other_lane_has_due_work()
+  local other = is_submit(lane) and poll_lane(provider) or submit_lane(provider)
+  return #call('ZRANGEBYSCORE', DUE .. other, '-inf', now, 'LIMIT', 0, 1) > 0
 end
 
 -- Whoever went last leaves the next place to the other. That one may be stopped for reasons of its own, so not for ever.
-local function take_turns(many)
-  local governor = GOVERNOR .. group
-  if redis.call('HGET', governor, 'tl') == lane and redis.call('HINCRBY', governor, 'ty', 1) < 6 then return 0 end
-  redis.call('HSET', governor, 'tl', lane, 'ty', 0)
-  return math.ceil(many / 2)
+local function take_turns(number)
+  local governor = GOVERNOR .. provider
+  local went_last = call('HGET', governor, governor_field.last_lane) == lane
+  if went_last and call('HINCRBY', governor, governor_field.turns_yielded, 1) < 6 then return 0 end
+  call('HSET', governor, governor_field.last_lane, lane, governor_field.turns_yielded, 0)
+  return math.ceil(number / 2)
 end
 
 put_back()
-local many, look = allowance()
-if limit > 0 and many > 0 and many < most and other_wants() then
-  many = take_turns(many)
-  look = now + 50
+local number, look_at = allowance()
+if rate_limit and number > 0 and number < policy.batch and other_lane_has_due_work() then
+  number = take_turns(number)
+  look_at = now + 50
 end
 local claims, stamps, moved = {}, {}, {}
-local ends = now + lease
-if many > 0 then
-  local chosen = next_ones(many)
+local ends = now + policy.lease_ms
+if number > 0 then
+  local lease = is_job and lease_job or lease_delivery
+  local chosen = next_due(number)
   for i = 1, #chosen, 2 do
-    local item = chosen[i]
-    moved[#moved + 1] = item
-    local claim = lease_out(item, tonumber(chosen[i + 1]))
+    local work_id = chosen[i]
+    moved[#moved + 1] = work_id
+    local claim, fence = lease(work_id, tonumber(chosen[i + 1]))
     if claim then
       claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
-      stamps[#stamps + 1] = item
-      if limit > 0 then redis.call('ZADD', RATE .. group, ends, item .. ':' .. claim[2]) end
+      stamps[#stamps + 1] = work_id
+      if rate_limit then call('ZADD', RATE .. provider, ends, rate_entry(work_id, fence)) end
     end
   end
 end
--- Behind an open breaker this one is the probe: nothing else goes until it is known, or its lease ends.
-if group ~= '' and #claims > 0 and redis.call('HEXISTS', GOVERNOR .. group, 'bo') == 1 then
-  redis.call('HSET', GOVERNOR .. group, 'bp', ends)
+-- Behind an open breaker this claim is the probe: nothing else goes until it is known, or its lease ends.
+if provider and #claims > 0 and call('HEXISTS', GOVERNOR .. provider, governor_field.open_until) == 1 then
+  call('HSET', GOVERNOR .. provider, governor_field.probe_until, ends)
 end
-if #moved > 0 then redis.call('ZREM', due, unpack(moved)) end
-if #stamps > 0 then redis.call('ZADD', leased, unpack(stamps)) end
-if limit > 0 then redis.call('PEXPIRE', RATE .. group, window + lease) end
+if #moved > 0 then call('ZREM', due, unpack(moved)) end
+if #stamps > 0 then call('ZADD', leased, unpack(stamps)) end
+if rate_limit then call('PEXPIRE', RATE .. provider, window_ms + policy.lease_ms) end
 
 -- When this lane must be looked at next: work left over, the next countdown, or the next lease that may end.
-local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-local ending = redis.call('ZRANGE', leased, 0, 0, 'WITHSCORES')
+local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')
+local ending = call('ZRANGE', leased, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2])
-if not at then redis.call('DEL', FAIR .. lane) end
-if at and at <= now then at = look or now end
+if not at then call('DEL', FAIR .. lane) end
+if at and at <= now then at = look_at or now end
 if ending[2] and (not at or tonumber(ending[2]) < at) then at = tonumber(ending[2]) end
 if at and at ~= math.huge then
-  redis.call('ZADD', LANES, at, lane)
+  call('ZADD', LANES, at, lane)
 else
-  redis.call('ZREM', LANES, lane)
+  call('ZREM', LANES, lane)
 end
 write_tallies()
 return cmsgpack.pack(claims)

@@ -1,4 +1,6 @@
 -- Forget an access token that was refused, unless somebody has renewed it meanwhile.
--- KEYS     2 the token's key;  ARGV 1 the refused token
-if redis.call('GET', KEYS[2]) == ARGV[1] then return redis.call('DEL', KEYS[2]) end
+-- Arguments  name, token (the refused one)
+-- Returns    1 forgotten, 0 another one stands there
+local key = TOKEN .. arguments.name
+if call('GET', key) == arguments.token then return call('DEL', key) end
 return 0

@@ -1,93 +1,94 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
--- ARGV[1]  msgpack array of {id, provider, operation, digest, spec, key, deadline, error, message, countdown,
---          tenant, priority, trace}
---          key: idempotency key or ''; deadline: ms from now or 0; error: JSON of a refusal or '' (the job then is
---          failed from the start); message: taken-in message that this job came in, or ''; countdown: ms until its submit
--- ARGV[2]  ms that an alias of a job is kept
--- Returns  array of {code, job id}: 1 created, 2 the same job, 3 conflict (job id: as given if it is the id that clashes)
--- States   (none) -> queued | failed
+-- Uses       the codes of codes.py (CREATED, SAME, CONFLICT), NORMAL_PRIORITY
+-- Arguments  jobs (array of store.lanes.NewJob; a field that is absent has its default),
+--            retention_ms (that an alias of a job is kept)
+-- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes
+-- States     (none) -> queued | failed
 local answers = {}
 
 -- The job that stands for this id already, its digest, and whether it is the id that led to it.
-local function existing(id, key, tenant)
-  local alias = redis.call('GET', ALIAS .. id)
-  local job = alias or id
-  local digest = redis.call('HGET', JOB .. job, 'dg')
-  if digest then return job, digest, true end
-  if alias then redis.call('DEL', ALIAS .. id) end
-  if key == '' then return nil end
-  job = redis.call('GET', key_of(tenant, key))
-  if not job and tenant ~= '' then  -- release 0.1.0 kept all keys together
-    job = redis.call('GET', IDEMPOTENCY .. key)
-    if job and redis.call('HGET', JOB .. job, 'tn') ~= tenant then return nil end
+local function existing(id, tenant, key)
+  local alias = call('GET', ALIAS .. id)
+  local job_id = alias or id
+  local digest = call('HGET', JOB .. job_id, job_field.digest)
+  if digest then return job_id, digest, true end
+  if alias then call('DEL', ALIAS .. id) end
+  if not key then return nil end
+  job_id = call('GET', key_of(tenant, key))
+  if not job_id and tenant then  -- release 0.1.0 kept all keys together
+    job_id = call('GET', IDEMPOTENCY .. key)
+    if job_id and call('HGET', JOB .. job_id, job_field.tenant) ~= tenant then return nil end
   end
-  if not job then return nil end
-  return job, redis.call('HGET', JOB .. job, 'dg')
+  if not job_id then return nil end
+  return job_id, call('HGET', JOB .. job_id, job_field.digest)
 end
 
 -- The turn of a job that is due at once: tenants take turns, however many jobs one of them has; a more urgent priority
 -- goes before all others. Turns are far below any time, so that such a job is due.
-local function turn(lane, tenant, priority)
+local function next_turn(lane, tenant, priority)
   local band = 9 - priority
-  local has = redis.call('HMGET', FAIR .. lane, band, band .. ':' .. tenant)
-  local mine = math.max(tonumber(has[1] or 0), tonumber(has[2] or 0)) + 1
-  redis.call('HSET', FAIR .. lane, band .. ':' .. tenant, mine)
-  return band * BAND + mine
+  local of_tenant = band .. ':' .. (tenant or '')
+  local reached, last = get(FAIR .. lane, band, of_tenant)
+  local turn = math.max(tonumber(reached or 0), tonumber(last or 0)) + 1
+  call('HSET', FAIR .. lane, of_tenant, turn)
+  return band * BAND + turn
 end
 
-local function create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority, trace)
-  local state, lane = 'queued', 'submit:' .. provider
-  if error ~= '' then state, lane = 'failed', 'callback' end
-  redis.call('HSET', JOB .. id, 'p', provider, 'op', operation, 'st', state, 'c', now, 'dg', digest, 'f', 0, 'ln', lane)
-  if deadline > 0 then redis.call('HSET', JOB .. id, 'dl', now + deadline) end
-  redis.call('SET', SPEC .. id, spec)
-  if key ~= '' then
-    redis.call('HSET', JOB .. id, 'ik', key)
-    redis.call('SET', key_of(tenant, key), id)
+local function create(job)
+  local id, provider, refused = job.id, job.provider, job.error
+  local key = JOB .. id
+  local state, lane = 'queued', submit_lane(provider)
+  if refused then state, lane = 'failed', 'callback' end
+  call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
+             job_field.created, now, job_field.digest, job.digest, job_field.fence, 0, job_field.lane, lane)
+  if job.deadline_ms then call('HSET', key, job_field.deadline, now + job.deadline_ms) end
+  call('SET', SPEC .. id, job.spec)
+  if job.key then
+    call('HSET', key, job_field.idempotency_key, job.key)
+    call('SET', key_of(job.tenant, job.key), id)
   end
-  redis.call('ZADD', INDEX .. provider .. ':' .. state, now, id)
-  redis.call('SADD', PROVIDERS, provider)
-  if error ~= '' then
-    redis.call('SET', ERROR .. id, error)
-    redis.call('HSET', JOB .. id, 'en', now)
-    note(id, 'refused', error)
+  call('ZADD', INDEX .. provider .. ':' .. state, now, id)
+  call('SADD', PROVIDERS, provider)
+  if refused then
+    call('SET', ERROR .. id, job.error)
+    call('HSET', key, job_field.ended, now)
+    note(id, 'refused', job.error)
   else
     note(id, 'enqueued')
     tally('accepted:' .. provider, 'accepted')
   end
-  if tenant ~= '' then
-    redis.call('HSET', JOB .. id, 'tn', tenant)
-    redis.call('ZADD', TENANT .. tenant, now, id)
+  if job.tenant then
+    call('HSET', key, job_field.tenant, job.tenant)
+    call('ZADD', TENANT .. job.tenant, now, id)
   end
-  if trace and trace ~= '' then redis.call('HSET', JOB .. id, 'tp', trace) end
-  if error ~= '' or countdown > 0 then
-    make_due(lane, id, now + countdown)
+  if job.trace then call('HSET', key, job_field.trace, job.trace) end
+  if refused or job.countdown_ms then
+    make_due(lane, id, now + (job.countdown_ms or 0))
   else
-    make_due(lane, id, turn(lane, tenant, priority))
+    make_due(lane, id, next_turn(lane, job.tenant, job.priority or NORMAL_PRIORITY))
   end
 end
 
-for i, entry in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local id, provider, operation, digest, spec, key, deadline, error, message, countdown, tenant, priority, trace =
-    unpack(entry)
-  local job, known, by_id = existing(id, key, tenant)
-  if not known then
-    create(id, provider, operation, digest, spec, key, deadline, error, countdown, tenant, priority, trace)
-    answers[i] = {1, id}
-  elseif known == digest then
-    if job ~= id then
-      redis.call('SET', ALIAS .. id, job, 'PX', ARGV[2])
-      redis.call('SADD', ALIASES .. job, id)
+for i, job in ipairs(arguments.jobs) do
+  local id = job.id
+  local known_id, digest, by_id = existing(id, job.tenant, job.key)
+  if not digest then
+    create(job)
+    answers[i] = {CREATED, id}
+  elseif digest == job.digest then
+    if known_id ~= id then
+      call('SET', ALIAS .. id, known_id, 'PX', arguments.retention_ms)
+      call('SADD', ALIASES .. known_id, id)
     end
-    answers[i] = {2, job}
+    answers[i] = {SAME, known_id}
   else
-    if by_id then note(job, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
-    answers[i] = {3, by_id and id or job}
+    if by_id then note(known_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
+    answers[i] = {CONFLICT, by_id and id or known_id}
   end
   -- The message of a key's conflict stays leased: the caller records the refusal under the message's own id next.
-  if message ~= '' and (answers[i][1] ~= 3 or by_id) then
-    redis.call('ZREM', IN_LEASED, message)
-    redis.call('HDEL', IN_MESSAGES, message)
+  if job.message and (answers[i][1] ~= CONFLICT or by_id) then
+    call('ZREM', IN_LEASED, job.message)
+    call('HDEL', IN_MESSAGES, job.message)
   end
 end
 write_tallies()

@@ -1,7 +1,8 @@
 -- Put aside a taken-in message that can be no job, with the reason; the newest are kept.
--- ARGV     1 name of message, 2 reason and message as JSON, 3 how many are kept
-redis.call('LPUSH', IN_REFUSED, ARGV[2])
-redis.call('LTRIM', IN_REFUSED, 0, ARGV[3] - 1)
-redis.call('ZREM', IN_LEASED, ARGV[1])
-redis.call('HDEL', IN_MESSAGES, ARGV[1])
+-- Arguments  message (its name), parked (reason and message as JSON), limit (of messages that are kept)
+-- Returns    1
+call('LPUSH', IN_REFUSED, arguments.parked)
+call('LTRIM', IN_REFUSED, 0, arguments.limit - 1)
+call('ZREM', IN_LEASED, arguments.message)
+call('HDEL', IN_MESSAGES, arguments.message)
 return 1

@@ -1,9 +1,17 @@
--- Put in front of every script, after the key names of keys.py. All times are milliseconds of Redis's own clock.
-local clock = redis.call('TIME')
+-- Put in front of every script. All times are milliseconds of Redis's own clock.
+-- Uses     the key names of keys.py (JOB, DUE, …), the field names of fields.py (job_field.state, …), ARGV[1]
+-- Gives    call (redis.call), arguments (what Python passed, by name), now, and the functions below
+-- Found once here: a script looks these up hundreds of times, and a local variable costs less than a global one.
+local call, unpack, tonumber = redis.call, unpack, tonumber
+local arguments = cmsgpack.unpack(ARGV[1])
+local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local TIMELINE_MAX = 200
 -- Scores of a submit lane's due set below TURNS are turns of tenants, in bands of one priority each; above, times.
 local TURNS, BAND = 1e12, 1e10
+
+-- Several fields of a hash, one value each: false where there is none.
+local function get(key, ...) return unpack(call('HMGET', key, ...)) end
 
 -- What a script counts for /metrics, and by minutes for the pages' charts; `write_tallies` ends each script that counts.
 local tallies, charted = {}, {}
@@ -15,27 +23,27 @@ local function tally(name, chart)
 end
 
 local function write_tallies()
-  for name, many in pairs(tallies) do redis.call('HINCRBY', STATS, name, many) end
+  for name, number in pairs(tallies) do call('HINCRBY', STATS, name, number) end
   if not next(charted) then return end
   local minute = STAT .. math.floor(now / 60000)
-  for name, many in pairs(charted) do redis.call('HINCRBY', minute, name, many) end
-  redis.call('EXPIRE', minute, MINUTE_KEPT)
+  for name, number in pairs(charted) do call('HINCRBY', minute, name, number) end
+  call('EXPIRE', minute, MINUTE_KEPT)
 end
 
--- Append to a job's timeline; the newest entries are kept. Whoever waits for the job hears of it (store/watch.py).
-local function note(job, event, detail)
+-- Append to a job's timeline; the newest entries are kept. Whoever waits for the job is woken (store/watch.py).
+local function note(job_id, event, detail)
   tally('event:' .. event)
   local line = string.format('%.0f %s', now, event)
   if detail and detail ~= '' then line = line .. ' ' .. string.sub(detail, 1, 300) end
-  if redis.call('RPUSH', TIMELINE .. job, line) > TIMELINE_MAX then
-    redis.call('LTRIM', TIMELINE .. job, -TIMELINE_MAX, -1)
+  if call('RPUSH', TIMELINE .. job_id, line) > TIMELINE_MAX then
+    call('LTRIM', TIMELINE .. job_id, -TIMELINE_MAX, -1)
   end
-  redis.call('PUBLISH', NOTED .. job, event)
+  call('PUBLISH', NOTED .. job_id, event)
 end
 
 -- Where an idempotency key leads to its job: each tenant has keys of its own. No tenant's name has a slash.
 local function key_of(tenant, key)
-  if not tenant or tenant == '' then return IDEMPOTENCY .. key end
+  if not tenant then return IDEMPOTENCY .. key end
   return TENANT_KEY .. tenant .. '/' .. key
 end
 
@@ -44,37 +52,54 @@ local function shown(target)
   return (string.gsub(target, '^(.*https?://[^/]+)/.+$', '%1/…', 1))
 end
 
--- Make an item due in a lane, and have somebody look there in time.
-local function make_due(lane, item, at)
-  redis.call('ZADD', DUE .. lane, at, item)
-  redis.call('ZADD', LANES, 'LT', at, lane)
+local function submit_lane(provider) return 'submit:' .. provider end
+local function poll_lane(provider) return 'poll:' .. provider end
+local function deliver_lane(target) return 'deliver:' .. target end
+local function is_submit(lane) return string.sub(lane, 1, 7) == 'submit:' end
+
+-- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences and attempts, which
+-- have the same codes.
+local function hash_of(lane) return string.sub(lane, 1, 8) == 'deliver:' and DELIVERY or JOB end
+
+local function job_of(delivery_id) return string.match(delivery_id, '^(.+)#%d+$') end
+
+-- Make a job or a delivery due in a lane, and have somebody look there in time.
+local function make_due(lane, work_id, at)
+  call('ZADD', DUE .. lane, at, work_id)
+  call('ZADD', LANES, 'LT', at, lane)
 end
 
--- Take an item out of the one place where it stands.
-local function take_out(lane, item)
-  if redis.call('ZREM', LEASED .. lane, item) == 0 then redis.call('ZREM', DUE .. lane, item) end
+-- Take a job or a delivery out of the one place where it stands.
+local function take_out(lane, work_id)
+  if call('ZREM', LEASED .. lane, work_id) == 0 then call('ZREM', DUE .. lane, work_id) end
 end
 
--- Change a job's state and its place in the listing together.
-local function set_state(job, provider, from, to, created)
-  tally('state:' .. provider .. ':' .. to, 'to:' .. to)
-  redis.call('HSET', JOB .. job, 'st', to)
-  redis.call('ZREM', INDEX .. provider .. ':' .. from, job)
-  redis.call('ZADD', INDEX .. provider .. ':' .. to, created, job)
+-- What a running step's request is called in the window of its provider's rate.
+local function rate_entry(work_id, fence) return work_id .. ':' .. fence end
+
+-- Change a job's state and its place in the listing together. Nothing else changes a state, but the enqueue script,
+-- which writes the first one.
+local function set_state(job, state)
+  tally('state:' .. job.provider .. ':' .. state, 'to:' .. state)
+  call('HSET', JOB .. job.id, job_field.state, state)
+  call('ZREM', INDEX .. job.provider .. ':' .. job.state, job.id)
+  call('ZADD', INDEX .. job.provider .. ':' .. state, job.created, job.id)
+  job.state = state
 end
 
--- A submit's answer is lost, and a webhook told the external id: the job waits under it and is polled at once. One that
--- somebody gave up meanwhile stays where it is and only gets the id, so that its provider can be told.
-local function adopt(job, has, external)
-  redis.call('HDEL', JOB .. job, 'wx')
-  redis.call('HSET', JOB .. job, 'x', external, 'su', now)
-  if redis.call('HEXISTS', JOB .. job, 'cq') == 1 then return nil end
-  local lane = 'poll:' .. has.provider
-  take_out(has.lane, job)
-  set_state(job, has.provider, has.state, 'waiting', has.created)
-  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
-  redis.call('HDEL', JOB .. job, 'i', 'a')
-  make_due(lane, job, now)
-  note(job, 'adopted', external)
+-- A submit's answer is lost, and a webhook named the external id: the job waits under it and is polled at once. A job that
+-- is to be cancelled stays where it is and only gets the id, so that its provider can be told. Returns the new lane.
+local function adopt(job, external_id)
+  local key = JOB .. job.id
+  call('HDEL', key, job_field.webhook_external_id)
+  call('HSET', key, job_field.external_id, external_id, job_field.submitted, now)
+  if call('HEXISTS', key, job_field.cancel_requested) == 1 then return nil end
+  local lane = poll_lane(job.provider)
+  take_out(job.lane, job.id)
+  set_state(job, 'waiting')
+  call('HSET', key, job_field.fence, job.fence + 1, job_field.lane, lane)
+  call('HDEL', key, job_field.intent, job_field.attempts)
+  make_due(lane, job.id, now)
+  note(job.id, 'adopted', external_id)
   return lane
 end

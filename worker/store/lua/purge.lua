@@ -1,19 +1,20 @@
 -- Forget closed jobs whose retention is over.
--- ARGV     1 how many at most
--- Returns  how many were forgotten
-local jobs = redis.call('ZRANGEBYSCORE', CLOSED, '-inf', now, 'LIMIT', 0, ARGV[1])
-for _, job in ipairs(jobs) do
-  local has = redis.call('HMGET', JOB .. job, 'p', 'st', 'dn', 'ik', 'tn')
-  for n = 1, tonumber(has[3] or 0) do
-    redis.call('DEL', DELIVERY .. job .. '#' .. n)
-    redis.call('ZREM', DEAD, job .. '#' .. n)
+-- Arguments  limit
+-- Returns    how many were forgotten
+local jobs = call('ZRANGEBYSCORE', CLOSED, '-inf', now, 'LIMIT', 0, arguments.limit)
+for _, job_id in ipairs(jobs) do
+  local provider, state, deliveries, key, tenant = get(
+    JOB .. job_id, job_field.provider, job_field.state, job_field.deliveries, job_field.idempotency_key, job_field.tenant)
+  for n = 1, tonumber(deliveries or 0) do
+    call('DEL', DELIVERY .. job_id .. '#' .. n)
+    call('ZREM', DEAD, job_id .. '#' .. n)
   end
-  for _, alias in ipairs(redis.call('SMEMBERS', ALIASES .. job)) do redis.call('DEL', ALIAS .. alias) end
-  if has[1] then redis.call('ZREM', INDEX .. has[1] .. ':' .. has[2], job) end
-  if has[4] then redis.call('DEL', key_of(has[5], has[4])) end
-  if has[5] then redis.call('ZREM', TENANT .. has[5], job) end
-  redis.call('DEL', JOB .. job, SPEC .. job, RESULT .. job, TIMELINE .. job, ERROR .. job, ALIASES .. job,
-             WEBHOOKS .. job)
-  redis.call('ZREM', CLOSED, job)
+  for _, alias in ipairs(call('SMEMBERS', ALIASES .. job_id)) do call('DEL', ALIAS .. alias) end
+  if provider then call('ZREM', INDEX .. provider .. ':' .. state, job_id) end
+  if key then call('DEL', key_of(tenant, key)) end
+  if tenant then call('ZREM', TENANT .. tenant, job_id) end
+  call('DEL', JOB .. job_id, SPEC .. job_id, RESULT .. job_id, TIMELINE .. job_id, ERROR .. job_id,
+             ALIASES .. job_id, WEBHOOKS .. job_id)
+  call('ZREM', CLOSED, job_id)
 end
 return #jobs

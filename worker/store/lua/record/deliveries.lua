@@ -1,31 +1,38 @@
 -- The verbs of deliveries: from the fan-out of an ended job.
-function verbs.fanout(job, fence, targets, told)
-  local has, why = own(job, fence)
-  if not has then return why end
-  take_out(has.lane, job)
-  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', '', 'od', #targets, 'dn', #targets)
+-- Uses     verbs, due_now, load_job, close (record/jobs.lua)
+-- Gives    verbs.fanout, delivered, dead, redeliver, release_delivery, replay
+function verbs.fanout(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  local targets = outcome.targets
+  take_out(job.lane, job.id)
+  call('HSET', JOB .. job.id, job_field.fence, job.fence + 1, job_field.lane, '',
+             job_field.open_deliveries, #targets, job_field.deliveries, #targets)
   for n, target in ipairs(targets) do
-    local id, lane = job .. '#' .. n, 'deliver:' .. target
-    redis.call('HSET', DELIVERY .. id, 'f', 0, 'st', 'pending', 'tg', target)
-    make_due(lane, id, now)
-    busy[lane] = true
+    local delivery_id, lane = job.id .. '#' .. n, deliver_lane(target)
+    call('HSET', DELIVERY .. delivery_id, delivery_field.fence, 0, delivery_field.state, 'pending',
+               delivery_field.target, target)
+    make_due(lane, delivery_id, now)
+    due_now[lane] = true
   end
-  if told ~= '' then note(job, 'provider-told', told) end
-  note(job, 'callback', #targets .. (#targets == 1 and ' delivery' or ' deliveries'))
-  if #targets == 0 then close(job) end
-  return 1
+  if outcome.provider_answer then note(job.id, 'provider-told', outcome.provider_answer) end
+  note(job.id, 'callback', #targets .. (#targets == 1 and ' delivery' or ' deliveries'))
+  if #targets == 0 then close(job.id) end
+  return WRITTEN
 end
 
--- The delivery as its owner knows it, already taken out of its lane; and its job.
-local function own_delivery(id, fence)
-  local has = redis.call('HMGET', DELIVERY .. id, 'f', 'tg')
-  if not has[1] then return nil, -1 end
-  if tonumber(has[1]) ~= fence then return nil, 0 end
-  local job = string.match(id, '^(.+)#%d+$')
-  take_out('deliver:' .. has[2], id)
-  redis.call('HSET', DELIVERY .. id, 'f', fence + 1)
-  redis.call('HINCRBY', JOB .. job, 'nd', 1)
-  return job, has[2]
+-- The delivery if this fence may write it, taken out of its lane and counted as an attempt if it was one; else nil and
+-- the code that says why not.
+local function load_delivery(delivery_id, fence, is_attempt)
+  local key = DELIVERY .. delivery_id
+  local stored_fence, target = get(key, delivery_field.fence, delivery_field.target)
+  if not stored_fence then return nil, UNKNOWN end
+  if tonumber(stored_fence) ~= fence then return nil, REFUSED end
+  local job_id, lane = job_of(delivery_id), deliver_lane(target)
+  take_out(lane, delivery_id)
+  call('HSET', key, delivery_field.fence, fence + 1)
+  if is_attempt then call('HINCRBY', JOB .. job_id, job_field.delivery_attempts, 1) end
+  return {id = delivery_id, key = key, job_id = job_id, target = target, lane = lane}
 end
 
 -- Counted by kind of handler: there may be any number of targets.
@@ -33,66 +40,64 @@ local function tally_delivery(target, result)
   tally('delivery:' .. (string.match(target, '^(%a+):') or 'function') .. ':' .. result)
 end
 
-local function settle(job, id, state, target, detail)
-  tally_delivery(target, state)
-  redis.call('HSET', DELIVERY .. id, 'st', state)
-  note(job, state, shown(target) .. detail)
-  if redis.call('HINCRBY', JOB .. job, 'od', -1) <= 0 then close(job) end
+local function settle(delivery, state, detail)
+  tally_delivery(delivery.target, state)
+  call('HSET', delivery.key, delivery_field.state, state)
+  note(delivery.job_id, state, shown(delivery.target) .. detail)
+  if call('HINCRBY', JOB .. delivery.job_id, job_field.open_deliveries, -1) <= 0 then close(delivery.job_id) end
 end
 
-function verbs.delivered(id, fence, detail)
-  local job, target = own_delivery(id, fence)
-  if not job then return target end
-  redis.call('HDEL', DELIVERY .. id, 'e', 'a')
-  settle(job, id, 'delivered', target, detail == '' and '' or ' ' .. detail)
-  return 1
+function verbs.delivered(outcome)
+  local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
+  if not delivery then return why end
+  call('HDEL', delivery.key, delivery_field.error, delivery_field.attempts)
+  settle(delivery, 'delivered', outcome.detail and ' ' .. outcome.detail or '')
+  return WRITTEN
 end
 
-function verbs.dead(id, fence, error)
-  local job, target = own_delivery(id, fence)
-  if not job then return target end
-  redis.call('HSET', DELIVERY .. id, 'e', error)
-  redis.call('ZADD', DEAD, now, id)
-  settle(job, id, 'dead', target, ' ' .. error)
-  return 1
+function verbs.dead(outcome)
+  local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
+  if not delivery then return why end
+  call('HSET', delivery.key, delivery_field.error, outcome.error)
+  call('ZADD', DEAD, now, delivery.id)
+  settle(delivery, 'dead', ' ' .. outcome.error)
+  return WRITTEN
 end
 
-function verbs.redeliver(id, fence, countdown, error)
-  local job, target = own_delivery(id, fence)
-  if not job then return target end
-  tally_delivery(target, 'retried')
-  redis.call('HINCRBY', DELIVERY .. id, 'a', 1)
-  redis.call('HSET', DELIVERY .. id, 'e', error)
-  make_due('deliver:' .. target, id, now + countdown)
-  note(job, 'delivery-retry', shown(target) .. ' ' .. error)
-  return 1
+function verbs.redeliver(outcome)
+  local delivery, why = load_delivery(outcome.work_id, outcome.fence, true)
+  if not delivery then return why end
+  tally_delivery(delivery.target, 'retried')
+  call('HINCRBY', delivery.key, delivery_field.attempts, 1)
+  call('HSET', delivery.key, delivery_field.error, outcome.error)
+  make_due(delivery.lane, delivery.id, now + outcome.countdown_ms)
+  note(delivery.job_id, 'delivery-retry', shown(delivery.target) .. ' ' .. outcome.error)
+  return WRITTEN
 end
 
 -- A delivery that the worker gives back at shutdown: not an attempt.
-verbs['release-delivery'] = function(id, fence)
-  local has = redis.call('HMGET', DELIVERY .. id, 'f', 'tg')
-  if not has[1] then return -1 end
-  if tonumber(has[1]) ~= fence then return 0 end
-  take_out('deliver:' .. has[2], id)
-  redis.call('HSET', DELIVERY .. id, 'f', fence + 1)
-  make_due('deliver:' .. has[2], id, now)
-  return 1
+function verbs.release_delivery(outcome)
+  local delivery, why = load_delivery(outcome.work_id, outcome.fence, false)
+  if not delivery then return why end
+  make_due(delivery.lane, delivery.id, now)
+  return WRITTEN
 end
 
 -- Repeat one settled delivery; the submit is never repeated.
-function verbs.replay(id)
-  local has = redis.call('HMGET', DELIVERY .. id, 'st', 'tg')
-  if not has[1] then return -1 end
-  if has[1] == 'pending' then return 0 end
-  local job, lane = string.match(id, '^(.+)#%d+$'), 'deliver:' .. has[2]
-  redis.call('ZREM', DEAD, id)
-  redis.call('ZREM', CLOSED, job)
-  redis.call('HDEL', JOB .. job, 'cl')
-  redis.call('HINCRBY', JOB .. job, 'od', 1)
-  redis.call('HDEL', DELIVERY .. id, 'a', 'e')
-  redis.call('HSET', DELIVERY .. id, 'st', 'pending')
-  make_due(lane, id, now)
-  busy[lane] = true
-  note(job, 'replay', shown(has[2]))
-  return 1
+function verbs.replay(outcome)
+  local delivery_id, key = outcome.work_id, DELIVERY .. outcome.work_id
+  local state, target = get(key, delivery_field.state, delivery_field.target)
+  if not state then return UNKNOWN end
+  if state == 'pending' then return REFUSED end
+  local job_id, lane = job_of(delivery_id), deliver_lane(target)
+  call('ZREM', DEAD, delivery_id)
+  call('ZREM', CLOSED, job_id)
+  call('HDEL', JOB .. job_id, job_field.closed)
+  call('HINCRBY', JOB .. job_id, job_field.open_deliveries, 1)
+  call('HDEL', key, delivery_field.attempts, delivery_field.error)
+  call('HSET', key, delivery_field.state, 'pending')
+  make_due(lane, delivery_id, now)
+  due_now[lane] = true
+  note(job_id, 'replay', shown(target))
+  return WRITTEN
 end

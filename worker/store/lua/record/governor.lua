@@ -1,51 +1,64 @@
--- The verbs of rate groups.
--- Nothing more may be sent to this rate group for a while; a longer pause that stands already wins.
-function verbs.pause(group, _, pause, reason)
-  local governor = GOVERNOR .. group
-  if tonumber(redis.call('HGET', governor, 'pu') or 0) < now + pause then
-    redis.call('HSET', governor, 'pu', now + pause, 'pr', reason)
-  end
-  return 1
+-- The verbs of providers' governors.
+-- Uses     verbs (record/jobs.lua)
+-- Gives    verbs.pause, suspend, resume, outage, spent
+
+-- The lanes of a provider's rate. Only those that are to be looked at later are looked at sooner.
+local function look_sooner(provider, at)
+  for _, lane in ipairs({submit_lane(provider), poll_lane(provider)}) do call('ZADD', LANES, 'XX', 'LT', at, lane) end
 end
 
--- A person stops everything of this rate group, until a person resumes it.
-function verbs.suspend(group, _, reason)
-  redis.call('HSET', GOVERNOR .. group, 'mp', now, 'mr', reason)
-  return 1
+-- Nothing more may be sent to this provider for a while; a longer pause that stands already wins.
+function verbs.pause(outcome)
+  local governor, ends = GOVERNOR .. outcome.provider, now + outcome.pause_ms
+  if tonumber(call('HGET', governor, governor_field.paused_until) or 0) < ends then
+    call('HSET', governor, governor_field.paused_until, ends, governor_field.pause_reason, outcome.reason)
+  end
+  return WRITTEN
+end
+
+-- A person stops everything of this provider, until a person resumes it.
+function verbs.suspend(outcome)
+  call('HSET', GOVERNOR .. outcome.provider, governor_field.suspended, now,
+             governor_field.suspend_reason, outcome.reason)
+  return WRITTEN
 end
 
 -- Its lanes are looked at at once, not when the pause had them looked at next.
-function verbs.resume(group, _, resumed)
-  if redis.call('HDEL', GOVERNOR .. group, 'mp', 'mr') == 0 then return 0 end
-  for _, lane in ipairs(resumed) do redis.call('ZADD', LANES, 'XX', 'LT', now, lane) end
-  return 1
+function verbs.resume(outcome)
+  local governor = GOVERNOR .. outcome.provider
+  if call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason) == 0 then return REFUSED end
+  look_sooner(outcome.provider, now)
+  return WRITTEN
 end
 
--- The provider could not be reached or failed. After `most` in a row the breaker opens; while it is open each failed
--- probe doubles the time until the next one.
-function verbs.outage(group, _, reason, most, wait, longest)
-  local governor = GOVERNOR .. group
-  local failures = redis.call('HINCRBY', governor, 'bf', 1)
-  local opened = redis.call('HMGET', governor, 'bo', 'bt')
-  if not opened[1] and failures < most then return 1 end
-  if opened[1] and tonumber(opened[1]) > now then return 1 end
-  if not opened[1] then tally('opened:' .. group) end
-  local times = tonumber(opened[2] or 0)
-  redis.call('HSET', governor, 'bo', now + math.min(wait * 2 ^ times, longest), 'bt', times + 1, 'br', reason)
-  redis.call('HDEL', governor, 'bp')
-  return 1
+-- The provider could not be reached or failed. After `limit` outages in a row the breaker opens; while it is open each
+-- failed probe doubles the time until the next one.
+function verbs.outage(outcome)
+  local governor = GOVERNOR .. outcome.provider
+  local outages = call('HINCRBY', governor, governor_field.outages, 1)
+  local open_until, times_opened = get(governor, governor_field.open_until, governor_field.times_opened)
+  if not open_until and outages < outcome.limit then return WRITTEN end
+  if open_until and tonumber(open_until) > now then return WRITTEN end
+  if not open_until then tally('opened:' .. outcome.provider) end
+  times_opened = tonumber(times_opened or 0)
+  local wait_ms = math.min(outcome.wait_ms * 2 ^ times_opened, outcome.longest_ms)
+  call('HSET', governor, governor_field.open_until, now + wait_ms, governor_field.times_opened, times_opened + 1,
+             governor_field.open_reason, outcome.reason)
+  call('HDEL', governor, governor_field.probe_until)
+  return WRITTEN
 end
 
--- A step of a limited rate group is over: its requests count from now, when the last of them had certainly arrived.
-function verbs.spent(group, _, item, fence, requests, window)
-  local rate, request = RATE .. group, item .. ':' .. fence
-  if requests == 0 then
-    redis.call('ZREM', rate, request)
+-- A step of a provider with a limited rate is over: its requests count from now, when the last of them had certainly
+-- arrived.
+function verbs.spent(outcome)
+  local rate, entry = RATE .. outcome.provider, rate_entry(outcome.work_id, outcome.claim_fence)
+  if outcome.requests == 0 then
+    call('ZREM', rate, entry)
   else
-    redis.call('ZADD', rate, 'XX', now, request)
-    for extra = 2, requests do redis.call('ZADD', rate, now, request .. ':' .. extra) end
+    call('ZADD', rate, 'XX', now, entry)
+    for extra = 2, outcome.requests do call('ZADD', rate, now, entry .. ':' .. extra) end
   end
   -- A lane that waited for this place waited for the lease's end: look again when the place is free.
-  for _, step in ipairs({'submit:', 'poll:'}) do redis.call('ZADD', LANES, 'XX', 'LT', now + window + 1, step .. group) end
-  return 1
+  look_sooner(outcome.provider, now + outcome.window_ms + 1)
+  return WRITTEN
 end

@@ -1,277 +1,307 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
-local retention = tonumber(ARGV[2])
+-- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …)
+-- Gives    verbs, due_now, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
+local NO_FENCE = -1
 local OPEN = {queued = true, waiting = true, uncertain = true}
-local busy = {}
-local well = {}  -- providers that answered as they should: their breakers close
+local verbs = {}
+local due_now = {}  -- lanes that have work due now
+local healthy = {}  -- providers that answered as they should: their breakers close
 
--- The job as its owner knows it, or nil and why not. A fence of -1 speaks for nobody's lease: a webhook, a person.
-local function own(job, fence)
-  local has = redis.call('HMGET', JOB .. job, 'f', 'st', 'p', 'c', 'ln')
-  if not has[1] then return nil, -1 end
-  if fence >= 0 and tonumber(has[1]) ~= fence then return nil, 0 end
-  return {state = has[2], provider = has[3], created = has[4], lane = has[5], fence = tonumber(has[1])}
+-- The job if this fence may write it, else nil and the code that says why not. NO_FENCE speaks for nobody's lease: a
+-- webhook, a person.
+local function load_job(job_id, fence)
+  local stored_fence, state, provider, created, lane = get(
+    JOB .. job_id, job_field.fence, job_field.state, job_field.provider, job_field.created, job_field.lane)
+  if not stored_fence then return nil, UNKNOWN end
+  stored_fence = tonumber(stored_fence)
+  if fence ~= NO_FENCE and stored_fence ~= fence then return nil, REFUSED end
+  return {id = job_id, state = state, provider = provider, created = created, lane = lane, fence = stored_fence}
 end
 
 -- Leave the present lane and become due in another (or the same) one. The fence is raised: an outcome counts once.
-local function move(job, has, lane, at, ...)
-  take_out(has.lane, job)
-  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane, ...)
-  if has.lane ~= lane then redis.call('HDEL', JOB .. job, 'i', 'a') end
-  make_due(lane, job, at)
-  if at <= now then busy[lane] = true end
+-- More fields and their values may follow, to be written together.
+local function move(job, lane, at, ...)
+  take_out(job.lane, job.id)
+  job.fence = job.fence + 1
+  call('HSET', JOB .. job.id, job_field.fence, job.fence, job_field.lane, lane, ...)
+  if job.lane ~= lane then call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts) end
+  job.lane = lane
+  make_due(lane, job.id, at)
+  if at <= now then due_now[lane] = true end
 end
 
-local function count(job, submits, polls, fetches)
-  if submits > 0 then redis.call('HINCRBY', JOB .. job, 'ns', submits) end
-  if polls > 0 then redis.call('HINCRBY', JOB .. job, 'np', polls) end
-  if fetches > 0 then redis.call('HINCRBY', JOB .. job, 'nf', fetches) end
+-- Add an outcome's requests to the job's ledger.
+local function count(job, outcome)
+  local key = JOB .. job.id
+  if (outcome.submits or 0) > 0 then call('HINCRBY', key, job_field.submits, outcome.submits) end
+  if (outcome.polls or 0) > 0 then call('HINCRBY', key, job_field.polls, outcome.polls) end
+  if (outcome.fetches or 0) > 0 then call('HINCRBY', key, job_field.fetches, outcome.fetches) end
 end
 
-local function seen(job, status)
-  if status == '' or redis.call('HGET', JOB .. job, 'ps') == status then return end
-  redis.call('HSET', JOB .. job, 'ps', status)
-  note(job, 'status', status)
+local function note_status(job, status)
+  if not status or call('HGET', JOB .. job.id, job_field.provider_status) == status then return end
+  call('HSET', JOB .. job.id, job_field.provider_status, status)
+  note(job.id, 'status', status)
 end
 
 -- A job is closed when none of its deliveries is open; it is purged after its retention.
-local function close(job)
-  redis.call('HSET', JOB .. job, 'cl', now)
-  redis.call('ZADD', CLOSED, now + retention, job)
-  note(job, 'closed')
+local function close(job_id)
+  call('HSET', JOB .. job_id, job_field.closed, now)
+  call('ZADD', CLOSED, now + arguments.retention_ms, job_id)
+  note(job_id, 'closed')
 end
 
-local function finish(job, has, state, detail)
-  set_state(job, has.provider, has.state, state, has.created)
-  redis.call('HDEL', JOB .. job, 'i', 'a', 'cq', 'wx')
-  note(job, state, detail)
-  move(job, has, 'callback', now, 'en', now)
-  return 1
+local function finish(job, state, detail)
+  set_state(job, state)
+  call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
+             job_field.webhook_external_id)
+  note(job.id, state, detail)
+  move(job, 'callback', now, job_field.ended, now)
+  return WRITTEN
 end
 
 -- Whether somebody gave the job up while its submit was on its way; then it ends now.
-local function given_up(job, has)
-  return redis.call('HEXISTS', JOB .. job, 'cq') == 1 and finish(job, has, 'cancelled') == 1
+local function cancel_if_requested(job)
+  if call('HEXISTS', JOB .. job.id, job_field.cancel_requested) == 0 then return false end
+  finish(job, 'cancelled')
+  return true
 end
 
--- Whether a webhook told, before anybody knew the submit's answer, that the provider has the job: then it waits there.
-local function adopted(job, has)
-  local external = redis.call('HGET', JOB .. job, 'wx')
-  local lane = external and adopt(job, has, external)
-  if lane then busy[lane] = true end
+-- Whether a webhook named the external id before anybody knew the submit's answer: then the job waits under it.
+local function adopt_if_named(job)
+  local external_id = call('HGET', JOB .. job.id, job_field.webhook_external_id)
+  local lane = external_id and adopt(job, external_id)
+  if lane then due_now[lane] = true end
   return lane
 end
 
-local verbs = {}
-
 -- A webhook proves that the provider has a job of which we know no more: it is neither submitted again nor given up,
--- whatever an answer or the policy says. Adopted if the webhook named it, else it is left to a person. Nil: no such proof.
-local function proven(job, fence, state, reason)
-  if fence < 0 or state == 'waiting' then return nil end
-  local heard = redis.call('HMGET', JOB .. job, 'wh', 'wx')
-  if not (heard[1] or heard[2]) then return nil end
-  if state == 'queued' then return verbs.uncertain(job, fence, reason, 0) end
-  return verbs.hold(job, fence, 'the provider has it')
+-- whatever an answer or the policy says. Adopted if the webhook named its external id, else left to a person. Nil: there
+-- is no such proof.
+local function keep_if_proven(job, fence, reason)
+  if fence == NO_FENCE or job.state == 'waiting' then return nil end
+  local webhook_ended, external_id = get(JOB .. job.id, job_field.webhook_ended, job_field.webhook_external_id)
+  if not (webhook_ended or external_id) then return nil end
+  if job.state == 'queued' then return verbs.uncertain({work_id = job.id, fence = fence, reason = reason}) end
+  return verbs.hold({work_id = job.id, fence = fence, reason = 'the provider has it'})
 end
 
-function verbs.submitted(job, fence, external, memo, countdown, submits, fetches)
-  local has, why = own(job, fence)
-  if not has then
+function verbs.submitted(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  local external_id, countdown_ms = outcome.external_id, outcome.countdown_ms
+  if not job then
     -- Whoever decides about the job wants to know what a worker learnt whose lease had ended.
-    local stale = why == 0 and redis.call('HGET', JOB .. job, 'x') ~= external
-    if stale then note(job, 'too-late', 'submitted as ' .. external) end
+    local key = JOB .. outcome.work_id
+    local stale = why == REFUSED and call('HGET', key, job_field.external_id) ~= external_id
+    if stale then note(outcome.work_id, 'too-late', 'submitted as ' .. external_id) end
     return why
   end
-  if not OPEN[has.state] then return 0 end
-  local heard = redis.call('HMGET', JOB .. job, 'wh', 'wx')
-  if heard[2] and heard[2] ~= external then
-    redis.call('HDEL', JOB .. job, 'wh')
-    note(job, 'warning', 'a webhook named another external id: ' .. heard[2])
-  elseif heard[1] then
-    countdown = 0
+  if not OPEN[job.state] then return REFUSED end
+  local key = JOB .. job.id
+  local webhook_ended, webhook_external_id = get(key, job_field.webhook_ended, job_field.webhook_external_id)
+  if webhook_external_id and webhook_external_id ~= external_id then
+    call('HDEL', key, job_field.webhook_ended)
+    note(job.id, 'warning', 'a webhook named another external id: ' .. webhook_external_id)
+  elseif webhook_ended then
+    countdown_ms = 0
   end
-  count(job, submits, 0, fetches)
-  set_state(job, has.provider, has.state, 'waiting', has.created)
-  redis.call('HDEL', JOB .. job, 'i', 'a', 'wx', 'xw')
-  move(job, has, 'poll:' .. has.provider, now + countdown, 'x', external, 'su', now)
-  if memo ~= '' then redis.call('HSET', JOB .. job, 'm', memo) end
-  note(job, 'submitted')
-  well[has.provider] = true
-  has.state, has.lane, has.fence = 'waiting', 'poll:' .. has.provider, has.fence + 1
-  given_up(job, has)
-  return 1
+  count(job, outcome)
+  set_state(job, 'waiting')
+  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
+  move(job, poll_lane(job.provider), now + countdown_ms,
+       job_field.external_id, external_id, job_field.submitted, now)
+  if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
+  note(job.id, 'submitted')
+  healthy[job.provider] = true
+  cancel_if_requested(job)
+  return WRITTEN
 end
 
 -- The hot path: what most polls record. The lane's sorted sets are written once for the whole batch, in `flush`.
--- `hurried` is the countdown if a webhook said that the job ended (0: the same): polling is no safety net then.
-local again = {}
+local rescheduled = {}
 
-function verbs.wait(job, fence, countdown, status, memo, polls, fetches, warning, hurried, expires)
-  local key = JOB .. job
-  local has = redis.call('HMGET', key, 'f', 'st', 'ln', 'np', 'ps', 'a', 'p', 'wh')
-  if not has[1] then return -1 end
-  if (fence >= 0 and tonumber(has[1]) ~= fence) or not OPEN[has[2]] then return 0 end
-  redis.call('HSET', key, 'f', has[1] + 1, 'np', (has[4] or 0) + polls, 'lp', now)
-  if fetches > 0 then redis.call('HINCRBY', key, 'nf', fetches) end
-  if memo then redis.call('HSET', key, 'm', memo) end
-  if has[6] then redis.call('HDEL', key, 'a') end
-  if status ~= '' and status ~= has[5] then
-    redis.call('HSET', key, 'ps', status)
-    note(job, 'status', status)
+function verbs.wait(outcome)
+  local job_id, countdown_ms = outcome.work_id, outcome.countdown_ms
+  local key = JOB .. job_id
+  local fence, state, lane, polls, status, attempts, provider, webhook_ended = unpack(call(
+    'HMGET', key, job_field.fence, job_field.state, job_field.lane, job_field.polls, job_field.provider_status,
+    job_field.attempts, job_field.provider, job_field.webhook_ended))
+  if not fence then return UNKNOWN end
+  local stale = outcome.fence ~= NO_FENCE and tonumber(fence) ~= outcome.fence
+  if stale or not OPEN[state] then return REFUSED end
+  call('HSET', key, job_field.fence, fence + 1, job_field.polls, (polls or 0) + outcome.polls,
+             job_field.last_poll, now)
+  if outcome.fetches then call('HINCRBY', key, job_field.fetches, outcome.fetches) end
+  if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
+  if attempts then call('HDEL', key, job_field.attempts) end
+  if outcome.status ~= '' and outcome.status ~= status then
+    call('HSET', key, job_field.provider_status, outcome.status)
+    note(job_id, 'status', outcome.status)
   end
-  if warning ~= '' then note(job, 'warning', warning) end
-  if expires and expires ~= '' and redis.call('HSETNX', key, 'xw', 1) == 1 then note(job, 'warning', expires) end
-  if hurried and hurried > 0 then
-    redis.call('HSET', key, 'nb', now + hurried)
-    if has[8] then countdown = hurried end
+  if outcome.warning then note(job_id, 'warning', outcome.warning) end
+  if outcome.expiry_warning and call('HSETNX', key, job_field.expiry_warned, 1) == 1 then
+    note(job_id, 'warning', outcome.expiry_warning)
   end
-  local lane = again[has[3]] or {due = {}, items = {}, first = math.huge}
-  again[has[3]] = lane
-  lane.due[#lane.due + 1] = now + countdown
-  lane.due[#lane.due + 1] = job
-  lane.items[#lane.items + 1] = job
-  lane.first = math.min(lane.first, now + countdown)
-  well[has[7]] = true
-  return 1
+  if outcome.webhook_countdown_ms then
+    call('HSET', key, job_field.not_before, now + outcome.webhook_countdown_ms)
+    if webhook_ended then countdown_ms = outcome.webhook_countdown_ms end
+  end
+  local batch = rescheduled[lane] or {due = {}, ids = {}, first = math.huge}
+  rescheduled[lane] = batch
+  batch.due[#batch.due + 1] = now + countdown_ms
+  batch.due[#batch.due + 1] = job_id
+  batch.ids[#batch.ids + 1] = job_id
+  batch.first = math.min(batch.first, now + countdown_ms)
+  healthy[provider] = true
+  return WRITTEN
 end
 
 local function flush()
-  for provider in pairs(well) do
+  for provider in pairs(healthy) do
     local governor = GOVERNOR .. provider
-    if redis.call('HEXISTS', governor, 'bf') == 1 then
-      redis.call('HDEL', governor, 'bf', 'bo', 'bt', 'br', 'bp')
+    if call('HEXISTS', governor, governor_field.outages) == 1 then
+      call('HDEL', governor, governor_field.outages, governor_field.open_until, governor_field.times_opened,
+                 governor_field.open_reason, governor_field.probe_until)
     end
   end
-  for lane, group in pairs(again) do
-    redis.call('ZREM', LEASED .. lane, unpack(group.items))
-    redis.call('ZADD', DUE .. lane, unpack(group.due))
-    redis.call('ZADD', LANES, 'LT', group.first, lane)
-    if group.first <= now then busy[lane] = true end
+  for lane, batch in pairs(rescheduled) do
+    call('ZREM', LEASED .. lane, unpack(batch.ids))
+    call('ZADD', DUE .. lane, unpack(batch.due))
+    call('ZADD', LANES, 'LT', batch.first, lane)
+    if batch.first <= now then due_now[lane] = true end
   end
 end
 
-function verbs.retry(job, fence, countdown, reason, attempt, submits, polls, fetches)
-  local has, why = own(job, fence)
-  if not has then return why end
-  count(job, submits, polls, fetches)
-  if given_up(job, has) then return 1 end
-  local known = proven(job, fence, has.state, reason)
-  if known then return known end
-  if attempt > 0 then redis.call('HINCRBY', JOB .. job, 'a', attempt) end
-  redis.call('HDEL', JOB .. job, 'i')
-  if has.state == 'uncertain' then set_state(job, has.provider, has.state, 'queued', has.created) end
-  if has.state == 'waiting' then redis.call('HSET', JOB .. job, 'nb', now + countdown) end
-  move(job, has, has.lane, now + countdown)
-  note(job, 'retry', reason)
-  return 1
+function verbs.retry(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  count(job, outcome)
+  if cancel_if_requested(job) then return WRITTEN end
+  local kept = keep_if_proven(job, outcome.fence, outcome.reason)
+  if kept then return kept end
+  local key, at = JOB .. job.id, now + outcome.countdown_ms
+  if outcome.attempt > 0 then call('HINCRBY', key, job_field.attempts, outcome.attempt) end
+  call('HDEL', key, job_field.intent)
+  if job.state == 'uncertain' then set_state(job, 'queued') end
+  if job.state == 'waiting' then call('HSET', key, job_field.not_before, at) end
+  move(job, job.lane, at)
+  note(job.id, 'retry', outcome.reason)
+  return WRITTEN
 end
 
-function verbs.release(job, fence, intent)
-  local has, why = own(job, fence)
-  if not has then return why end
-  if intent ~= '' and redis.call('HGET', JOB .. job, 'i') ~= intent then return 0 end
-  if given_up(job, has) then return 1 end
-  redis.call('HDEL', JOB .. job, 'i')
-  redis.call('ZREM', RATE .. has.provider, job .. ':' .. fence, job .. ':' .. (fence - 1))
-  move(job, has, has.lane, now)
-  return 1
+function verbs.release(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  local key, fence = JOB .. job.id, outcome.fence
+  if outcome.intent and call('HGET', key, job_field.intent) ~= outcome.intent then return REFUSED end
+  if cancel_if_requested(job) then return WRITTEN end
+  call('HDEL', key, job_field.intent)
+  call('ZREM', RATE .. job.provider, rate_entry(job.id, fence), rate_entry(job.id, fence - 1))
+  move(job, job.lane, now)
+  return WRITTEN
 end
 
-function verbs.uncertain(job, fence, reason, submits)
-  local has, why = own(job, fence)
-  if not has then return why end
-  if has.state ~= 'queued' and has.state ~= 'uncertain' then return 0 end
-  count(job, submits, 0, 0)
-  set_state(job, has.provider, has.state, 'uncertain', has.created)
-  redis.call('HDEL', JOB .. job, 'i')
-  note(job, 'uncertain', reason)
-  has.state = 'uncertain'
-  if not adopted(job, has) then move(job, has, has.lane, now) end
-  return 1
+function verbs.uncertain(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  if job.state ~= 'queued' and job.state ~= 'uncertain' then return REFUSED end
+  count(job, outcome)
+  set_state(job, 'uncertain')
+  call('HDEL', JOB .. job.id, job_field.intent)
+  note(job.id, 'uncertain', outcome.reason)
+  if not adopt_if_named(job) then move(job, job.lane, now) end
+  return WRITTEN
 end
 
 -- Held for a person: due at no time, so that it still stands in exactly one place.
-function verbs.hold(job, fence, reason)
-  local has, why = own(job, fence)
-  if not has then return why end
-  if has.state ~= 'uncertain' then return 0 end
-  if given_up(job, has) then return 1 end
-  if adopted(job, has) then return 1 end  -- a worker of the release before did not see to it
-  take_out(has.lane, job)
-  local lane = 'held:' .. has.provider
-  redis.call('HSET', JOB .. job, 'f', has.fence + 1, 'ln', lane)
-  redis.call('ZADD', DUE .. lane, '+inf', job)
-  if redis.call('HEXISTS', JOB .. job, 'wh') == 1 then reason = reason .. '; a webhook said that it ended' end
-  note(job, 'held', reason)
-  return 1
+function verbs.hold(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  if job.state ~= 'uncertain' then return REFUSED end
+  if cancel_if_requested(job) then return WRITTEN end
+  if adopt_if_named(job) then return WRITTEN end  -- a worker of the release before did not see to it
+  local key, lane, reason = JOB .. job.id, 'held:' .. job.provider, outcome.reason
+  take_out(job.lane, job.id)
+  call('HSET', key, job_field.fence, job.fence + 1, job_field.lane, lane)
+  call('ZADD', DUE .. lane, '+inf', job.id)
+  if call('HEXISTS', key, job_field.webhook_ended) == 1 then
+    reason = reason .. '; a webhook said that it ended'
+  end
+  note(job.id, 'held', reason)
+  return WRITTEN
 end
 
 -- How long the job took. A poll finds that it ended some time since the poll before (or the submit): the middle counts,
 -- or what is learnt would grow with every interval that is learnt from it. A webhook comes at once; of one that came before
 -- the submit's answer nothing can be learnt.
-local function learn(job, provider, fence)
-  local has = redis.call('HMGET', JOB .. job, 'op', 'su', 'lp', 'wh')
-  if not has[2] then return end
-  local told = has[4] and tonumber(has[4]) > tonumber(has[3] or 0) and has[4]  -- else a poll has found it untrue
-  local took = (told or now) - has[2]
+local function learn(job, fence)
+  local operation, submitted, last_poll, webhook_ended = get(
+    JOB .. job.id, job_field.operation, job_field.submitted, job_field.last_poll, job_field.webhook_ended)
+  if not submitted then return end
+  if webhook_ended and tonumber(webhook_ended) <= tonumber(last_poll or 0) then
+    webhook_ended = false  -- a poll has found it untrue
+  end
+  local took = (webhook_ended or now) - submitted
   if took <= 0 then return end
-  local unseen = (told or fence < 0) and 0 or has[3] and now - has[3] or took
-  local key = TOOK .. provider .. ':' .. has[1]
-  redis.call('LPUSH', key, math.floor(took - unseen / 2))
-  redis.call('LTRIM', key, 0, TOOK_MAX - 1)
+  local unseen = (webhook_ended or fence == NO_FENCE) and 0 or last_poll and now - last_poll or took
+  local key = TOOK .. job.provider .. ':' .. operation
+  call('LPUSH', key, math.floor(took - unseen / 2))
+  call('LTRIM', key, 0, TOOK_MAX - 1)
 end
 
-verbs['end'] = function(job, fence, state, error, result, status, submits, polls, fetches)
-  local has, why = own(job, fence)
-  if not has then return why end
-  if not OPEN[has.state] then
-    note(job, 'too-late', state)
-    return 0
+verbs['end'] = function(outcome)
+  local job, why = load_job(outcome.work_id, outcome.fence)
+  if not job then return why end
+  local state, error = outcome.state, outcome.error
+  if not OPEN[job.state] then
+    note(job.id, 'too-late', state)
+    return REFUSED
   end
-  count(job, submits, polls, fetches)
-  local known = state == 'failed' and proven(job, fence, has.state, error)
-  if known then return known end
-  seen(job, status)
-  if error ~= '' then redis.call('SET', ERROR .. job, error) else redis.call('DEL', ERROR .. job) end
-  if result ~= '' then redis.call('SET', RESULT .. job, result) end
+  count(job, outcome)
+  local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
+  if kept then return kept end
+  note_status(job, outcome.status)
+  if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
+  if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then
-    well[has.provider] = true
-    learn(job, has.provider, fence)
+    healthy[job.provider] = true
+    learn(job, outcome.fence)
   end
-  return finish(job, has, state, error)
+  return finish(job, state, error)
 end
 
 -- Somebody gives the job up. While its submit is on its way that only can be asked for: the answer must be known first.
-function verbs.cancel(job, _, error)
-  local has, why = own(job, -1)
-  if not has then return why end
-  if not OPEN[has.state] then return 0 end
-  redis.call('SET', ERROR .. job, error)
-  if redis.call('HEXISTS', JOB .. job, 'i') == 0 then return finish(job, has, 'cancelled', error) end
-  redis.call('HSET', JOB .. job, 'cq', 1)
-  note(job, 'cancel-asked', 'its submit is on its way')
-  return 2
+function verbs.cancel(outcome)
+  local job, why = load_job(outcome.work_id, NO_FENCE)
+  if not job then return why end
+  if not OPEN[job.state] then return REFUSED end
+  call('SET', ERROR .. job.id, outcome.error)
+  if call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
+  call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
+  note(job.id, 'cancel-asked', 'its submit is on its way')
+  return CANCEL_PENDING
 end
 
--- A person decides about an uncertain job: 'submitted-as' with the external id, 'resubmit', 'fail' with the error, or
--- 'as-webhook' with the end that a webhook told.
-function verbs.resolve(job, _, choice, detail, ending)
-  local has, why = own(job, -1)
-  if not has then return why end
-  if has.state ~= 'uncertain' then return 0 end
-  note(job, 'resolved', detail == '' and choice or choice .. ' ' .. detail)
-  if choice == 'as-webhook' then return verbs['end'](unpack(ending, 2, table.maxn(ending))) end
+-- A person decides about an uncertain job. `detail` is the external id, or the error as JSON.
+function verbs.resolve(outcome)
+  local job, why = load_job(outcome.work_id, NO_FENCE)
+  if not job then return why end
+  if job.state ~= 'uncertain' then return REFUSED end
+  local choice, detail = outcome.choice, outcome.detail
+  note(job.id, 'resolved', detail and choice .. ' ' .. detail or choice)
+  if choice == 'as-webhook' then return verbs['end'](outcome.end_outcome) end
   if choice == 'fail' then
-    redis.call('SET', ERROR .. job, detail)
-    return finish(job, has, 'failed')
+    call('SET', ERROR .. job.id, detail)
+    return finish(job, 'failed')
   end
-  local to = choice == 'resubmit' and 'queued' or 'waiting'
-  set_state(job, has.provider, has.state, to, has.created)
-  if to == 'queued' then
-    move(job, has, 'submit:' .. has.provider, now)
-    redis.call('HDEL', JOB .. job, 'a', 'wh')
+  if choice == 'resubmit' then
+    set_state(job, 'queued')
+    move(job, submit_lane(job.provider), now)
+    call('HDEL', JOB .. job.id, job_field.attempts, job_field.webhook_ended)
   else
-    move(job, has, 'poll:' .. has.provider, now, 'x', detail, 'su', now)
+    set_state(job, 'waiting')
+    move(job, poll_lane(job.provider), now, job_field.external_id, detail, job_field.submitted, now)
   end
-  return 1
+  return WRITTEN
 end

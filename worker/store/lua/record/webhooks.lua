@@ -1,65 +1,75 @@
 -- The verb of webhooks.
+-- Uses     verbs, due_now, NO_FENCE, OPEN, load_job, adopt_if_named (record/jobs.lua)
+-- Gives    verbs.webhook_received
 local WEBHOOKS_MAX = 20  -- webhooks of one job that are kept; more are only counted, so that nobody pushes these out
 local UNKNOWN_MAX = 200  -- webhooks for jobs that are gone
 
--- Poll a waiting job sooner: at once, or as soon as the provider's interval, the last retry and the like allow. One that is
--- being polled just now is hurried when that poll is recorded, if a webhook said that it ended (`wait`).
-local function hurry(job, lane, last, before, least)
-  local at = math.max(now, tonumber(before or 0), last and last + least or 0)
-  local due = redis.call('ZSCORE', DUE .. lane, job)
+-- A webhook as it is kept, behind the time when it came.
+local function kept(record) return string.format('%.0f ', now) .. record end
+
+-- Poll a waiting job sooner: at once, or as soon as the provider's interval, the last retry and the like allow. A poll that
+-- is under way is followed by one that is soon, if a webhook said that the job ended: `wait` sees to that.
+local function poll_sooner(job, min_interval_ms)
+  local last_poll, not_before = get(JOB .. job.id, job_field.last_poll, job_field.not_before)
+  local at = math.max(now, tonumber(not_before or 0), last_poll and last_poll + min_interval_ms or 0)
+  local due = call('ZSCORE', DUE .. job.lane, job.id)
   if due and tonumber(due) > at then
-    make_due(lane, job, at)
-    if at <= now then busy[lane] = true end
+    make_due(job.lane, job.id, at)
+    if at <= now then due_now[job.lane] = true end
   end
 end
 
--- What a webhook changes, in the timeline's words, and whether the job is now to be adopted. `says` is 'ended', 'unclear'
--- (worth a look) or 'unfinished'.
-local function heed(job, has, said, external, says, least)
-  local key = JOB .. job
-  if not OPEN[has.state] then return 'changes nothing: the job had ended' end
-  if external ~= '' and said.x and said.x ~= external then return 'changes nothing: it names ' .. external end
-  if says == 'ended' then redis.call('HSETNX', key, 'wh', now) end
-  if has.state == 'waiting' then
-    if says == 'unfinished' then return 'changes nothing' end
-    hurry(job, has.lane, said.lp, said.nb, least)
+-- What a webhook changes, in the timeline's words, and whether the job is now to be adopted.
+local function apply_webhook(job, webhook, external_id, intent)
+  local key, named = JOB .. job.id, webhook.external_id
+  if not OPEN[job.state] then return 'changes nothing: the job had ended' end
+  if named and external_id and external_id ~= named then return 'changes nothing: it names ' .. named end
+  if webhook.verdict == 'ended' then call('HSETNX', key, job_field.webhook_ended, now) end
+  if job.state == 'waiting' then
+    if webhook.verdict == 'unfinished' then return 'changes nothing' end
+    poll_sooner(job, webhook.min_interval_ms)
     return 'a poll confirms it'
   end
-  if external ~= '' then redis.call('HSET', key, 'wx', external) end
-  if said.i or (has.state == 'queued' and external == '') then return 'the submit has not been answered yet' end
-  if external ~= '' then return 'it names ' .. external, true end
+  if named then call('HSET', key, job_field.webhook_external_id, named) end
+  if intent or (job.state == 'queued' and not named) then return 'the submit has not been answered yet' end
+  if named then return 'it names ' .. named, true end
   return 'it names no external id that could be polled: `outwait resolve --as-webhook` accepts it'
 end
 
--- A webhook. It is kept (unless it is replayed: no record), and taken for a hint that a poll confirms; with `ending`, the
--- settings trust it: then it ends the job. `nonce` tells the same call from another one that says the same.
-function verbs.heard(job, _, record, told, says, external, least, nonce, ending)
-  local key = JOB .. job
-  local has = own(job, -1)
-  if not has then
-    if record ~= '' then
-      redis.call('RPUSH', WEBHOOKS_UNKNOWN, string.format('%.0f ', now) .. record)
-      redis.call('LTRIM', WEBHOOKS_UNKNOWN, -UNKNOWN_MAX, -1)
+-- Keep a webhook, and say which of the job's it is.
+local function keep_webhook(job, webhook)
+  local key = JOB .. job.id
+  local count = call('HINCRBY', key, job_field.webhooks, 1)
+  call('HSET', key, job_field.webhook_nonce, webhook.nonce)
+  if count <= WEBHOOKS_MAX then call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record)) end
+  local kind = count > 1 and 'again, ' or job.state == 'queued' and 'early, ' or not OPEN[job.state] and 'late, ' or ''
+  return count, kind
+end
+
+-- A webhook. It is kept (unless it is replayed: no record), and taken for a hint that a poll confirms; with `end_outcome`,
+-- the settings trust it: then it ends the job. `nonce` tells the same call from another one that says the same.
+function verbs.webhook_received(webhook)
+  local job = load_job(webhook.work_id, NO_FENCE)
+  if not job then
+    if webhook.record then
+      call('RPUSH', WEBHOOKS_UNKNOWN, kept(webhook.record))
+      call('LTRIM', WEBHOOKS_UNKNOWN, -UNKNOWN_MAX, -1)
     end
-    return -1
+    return UNKNOWN
   end
-  local is = redis.call('HMGET', key, 'x', 'i', 'lp', 'nb', 'wn')
-  local said = {x = is[1], i = is[2], lp = is[3], nb = is[4]}
-  if is[5] == nonce then return 1 end
+  local key, named = JOB .. job.id, webhook.external_id
+  local external_id, intent, last_nonce = get(key, job_field.external_id, job_field.intent, job_field.webhook_nonce)
+  if last_nonce == webhook.nonce then return WRITTEN end
   local count, kind = 0, 'replayed, '
-  if record ~= '' then
-    count = redis.call('HINCRBY', key, 'nw', 1)
-    redis.call('HSET', key, 'wn', nonce)
-    if count <= WEBHOOKS_MAX then redis.call('RPUSH', WEBHOOKS .. job, string.format('%.0f ', now) .. record) end
-    kind = count > 1 and 'again, ' or has.state == 'queued' and 'early, ' or not OPEN[has.state] and 'late, ' or ''
-  end
-  local trusted = ending and OPEN[has.state] and (external == '' or not said.x or said.x == external)
-  local became, adoptable = 'trusted', false
-  if not trusted then became, adoptable = heed(job, has, said, external, says, least) end
-  if count <= WEBHOOKS_MAX then note(job, 'webhook', kind .. told .. '; ' .. became) end
-  if adoptable then adopted(job, has) end
-  if not trusted then return 1 end
-  if external ~= '' then redis.call('HSET', key, 'x', external) end
-  if said.i then redis.call('HINCRBY', key, 'ns', 1) end  -- it was submitted; whoever hears the answer is refused
-  return verbs['end'](unpack(ending, 2, table.maxn(ending)))
+  if webhook.record then count, kind = keep_webhook(job, webhook) end
+  local is_its_own = not (named and external_id) or external_id == named
+  local trusted = webhook.end_outcome and OPEN[job.state] and is_its_own
+  local effect, adoptable = 'trusted', false
+  if not trusted then effect, adoptable = apply_webhook(job, webhook, external_id, intent) end
+  if count <= WEBHOOKS_MAX then note(job.id, 'webhook', kind .. webhook.summary .. '; ' .. effect) end
+  if adoptable then adopt_if_named(job) end
+  if not trusted then return WRITTEN end
+  if named then call('HSET', key, job_field.external_id, named) end
+  if intent then call('HINCRBY', key, job_field.submits, 1) end  -- it was submitted; a later answer is refused
+  return verbs['end'](webhook.end_outcome)
 end

@@ -51,7 +51,7 @@ class Minute(msgspec.Struct, frozen=True):
     held: int | None
 
 
-class Stats:
+class Statistics:
     """The counts of one namespace, for one event loop."""
 
     def __init__(self, connection: Connection) -> None:

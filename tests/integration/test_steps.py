@@ -1,0 +1,146 @@
+"""A step is built from its parts, without a runtime and without Celery: real store, real HTTP to the sandbox."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+
+import msgspec
+import pytest
+from aiohttp.test_utils import TestServer
+from celery import Celery
+
+from outwait.config.groups import PollSettings, StepSettings, StoreSettings
+from outwait.config.settings import Settings
+from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app
+from outwait.sandbox.behaviour import Call, FaultKind
+from outwait.tasks.poll import Poll
+from outwait.tasks.submit import Submit
+from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.provider_step import ProviderGateway, ProviderStep
+from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.jobs import Claim, JobState, Step
+from outwait.worker.model.lanes import Lane
+from outwait.worker.model.outcomes import Outage, Outcome
+from outwait.worker.net.http import Http
+from outwait.worker.net.outbound import Guard
+from outwait.worker.providers.exchange import Exchange
+from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store import codec
+from outwait.worker.store.lanes import Held, NewJob
+from outwait.worker.store.store import Store
+from tests.contract.provider_contract import raw_settings
+from tests.stack import query, until
+
+JOB = NewJob(
+    id="j1",
+    provider="unless",
+    operation="query",
+    digest="d",
+    spec=codec.blob(codec.encode({"params": query("why?").params}), 1000),
+)
+
+
+class Parts:
+    """What a worker process would share, made by hand."""
+
+    def __init__(self, settings: Settings, server: TestServer) -> None:
+        self.store = Store.open(settings)
+        raw = raw_settings(str(server.make_url("")))
+        self.registry = build(raw | {"unless": raw["unless"] | {"poll_every": 0.01}})
+        self.policies = Policies(settings, self.registry)
+        self.http = Http(body_max=1 << 20, guard=Guard(["127.0.0.1"]))
+        self.recorder = Recorder(self.store.lanes, lambda _: None)
+        self.events = FlowerEvents(Celery(), "test", enabled=False)
+
+    def gateway(self, step: Step) -> ProviderGateway:
+        return ProviderGateway(
+            name="unless",
+            registry=self.registry,
+            policy=self.policies.of(Lane.of(step, "unless")),
+            limits=self.registry.limits("unless"),
+            new_exchange=partial(Exchange, self.http, self.store.tokens, 5.0),
+            durations_s=lambda _: (),
+        )
+
+    def submit(self) -> Submit:
+        return Submit(
+            gateway=self.gateway(Step.SUBMIT),
+            settings=StepSettings(),
+            reads=self.store.reads,
+            webhook_urls=WebhookUrls(self.store.settings, self.store.webhooks),
+            events=self.events,
+        )
+
+    def poll(self) -> Poll:
+        return Poll(
+            gateway=self.gateway(Step.POLL),
+            settings=PollSettings(backoff=0.01),
+            store=StoreSettings(),
+            reads=self.store.reads,
+            events=self.events,
+        )
+
+    async def run(self, step: ProviderStep) -> list[Outcome]:
+        """Claim the one job as soon as it is due, do the step, and record what came of it."""
+        lane = Lane.of(step.step, "unless")
+        policy, claims = self.policies.of(lane), list[Claim]()
+
+        async def due() -> bool:
+            claims.extend(await self.store.lanes.claim(lane, policy))
+            return bool(claims)
+
+        await until(due)
+        (claim,) = await step.prepare(claims, self.recorder)
+        now, (fence,) = await self.store.lanes.begin(lane, policy, [Held(claim.work_id, claim.fence)])
+        outcomes = await step.run(msgspec.structs.replace(claim, fence=fence), now)
+        await self.store.lanes.record(outcomes)
+        return list(outcomes)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TestServer]:
+    """A sandbox that fails the first poll, and has finished by the second."""
+    fault = Fault(fault=FaultKind.ERROR, on=Call.POLL, status=503)
+    sandbox = TestServer(create_app(SandboxOptions(behaviour=Behaviour(duration=0, jitter=0, faults=(fault,)))))
+    await sandbox.start_server(shutdown_timeout=0.1)
+    yield sandbox
+    await sandbox.close()
+
+
+@pytest.fixture
+async def parts(settings: Settings, server: TestServer) -> AsyncIterator[Parts]:
+    made = Parts(settings, server)
+    yield made
+    await made.http.close()
+    await made.store.close()
+
+
+async def test_parameters_are_validated_once_on_the_way_to_the_provider(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: Counter[str] = Counter()
+    validate = Registry.validate
+
+    def counted(registry: Registry, provider: str, operation: str, params: dict[str, object]) -> object:
+        validated[operation] += 1
+        return validate(registry, provider, operation, params)
+
+    monkeypatch.setattr(Registry, "validate", counted)
+    await parts.store.lanes.enqueue([JOB])
+    await parts.run(parts.submit())
+    job = await parts.store.reads.job("j1")
+    assert (job.state, job.ledger.submits) == (JobState.WAITING, 1)
+    assert validated == {"query": 1}
+
+
+async def test_a_poll_tells_the_governor_of_an_outage_and_the_next_one_ends_the_job(parts: Parts) -> None:
+    await parts.store.lanes.enqueue([JOB])
+    await parts.run(parts.submit())
+    _, outage = await parts.run(parts.poll())
+    assert isinstance(outage, Outage)
+    assert outage.provider == "unless"
+    await parts.run(parts.poll())
+    job = await parts.store.reads.job("j1")
+    assert (job.state, job.ledger.polls) == (JobState.SUCCEEDED, 2)

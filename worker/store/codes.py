@@ -1,0 +1,20 @@
+"""The codes that scripts answer with. The scripts get their names from here."""
+
+from enum import IntEnum
+
+
+class EnqueueResult(IntEnum):
+    """What became of a new job."""
+
+    CREATED = 1
+    SAME = 2
+    CONFLICT = 3
+
+
+class Recorded(IntEnum):
+    """What became of an outcome."""
+
+    WRITTEN = 1
+    CANCEL_PENDING = 2  # a cancel that waits for a submit's answer
+    REFUSED = 0  # the fence is stale, or the job has ended
+    UNKNOWN = -1  # purged

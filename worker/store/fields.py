@@ -1,0 +1,81 @@
+"""The fields of the store's hashes: a readable name for each code that stands in Redis.
+
+Redis keeps the codes, which are short because every job has them. Python and Lua use the names: Python the enums below,
+scripts `job_field.state` and the like, which are replaced when a script is loaded. Codes never change, so that workers
+of two releases can share a store. Times are milliseconds since 1970 of Redis's clock.
+"""
+
+from enum import StrEnum
+
+
+class JobField(StrEnum):
+    """Fields of a job's hash, `j:JOB`. Values are under 65 bytes, so that the hash stays small."""
+
+    PROVIDER = "p"
+    OPERATION = "op"
+    STATE = "st"  # model.jobs.JobState
+    LANE = "ln"  # the lane where it stands; empty once it was fanned out
+    FENCE = "f"  # number of the last claim, begin or outcome: what a stale worker writes is refused
+    DIGEST = "dg"  # hash of the request, which tells the same request from another one
+    IDEMPOTENCY_KEY = "ik"
+    TENANT = "tn"
+    TRACE = "tp"  # the producer's trace context (W3C traceparent)
+    ATTEMPTS = "a"  # failed attempts of the present step
+    CREATED = "c"  # ms
+    SUBMITTED = "su"  # ms
+    LAST_POLL = "lp"  # ms, of the last poll that found it unfinished
+    DEADLINE = "dl"  # ms
+    ENDED = "en"  # ms
+    CLOSED = "cl"  # ms
+    EXTERNAL_ID = "x"
+    MEMO = "m"  # what the provider's code remembers between polls
+    PROVIDER_STATUS = "ps"  # the provider's last word for its status
+    INTENT = "i"  # name of the begin after which a submit may have left
+    CANCEL_REQUESTED = "cq"  # 1 if it is cancelled as soon as the answer of its submit is known
+    OPEN_DELIVERIES = "od"  # count
+    DELIVERIES = "dn"  # count of all that were made
+    WEBHOOK_ENDED = "wh"  # ms, of the first webhook that said that the job ended
+    WEBHOOK_EXTERNAL_ID = "wx"  # the external id that a webhook named before the submit's answer was known
+    WEBHOOK_NONCE = "wn"  # name of the last webhook, so that the same call counts once
+    NOT_BEFORE = "nb"  # ms, before which no webhook makes a poll come
+    EXPIRY_WARNED = "xw"  # 1 once there was a warning that the external id expires
+    SUBMITS = "ns"  # ledger: requests sent
+    POLLS = "np"  # ledger: requests sent
+    FETCHES = "nf"  # ledger: requests sent
+    WEBHOOKS = "nw"  # ledger: webhooks received
+    DELIVERY_ATTEMPTS = "nd"  # ledger: handler runs
+
+
+class DeliveryField(StrEnum):
+    """Fields of a delivery's hash, `d:JOB#N`."""
+
+    FENCE = "f"  # as a job's
+    STATE = "st"  # model.jobs.DeliveryState
+    TARGET = "tg"
+    ATTEMPTS = "a"  # failed attempts
+    ERROR = "e"  # JSON of the last attempt's error
+
+
+class GovernorField(StrEnum):
+    """Fields of a provider's governor, `gov:PROVIDER`."""
+
+    PAUSED_UNTIL = "pu"  # ms; the provider asked for silence
+    PAUSE_REASON = "pr"
+    SUSPENDED = "mp"  # ms, when a person stopped the provider; absent while nobody has
+    SUSPEND_REASON = "mr"
+    OUTAGES = "bf"  # outages in a row
+    OPEN_UNTIL = "bo"  # ms; the breaker is open until then, and after it one probe goes
+    TIMES_OPENED = "bt"  # in a row; each doubles the time
+    OPEN_REASON = "br"
+    PROBE_UNTIL = "bp"  # ms, until which the probe that was sent may run
+    LAST_LANE = "tl"  # the lane that had the last turn
+    TURNS_YIELDED = "ty"  # how often that lane left its turn to the other one since
+
+
+TABLES = {"job_field": JobField, "delivery_field": DeliveryField, "governor_field": GovernorField}
+"""What the names of fields begin with in the scripts."""
+
+
+def lua() -> dict[str, str]:
+    """The names of all fields in the scripts, `job_field.state` and so on, and what stands for them in Lua."""
+    return {f"{table}.{field.name.lower()}": f"'{field}'" for table, names in TABLES.items() for field in names}
