@@ -31,7 +31,6 @@ from outwait.worker.model.outcomes import (
     Resume,
     Retry,
     Spent,
-    StepOutcome,
     Submitted,
     Suspend,
     Uncertain,
