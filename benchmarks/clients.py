@@ -67,14 +67,14 @@ async def go(kind: str, url: str, concurrency: int, rate: float) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
 
-    async def one(number: int) -> None:
+    async def poll(number: int) -> None:
         due = began
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
             assert (await ask(f"{url}{PATH}c-{number}"))["status"] == "PENDING"
             due = max(due + pause, loop.time())
 
-    await asyncio.gather(*(one(number) for number in range(concurrency)))
+    await asyncio.gather(*(poll(number) for number in range(concurrency)))
 
 
 if __name__ == "__main__":

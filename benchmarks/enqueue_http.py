@@ -26,9 +26,9 @@ JOB = {"provider": "unless", "operation": "query", "params": {"query": "why?", "
 BATCH = 1000
 
 
-async def key(own: dict[str, str]) -> str:
+async def create_key(env: dict[str, str]) -> str:
     """A key that may enqueue."""
-    connection = Connection(settings(own))
+    connection = Connection(settings(env))
     made = await Access(connection).create("bench", {Scope.ENQUEUE})
     await connection.close()
     return made.text
@@ -72,18 +72,18 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4000)
     parser.add_argument("--callers", type=int, default=16)
     options = parser.parse_args()
-    one, many = json.dumps(JOB).encode(), json.dumps({"jobs": [JOB] * BATCH}).encode()
+    single, batch = json.dumps(JOB).encode(), json.dumps({"jobs": [JOB] * BATCH}).encode()
     with Stage() as stage:
         facts, port = machine(stage.redis.info()), free_port()
-        own = {**stage.variables("http"), "OUTWAIT_WEB__PORT": str(port)}
-        shown, url = asyncio.run(key(own)), f"http://127.0.0.1:{port}/v1/jobs"
-        with stage.start([sys.executable, "-m", "outwait", "web"], "web", own) as process:
-            wait_for(lambda: process.cpu and _answers(url, shown, one), "the web process")
+        env = {**stage.variables("http"), "OUTWAIT_WEB__PORT": str(port)}
+        shown, url = asyncio.run(create_key(env)), f"http://127.0.0.1:{port}/v1/jobs"
+        with stage.start([sys.executable, "-m", "outwait", "web"], "web", env) as process:
+            wait_for(lambda: process.cpu and _answers(url, shown, single), "the web process")
             rows = {
                 "one a request": cost(
-                    stage, process, options.requests, post(url, shown, one, options.requests, options.callers)
+                    stage, process, options.requests, post(url, shown, single, options.requests, options.callers)
                 ),
-                "a thousand a request": cost(stage, process, 30 * BATCH, post(url, shown, many, 30, 1)),
+                "a thousand a request": cost(stage, process, 30 * BATCH, post(url, shown, batch, 30, 1)),
             }
     bars = [
         Bar("one a request", SINGLE, rows["one a request"]["web CPU, ms a job"], "ms"),

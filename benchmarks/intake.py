@@ -42,7 +42,7 @@ class Taken(NamedTuple):
 
 def send(broker: str, queue: str, number: int) -> None:
     """The producer: sends this many jobs."""
-    from celery import Celery  # noqa: PLC0415 - the producer's process alone needs it
+    from celery import Celery  # noqa: PLC0415 - only the producer's process needs it
 
     app = Celery(broker=broker)
     params = {"query": "What does it cost to wait?", "sessionId": "session-1", "visitorId": "visitor-1"}
@@ -56,14 +56,12 @@ def send(broker: str, queue: str, number: int) -> None:
 
 async def _pause(variables: Mapping[str, str]) -> None:
     connection = Connection(settings(variables))
-    await Lanes(connection).record(
-        [Pause(provider="unless", pause_ms=3_600_000, reason="the intake alone is measured")]
-    )
+    await Lanes(connection).record([Pause(provider="unless", pause_ms=3_600_000, reason="only the intake is measured")])
     await connection.close()
 
 
-def one(stage: Stage, number: int) -> dict[str, float]:
-    """One round: a full queue, a worker, figures."""
+def measure(stage: Stage, number: int) -> dict[str, float]:
+    """One round: fill the queue, start a worker, measure."""
     namespace = f"in-{uuid4().hex[:6]}"
     variables = stage.variables(namespace)
     asyncio.run(_pause(variables))
@@ -85,20 +83,20 @@ def one(stage: Stage, number: int) -> dict[str, float]:
 
 
 def _watch(stage: Stage, worker: Process, index: str, number: int) -> tuple[Taken, Taken]:
-    def look() -> Taken:
+    def read() -> Taken:
         jobs: Any = stage.redis.zcard(index)
         info: Any = stage.redis.info("cpu")
         return Taken(time.monotonic(), jobs, worker.cpu, info["used_cpu_user"] + info["used_cpu_sys"])
 
     def begun() -> Taken | None:
-        found = look()
-        return found if found.jobs else None
+        taken = read()
+        return taken if taken.jobs else None
 
     first: Taken = wait_for(begun, "the first job")
     last = first
     while last.jobs < number:
         time.sleep(LOOK)
-        last = look()
+        last = read()
         if last.at - first.at > 120:
             raise TimeoutError(f"{last.jobs} of {number} messages in 120 s:\n{worker.log.read_text()[-3000:]}")
     return first, last
@@ -108,7 +106,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--messages", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--send", nargs=2, metavar=("BROKER", "QUEUE"), help="be the producer, and end")
+    parser.add_argument("--send", nargs=2, metavar=("BROKER", "QUEUE"), help="act as the producer, and exit")
     return parser.parse_args()
 
 
@@ -120,14 +118,14 @@ def main() -> None:
         return
     with Stage() as stage:
         facts = machine(stage.redis.info("server"))
-        rounds = [one(stage, options.messages) for _ in range(options.rounds)]
-    row = {name: figure([found[name] for found in rounds]) for name in rounds[0]}
-    rate = median([found["messages a CPU second"] for found in rounds])
+        rounds = [measure(stage, options.messages) for _ in range(options.rounds)]
+    row = {name: figure([figures[name] for figures in rounds]) for name in rounds[0]}
+    rate = median([figures["messages a CPU second"] for figures in rounds])
     finish(
         "intake",
         f"Intake of {options.messages:,} messages: median of {options.rounds} rounds (lowest to highest)",
         {"one worker": row},
-        [Bar("messages taken in on one core", BAR, rate, "a CPU second", most=False)],
+        [Bar("messages taken in on one core", BAR, rate, "a CPU second", is_maximum=False)],
         machine=facts,
         options={"messages": options.messages, "rounds": options.rounds},
     )

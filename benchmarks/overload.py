@@ -72,10 +72,10 @@ class Load:
 
     async def _ended(self) -> int:
         async with StoreClient(settings(self.variables(INTERVAL))) as client:
-            found = 0
+            count = 0
             for job_id in ids(self.number):
-                found += sum(entry.event == "lease-ended" for entry in await client.timeline(job_id))
-            return found
+                count += sum(entry.event == "lease-ended" for entry in await client.timeline(job_id))
+            return count
 
 
 def _capacity(stage: Stage, seconds: float) -> list[Cost]:
@@ -122,8 +122,8 @@ def main() -> None:
     options = parser.parse_args()
     with Stage() as stage:
         facts = machine(stage.redis.info())
-        most = _capacity(stage, options.calm)
-        capacity = _rate(most)
+        peak = _capacity(stage, options.calm)
+        capacity = _rate(peak)
         best = Load(stage, int(0.95 * capacity * INTERVAL))
         with best.worker(INTERVAL) as worker:
             _settle(stage, worker)
@@ -135,10 +135,10 @@ def main() -> None:
             rates = over.windows(worker, options.seconds)
             after, late = worker.memory, over.late()
         ended, drained = over.leases_ended(), _drain(stage, over, capacity)
-    best_of = max((most, calm), key=_rate)
+    best_of = max((peak, calm), key=_rate)
     rows = {"sustainable load": _row(calm, calm_late), "three times that": _row(rates, late)}
     bars = [
-        Bar("median throughput, beside the best", KEPT, _rate(rates) / _rate(best_of), most=False),
+        Bar("median throughput, beside the best", KEPT, _rate(rates) / _rate(best_of), is_maximum=False),
         Bar("worker CPU a poll, beside the best", GROWTH, _cpu(rates) / _cpu(best_of)),
         Bar("leases that ended", 0, ended),
         Bar("memory after, beside before", GROWTH, after / before),

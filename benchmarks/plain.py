@@ -31,8 +31,8 @@ def client() -> httpx.Client:
     """The client of the thread that asks."""
     if not hasattr(_thread, "client"):
         _thread.client = httpx.Client(base_url=os.environ["PLAIN_API"], headers=HEADERS, timeout=20)
-    found: httpx.Client = _thread.client
-    return found
+    client: httpx.Client = _thread.client
+    return client
 
 
 @app.task(name="plain.poll", ignore_result=True)  # type: ignore[untyped-decorator] # Celery has no types

@@ -115,14 +115,14 @@ def measure(stage: Stage, options: argparse.Namespace) -> list[dict[str, Cost]]:
     contest = Contest(stage, options)
     rounds = []
     for number in range(options.rounds):
-        found: dict[str, Cost] = {CLIENTS[kind]: contest.client(kind) for kind in CLIENTS}
+        costs: dict[str, Cost] = {CLIENTS[kind]: contest.client(kind) for kind in CLIENTS}
         for waiting in options.waiting:
-            found[_label("Outwait", waiting)] = contest.outwait(waiting)
+            costs[_label("Outwait", waiting)] = contest.outwait(waiting)
             if number == 0 or waiting <= options.plain_every_round:
-                found[_label("plain Celery", waiting)] = contest.plain(waiting)
-        rounds.append(found)
-        told = ", ".join(f"{label} {cost.worker:.0f}" for label, cost in found.items())
-        print(f"round {number + 1} of {options.rounds}, worker CPU microseconds a poll: {told}", flush=True)
+                costs[_label("plain Celery", waiting)] = contest.plain(waiting)
+        rounds.append(costs)
+        summary = ", ".join(f"{label} {cost.worker:.0f}" for label, cost in costs.items())
+        print(f"round {number + 1} of {options.rounds}, worker CPU microseconds a poll: {summary}", flush=True)
     return rounds
 
 
@@ -133,7 +133,7 @@ def _label(name: str, waiting: int) -> str:
 def _rows(rounds: list[dict[str, Cost]]) -> dict[str, dict[str, Figure]]:
     rows: dict[str, dict[str, Figure]] = defaultdict(dict)
     for label in rounds[0]:
-        costs = [found[label] for found in rounds if label in found]
+        costs = [by_label[label] for by_label in rounds if label in by_label]
         rows[label]["worker CPU, microseconds a poll"] = figure([cost.worker for cost in costs])
         if label not in CLIENTS.values():
             rows[label]["Redis CPU, microseconds a poll"] = figure([cost.redis for cost in costs])
@@ -142,14 +142,16 @@ def _rows(rounds: list[dict[str, Cost]]) -> dict[str, dict[str, Figure]]:
 
 
 def _ratios(rounds: list[dict[str, Cost]], waiting: list[int]) -> dict[str, Figure]:
-    """By round: how many times more the others cost than Outwait, or Outwait than they."""
-    found = {}
+    """The ratios of costs in each round: others to Outwait, and Outwait to plain HTTP clients."""
+    ratios = {}
     for number in waiting:
         ours, plain = _label("Outwait", number), _label("plain Celery", number)
-        found[f"{plain} / Outwait"] = figure([one[plain].worker / one[ours].worker for one in rounds if plain in one])
+        ratios[f"{plain} / Outwait"] = figure(
+            [costs[plain].worker / costs[ours].worker for costs in rounds if plain in costs]
+        )
         for client in CLIENTS.values():
-            found[f"{ours} / {client}"] = figure([one[ours].worker / one[client].worker for one in rounds])
-    return found
+            ratios[f"{ours} / {client}"] = figure([costs[ours].worker / costs[client].worker for costs in rounds])
+    return ratios
 
 
 def _bars(ratios: dict[str, Figure], waiting: list[int]) -> list[Bar]:
@@ -160,7 +162,7 @@ def _bars(ratios: dict[str, Figure], waiting: list[int]) -> list[Bar]:
             f"{_label('Outwait', number)} / {CLIENTS['outwait']}",
         )
         bars += [
-            Bar(plain, WITHIN_PLAIN, ratios[plain].median, "times", most=False),
+            Bar(plain, WITHIN_PLAIN, ratios[plain].median, "times", is_maximum=False),
             Bar(client, WITHIN_CLIENT, ratios[client].median, "times"),
         ]
     return bars
@@ -198,7 +200,7 @@ def main() -> None:
         machine=facts,
         options=vars(options),
         ratios=ratios,
-        rounds=[{label: cost._asdict() for label, cost in found.items()} for found in rounds],
+        rounds=[{label: cost._asdict() for label, cost in costs.items()} for costs in rounds],
     )
 
 

@@ -101,14 +101,14 @@ def measure(lengths: Sequence[float], countdown: Countdown) -> dict[str, float]:
     }
 
 
-def bars(found: dict[str, dict[str, dict[str, float]]]) -> Iterator[Bar]:
-    adaptive = [ways["adaptive"] for ways in found.values()]
+def bars(simulated: dict[str, dict[str, dict[str, float]]]) -> Iterator[Bar]:
+    adaptive = [ways["adaptive"] for ways in simulated.values()]
     for way, limit in (("every minimum", 0.5), ("every 2nd minimum", 0.9)):
-        ratios = [ways["adaptive"]["requests a job"] / ways[way]["requests a job"] for ways in found.values()]
+        ratios = [ways["adaptive"]["requests a job"] / ways[way]["requests a job"] for ways in simulated.values()]
         yield Bar(f"requests, where {way} is 1: on average", limit, mean(ratios))
     late = max(min(row["late, mean s"] / MINIMUM, row["late, % of the job"] / SHARE) for row in adaptive)
     yield Bar(f"late on average, in minimums or in {SHARE} % of the job: at worst", 1.5, late)
-    yield Bar("shortest interval", MINIMUM, min(row["shortest interval s"] for row in adaptive), "s", most=False)
+    yield Bar("shortest interval", MINIMUM, min(row["shortest interval s"] for row in adaptive), "s", is_maximum=False)
 
 
 def main() -> None:
@@ -117,12 +117,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     random.seed(options.seed)
-    found = {
+    simulated = {
         name: {way: measure(lengths, countdown) for way, countdown in WAYS.items()}
         for name, lengths in workloads(options.jobs).items()
     }
-    rows = {f"{name}: {way}": row for name, ways in found.items() for way, row in ways.items()}
-    finish("polling", "Polling: requests and lateness", rows, list(bars(found)), **vars(options), minimum_s=MINIMUM)
+    rows = {f"{name}: {way}": row for name, ways in simulated.items() for way, row in ways.items()}
+    finish("polling", "Polling: requests and lateness", rows, list(bars(simulated)), **vars(options), minimum_s=MINIMUM)
 
 
 if __name__ == "__main__":

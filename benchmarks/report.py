@@ -31,27 +31,27 @@ class Figure:
 
 @dataclass(frozen=True)
 class Bar:
-    """What design.md asks for, and what was measured. `most` is False where more is better."""
+    """A target of design.md, and what was measured. `is_maximum` is False for a minimum, where more is better."""
 
     name: str
     limit: float
     measured: float
     unit: str = ""
-    most: bool = True
+    is_maximum: bool = True
 
     @property
-    def met(self) -> bool:
-        """Whether it is met."""
-        return self.measured <= self.limit if self.most else self.measured >= self.limit
+    def passed(self) -> bool:
+        """Whether the target is reached."""
+        return self.measured <= self.limit if self.is_maximum else self.measured >= self.limit
 
 
 def figure(values: Sequence[float]) -> Figure:
-    """The median, the lowest and the highest."""
+    """The median, lowest and highest value."""
     return Figure(round(median(values), 3), round(min(values), 3), round(max(values), 3))
 
 
 def machine(server: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured on; no name of the machine. `server` is Redis's own INFO."""
+    """Facts about the machine, without its name. `server` is Redis's INFO."""
     names = ("celery", "kombu", "redis", "httpx", "aiohttp", "msgspec")
     return {
         "processor": _processor(),
@@ -66,18 +66,18 @@ def machine(server: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finish(name: str, title: str, rows: Mapping[str, Mapping[str, Any]], bars: Sequence[Bar], **more: Any) -> None:
-    """Print what was measured and write `results/NAME.json`.
+    """Print the measurements and write `results/NAME.json`.
 
     Args:
-        name: of the file.
-        title: of the table.
-        rows: by contender, figures by column.
-        bars: what is asked for.
-        more: facts for the file alone.
+        name: name of the file.
+        title: title of the table.
+        rows: figures by contender and column.
+        bars: the targets.
+        more: facts that only the file contains.
     """
     _print(title, rows, bars)
-    told = [{**asdict(bar), "measured": round(bar.measured, 3), "met": bar.met} for bar in bars]
-    document = {**more, "figures": rows, "bars": told}
+    targets = [{**asdict(bar), "measured": round(bar.measured, 3), "passed": bar.passed} for bar in bars]
+    document = {**more, "figures": rows, "bars": targets}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=2, default=asdict) + "\n")
@@ -89,13 +89,13 @@ def _print(title: str, rows: Mapping[str, Mapping[str, Any]], bars: Sequence[Bar
     table = Table("", *columns, title=title, title_justify="left")
     for label, row in rows.items():
         table.add_row(label, *(_cell(row.get(column)) for column in columns))
-    asked = Table("bar", "asked", "measured", "", title="Bars", title_justify="left")
+    targets = Table("target", "limit", "measured", "", title="Targets", title_justify="left")
     for bar in bars:
-        word = "at most" if bar.most else "at least"
-        verdict = "[green]met[/]" if bar.met else "[red]missed[/]"
-        asked.add_row(bar.name, f"{word} {_short(bar.limit)} {bar.unit}", f"{_short(bar.measured)} {bar.unit}", verdict)
+        limit = f"{'at most' if bar.is_maximum else 'at least'} {_short(bar.limit)} {bar.unit}"
+        verdict = "[green]passed[/]" if bar.passed else "[red]failed[/]"
+        targets.add_row(bar.name, limit, f"{_short(bar.measured)} {bar.unit}", verdict)
     console = Console(width=None if Console().is_terminal else 140)
-    console.print(table, asked)
+    console.print(table, targets)
 
 
 def _cell(value: Any) -> str:

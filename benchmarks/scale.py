@@ -103,20 +103,20 @@ def _costs(herds: list[Herd], options: argparse.Namespace) -> list[dict[int, tup
         fewest = herds[0].cost(options.rate, options.seconds)
         others = {herd.number: herd.cost(fewest[0].rate, options.seconds) for herd in herds[1:]}
         rounds.append({herds[0].number: fewest} | others)
-        told = ", ".join(f"{waiting:,} {cost.worker:.0f}" for waiting, (cost, _) in rounds[-1].items())
-        print(f"round {number + 1} of {options.rounds}, worker CPU microseconds a poll: {told}", flush=True)
+        summary = ", ".join(f"{waiting:,} {cost.worker:.0f}" for waiting, (cost, _) in rounds[-1].items())
+        print(f"round {number + 1} of {options.rounds}, worker CPU microseconds a poll: {summary}", flush=True)
     return rounds
 
 
 def _rows(rounds: list[dict[int, tuple[Cost, int]]], herds: list[Herd]) -> dict[str, dict[str, Figure]]:
     rows = {}
     for herd in herds:
-        found = [costs[herd.number] for costs in rounds]
+        measured = [costs[herd.number] for costs in rounds]
         rows[f"{herd.number:,} waiting"] = {
-            "worker CPU, microseconds a poll": figure([cost.worker for cost, _ in found]),
-            "Redis CPU, microseconds a poll": figure([cost.redis for cost, _ in found]),
-            "polls a second": figure([cost.rate for cost, _ in found]),
-            "worker memory, MB": figure([memory / 2**20 for _, memory in found]),
+            "worker CPU, microseconds a poll": figure([cost.worker for cost, _ in measured]),
+            "Redis CPU, microseconds a poll": figure([cost.redis for cost, _ in measured]),
+            "polls a second": figure([cost.rate for cost, _ in measured]),
+            "worker memory, MB": figure([memory / 2**20 for _, memory in measured]),
             "Redis bytes a job": figure([herd.bytes]),
         }
     return rows
@@ -140,10 +140,10 @@ def _late(herd: Herd, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _bars(rounds: list[dict[int, tuple[Cost, int]]], herds: list[Herd], late: float) -> list[Bar]:
-    least, most = herds[0].number, herds[-1].number
-    cpu = median([found[most][0].worker / found[least][0].worker for found in rounds])
-    memory = median([found[most][1] / found[least][1] for found in rounds])
-    span = f"{most:,} waiting / {least:,} waiting"
+    smallest, largest = herds[0].number, herds[-1].number
+    cpu = median([costs[largest][0].worker / costs[smallest][0].worker for costs in rounds])
+    memory = median([costs[largest][1] / costs[smallest][1] for costs in rounds])
+    span = f"{largest:,} waiting / {smallest:,} waiting"
     return [
         Bar(f"worker CPU a poll, {span}", GROWTH, cpu, "times"),
         Bar(f"worker memory, {span}", MEMORY_GROWTH, memory, "times"),
@@ -163,7 +163,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=15, help="seconds in which lateness is measured")
     options = parser.parse_args()
     if len(options.waiting) < 2 or options.late not in options.waiting:
-        parser.error("--waiting needs two numbers at least, and --late is one of them")
+        parser.error("--waiting needs at least two numbers, and --late must be one of them")
     return options
 
 

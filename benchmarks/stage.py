@@ -129,14 +129,14 @@ class Stage:
         }
 
     def stub(self, path: str) -> dict[str, Any]:
-        """Ask the stub's own endpoints."""
+        """Read one of the stub's control paths."""
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:  # noqa: S310 - our own stub
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+            counts: dict[str, Any] = json.loads(answer.read())
+            return counts
 
     @property
     def polls(self) -> int:
-        """Polls that the stub has seen."""
+        """Polls that the stub has received."""
         return int(self.stub("/count")["polls"])
 
     def settle(self, process: Process, seconds: float) -> None:
@@ -181,10 +181,10 @@ def settings(variables: Mapping[str, str]) -> Settings:
     return Settings(_env_file=None, **nested)
 
 
-def wait_for(found: Callable[[], Any], what: str, *, within: float = 60) -> Any:
-    """Wait until something is there. Raises TimeoutError."""
+def wait_for(condition: Callable[[], Any], what: str, *, within: float = 60) -> Any:
+    """Wait until the condition has a true value, and return it. Raises TimeoutError."""
     end = time.monotonic() + within
-    while not (value := found()):
+    while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {within} s: {what}")
         time.sleep(0.02)

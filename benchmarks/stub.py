@@ -59,14 +59,14 @@ class Counts:
         return _answer({"polls": self.polls, "submits": self.submits})
 
     def note(self) -> bytes:
-        """Note arrivals from now on."""
+        """Record arrivals from now on."""
         self.arrivals = {}
         return self.tell()
 
-    def told(self) -> bytes:
-        """The arrivals noted; no more are."""
-        noted, self.arrivals = self.arrivals, None
-        return _answer(noted or {})
+    def stop_recording(self) -> bytes:
+        """The recorded arrivals. Recording ends."""
+        recorded, self.arrivals = self.arrivals, None
+        return _answer(recorded or {})
 
 
 class Connection(asyncio.Protocol):
@@ -77,24 +77,24 @@ class Connection(asyncio.Protocol):
         self._controls: dict[bytes, Callable[[], bytes]] = {
             b"/count": counts.tell,
             b"/note": counts.note,
-            b"/arrivals": counts.told,
+            b"/arrivals": counts.stop_recording,
         }
-        self._held = b""
+        self._received = b""
         self._transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody connected."""
+        """A client connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request, or a whole one, came."""
-        request = self._held + data
+        """A part of a request, or a complete one, arrived."""
+        request = self._received + data
         if not _whole(request):
-            self._held = request
+            self._received = request
             return
-        self._held = b""
+        self._received = b""
         path = request.split(b" ", 2)[1]
         if control := self._controls.get(path):
             self._write(control())
@@ -125,7 +125,7 @@ async def serve(port: int, latency: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--latency", type=float, default=0.005, help="seconds before each answer")
     options = parser.parse_args()
     asyncio.run(serve(options.port, options.latency))

@@ -37,7 +37,7 @@ REQUEST = JobRequest(
 
 def ids(number: int) -> list[str]:
     """The jobs' ids: as long as Celery's, and the same again each time. Their external ids are the same."""
-    return [str(UUID(int=one)) for one in range(number)]
+    return [str(UUID(int=value)) for value in range(number)]
 
 
 async def seed(settings: Settings, number: int) -> None:

@@ -64,9 +64,9 @@ def variables(stage: Stage, namespace: str, port: int) -> dict[str, str]:
     }
 
 
-async def seed(own: Mapping[str, str], number: int) -> list[str]:
-    """Jobs that wait at the provider; the URLs of their webhooks."""
-    used = settings(own)
+async def seed(env: Mapping[str, str], number: int) -> list[str]:
+    """Create jobs that wait at the provider. Returns the URLs of their webhooks."""
+    used = settings(env)
     connection = Connection(used)
     lanes, addresses = Lanes(connection), WebhookUrls(used, ProviderWebhooks(connection))
     acceptance = Acceptance(build(used.providers), used)
@@ -100,7 +100,7 @@ def _requests(urls: list[str]) -> Iterator[bytes]:
 
 
 async def burst(urls: list[str], connections: int) -> Burst:
-    """Post them all."""
+    """Post all webhooks."""
     where, requests = urlsplit(urls[0]), iter(list(_requests(urls)))
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
@@ -121,9 +121,9 @@ async def burst(urls: list[str], connections: int) -> Burst:
     return Burst(statuses, latencies, time.monotonic() - began)
 
 
-async def heard(own: Mapping[str, str], number: int) -> int:
-    """How many webhooks stand in the jobs' ledgers."""
-    async with StoreClient(settings(own)) as client:
+async def stored_webhooks(env: Mapping[str, str], number: int) -> int:
+    """The number of webhooks in the ledgers of the jobs."""
+    async with StoreClient(settings(env)) as client:
         jobs, cursor = [], None
         while True:
             page = await client.jobs(limit=1000, cursor=cursor)
@@ -135,10 +135,10 @@ async def heard(own: Mapping[str, str], number: int) -> int:
     return sum(jobs)
 
 
-def _listens(stage: Stage, own: Mapping[str, str], process: Process) -> None:
+def _listens(stage: Stage, env: Mapping[str, str], process: Process) -> None:
     async def connect() -> bool:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", int(own["OUTWAIT_WEB__PORT"]))
+            _, writer = await asyncio.open_connection("127.0.0.1", int(env["OUTWAIT_WEB__PORT"]))
         except OSError:
             return False
         writer.close()
@@ -148,22 +148,22 @@ def _listens(stage: Stage, own: Mapping[str, str], process: Process) -> None:
     assert stage.redis.ping()
 
 
-def one(stage: Stage, number: int, connections: int) -> dict[str, float]:
-    """One burst to a fresh web process."""
-    own = variables(stage, f"w-{connections}", free_port())
-    urls = asyncio.run(seed(own, number))
-    with stage.start([sys.executable, "-m", "outwait", "web"], "web", own) as process:
-        _listens(stage, own, process)
+def measure(stage: Stage, number: int, connections: int) -> dict[str, float]:
+    """Send one burst to a new web process."""
+    env = variables(stage, f"w-{connections}", free_port())
+    urls = asyncio.run(seed(env, number))
+    with stage.start([sys.executable, "-m", "outwait", "web"], "web", env) as process:
+        _listens(stage, env, process)
         before, redis_before = process.cpu, _redis_cpu(stage)
-        seen = asyncio.run(burst(urls, connections))
+        result = asyncio.run(burst(urls, connections))
         cpu, redis = process.cpu - before, _redis_cpu(stage) - redis_before
-    steps = quantiles(seen.latencies, n=100)
+    steps = quantiles(result.latencies, n=100)
     return {
-        "answered 200": seen.statuses[200],
-        "lost": seen.statuses[200] - asyncio.run(heard(own, number)),
+        "answered 200": result.statuses[200],
+        "lost": result.statuses[200] - asyncio.run(stored_webhooks(env, number)),
         "p50, ms": steps[49],
         "p99, ms": steps[98],
-        "webhooks a second": number / seen.seconds,
+        "webhooks a second": number / result.seconds,
         "web CPU, microseconds a webhook": 1e6 * cpu / number,
         "Redis CPU, microseconds a webhook": 1e6 * redis / number,
     }
@@ -181,14 +181,15 @@ def main() -> None:
     options = parser.parse_args()
     with Stage() as stage:
         facts = machine(stage.redis.info())
-        found = {many: one(stage, options.webhooks, many) for many in options.connections}
+        measured = {count: measure(stage, options.webhooks, count) for count in options.connections}
     rows = {
-        f"{many} connections": {name: figure([value]) for name, value in row.items()} for many, row in found.items()
+        f"{count} connections": {name: figure([value]) for name, value in row.items()}
+        for count, row in measured.items()
     }
     bars = [
-        Bar("answered 200", options.webhooks, min(row["answered 200"] for row in found.values()), most=False),
-        Bar("lost", 0, max(row["lost"] for row in found.values())),
-        Bar("p99", P99, max(row["p99, ms"] for row in found.values()), "ms"),
+        Bar("answered 200", options.webhooks, min(row["answered 200"] for row in measured.values()), is_maximum=False),
+        Bar("lost", 0, max(row["lost"] for row in measured.values())),
+        Bar("p99", P99, max(row["p99, ms"] for row in measured.values()), "ms"),
     ]
     finish("webhooks", "Webhooks", rows, bars, machine=facts, options=vars(options))
 

@@ -1,4 +1,4 @@
-"""Celery's configuration, made from the settings; each choice with its reason."""
+"""Celery's configuration, made from the settings. Each choice is explained."""
 
 import math
 from typing import Any
@@ -20,13 +20,13 @@ _STEP_TASKS = {
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """What to give to `app.conf`."""
+    """The values for `app.conf`."""
     return _content() | _queues(settings) | _worker(settings) | _broker(settings) | _results(settings)
 
 
 def _content() -> dict[str, Any]:
     return {
-        # JSON alone: whoever can write to the broker could run code through a pickle.
+        # Only JSON: with pickle, anyone who can write to the broker could run code.
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
@@ -38,12 +38,12 @@ def _content() -> dict[str, Any]:
 
 
 def _queues(settings: Settings) -> dict[str, Any]:
-    own = settings.step_queues
+    steps = settings.step_queues
     # On Redis the intake takes producers' messages: Celery's consumer can lose what it pops there.
-    consumed = [*own.values()] if settings.broker_is_redis else [*own.values(), settings.intake.queue]
-    routes = {task: {"queue": own[step]} for task, step in _STEP_TASKS.items()}
+    consumed = [*steps.values()] if settings.broker_is_redis else [*steps.values(), settings.intake.queue]
+    routes = {task: {"queue": steps[step]} for task, step in _STEP_TASKS.items()}
     return {
-        # A queue a step, so that slow deliveries hold back no polls, and a worker can serve some steps alone.
+        # One queue for each step: slow deliveries do not hold back polls, and a worker can serve only some steps.
         "task_queues": [_queue(name) for name in consumed],
         "task_routes": routes | {SUBMIT_TASK: {"queue": settings.intake.queue}},
     }
@@ -56,10 +56,10 @@ def _queue(name: str) -> Queue:
 def _worker(settings: Settings) -> dict[str, Any]:
     internal = settings.events.internal
     return {
-        # A batch is acknowledged when it starts: its leases are the guarantee, and what starts twice is refused.
+        # A batch is acknowledged when it starts: its leases are the guarantee, and a second start is refused.
         "task_acks_late": False,
         "task_annotations": {
-            # Jobs have rows of their own in Flower; batches would bury them, and cost two fifths of the throughput.
+            # Jobs have their own rows in Flower. Events of batches would hide them, and cost 40 % of the throughput.
             "*": {"send_events": internal},
             SUBMIT_TASK: {"send_events": internal, "acks_late": True, "reject_on_worker_lost": True},
         },
@@ -68,12 +68,12 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": internal,
         "worker_pool": "threads",  # a thread only hands its batch to the event loop
         "worker_concurrency": settings.worker.concurrency,
-        "worker_prefetch_multiplier": 1,  # what one worker holds back, another one could do now
+        "worker_prefetch_multiplier": 1,  # what one worker reserves, another worker could do now
         "worker_soft_shutdown_timeout": settings.worker.handoff,  # on a cold shutdown threads still end their batch
-        "worker_cancel_long_running_tasks_on_connection_loss": True,  # they come again, and are refused or repeatable
-        "worker_enable_remote_control": True,  # Flower, and its revoke button
+        "worker_cancel_long_running_tasks_on_connection_loss": True,  # they are delivered again
+        "worker_enable_remote_control": True,  # for Flower and its Revoke button
         "worker_hijack_root_logger": False,  # config.logs sets logging up
-        "worker_redirect_stdouts": False,  # what a handler prints is its own business
+        "worker_redirect_stdouts": False,  # what a handler prints is not changed
     }
 
 
@@ -81,13 +81,13 @@ def _broker(settings: Settings) -> dict[str, Any]:
     common = {
         "broker_url": settings.broker,
         "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,  # an outage may last; a worker that gave up would need a person
+        "broker_connection_max_retries": None,  # after a long outage a worker that gave up would need a person
         "broker_channel_error_retry": True,  # a replica during a failover answers READONLY: wait, do not exit
     }
     if not settings.broker_is_redis:
         return common
     return common | {
-        # Celery 5.7's own lets a restart of Redis end the worker.
+        # With Celery 5.7's own transport, a restart of Redis ends the worker.
         "broker_transport": "outwait.worker.celery.transport:Transport",
         "broker_use_ssl": tls(settings.broker),
         "broker_transport_options": _redis_transport(settings),
@@ -97,16 +97,16 @@ def _broker(settings: Settings) -> dict[str, Any]:
 def _redis_transport(settings: Settings) -> dict[str, Any]:
     steps = (settings.submit, settings.poll, settings.callback, settings.deliver)
     return {
-        # As long as the longest lease: what comes again then is refused by its fence, so nothing runs twice.
+        # As long as the longest lease: a message delivered again then is refused by its fence, so nothing runs twice.
         "visibility_timeout": math.ceil(max(step.lease for step in steps)),
-        # Names of our own: this short time would otherwise give back the running tasks of other Celery apps here.
+        # Our own names: with the default ones, this short time would redeliver running tasks of other Celery apps.
         "unacked_key": f"{settings.namespace}.unacked",
         "unacked_index_key": f"{settings.namespace}.unacked_index",
         "unacked_mutex_key": f"{settings.namespace}.unacked_mutex",
-        # Look every second; kombu's own pace is every 100 s.
+        # Check every second; kombu's default is every 100 s.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # Without these a half-open connection holds the worker for ever.
+        # Without these a half-open connection blocks the worker for ever.
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

@@ -1,4 +1,4 @@
-"""A wrong setting, told in the words of the person who can mend it."""
+"""Errors of settings, written for the person who can correct them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,19 +10,19 @@ from outwait.config.names import DELIMITER, PREFIX, nearest, variable, variables
 
 _JSON = {"list_type": "a JSON list", "dict_type": "a JSON object", "model_type": "a JSON object"}
 
-_ALL = "docs/operations.md lists all of them"
+_ALL = "docs/operations.md lists all settings"
 
 
 class ConfigError(Exception):
-    """The settings cannot be used. The operator acts; the message names each variable and says what is allowed."""
+    """The settings are invalid. The operator must act; the message names each variable and says what is allowed."""
 
 
 class Clash(ValueError):
-    """Settings that are right alone and wrong together; raised in a model's validator.
+    """Settings that are valid separately but not together; raised in a model's validator.
 
     Args:
-        given: the settings, named from the model on (`worker__grace`), and what they are.
-        reason: what must hold, and why.
+        given: the settings with their paths in the model (`worker__grace`), and their values.
+        reason: what must be true, and why.
     """
 
     def __init__(self, given: Mapping[str, object], reason: str) -> None:
@@ -31,42 +31,42 @@ class Clash(ValueError):
 
 
 def explain(error: ValidationError, prefix: str = PREFIX, model: type[BaseModel] | None = None) -> str:
-    """One line a wrong value: the variable, what was given, what is allowed.
+    """One line for each invalid value: the variable, what was given, what is allowed.
 
     Args:
-        error: of validating `model`.
-        prefix: of its variables.
-        model: whose settings are offered where a name is unknown.
+        error: the error from validating `model`.
+        prefix: the prefix of its variables.
+        model: its settings are suggested for an unknown name.
     """
     known = [name for name, _, _ in variables(model, prefix)] if model else []
-    return "\n".join(_line(item, prefix, known) for item in error.errors(include_url=False))
+    return "\n".join(_line(problem, prefix, known) for problem in error.errors(include_url=False))
 
 
 def unknown(name: str, known: list[str], prefix: str = PREFIX) -> str:
-    """The line for a variable that is no setting."""
-    meant = nearest(name, known, prefix)
-    if meant:
-        return f"{name}: there is no such setting; did you mean {meant}?"
+    """The line for a variable that is not a setting."""
+    suggestion = nearest(name, known, prefix)
+    if suggestion:
+        return f"{name}: there is no such setting; did you mean {suggestion}?"
     group = name.rpartition(DELIMITER)[0]
     siblings = [other for other in known if group and other.rpartition(DELIMITER)[0] == group]
     return f"{name}: there is no such setting; {'there are ' + ', '.join(siblings) if siblings else _ALL}"
 
 
-def _line(item: Any, prefix: str, known: list[str]) -> str:
-    name = _name(item["loc"], prefix)
-    reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-    cause = item.get("ctx", {}).get("error")
-    match item["type"]:
+def _line(problem: Any, prefix: str, known: list[str]) -> str:
+    name = _name(problem["loc"], prefix)
+    reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    cause = problem.get("ctx", {}).get("error")
+    match problem["type"]:
         case "missing":
             return f"{name}: is missing"
         case "extra_forbidden":
             return unknown(name, known, prefix)
         case "list_type" | "dict_type" | "model_type" as kind:
-            return f"{name}: must be {_JSON[kind]}, and is {_shape(item['input'])}"
+            return f"{name}: must be {_JSON[kind]}, and is {_shape(problem['input'])}"
         case _ if isinstance(cause, Clash):
-            return _clash(cause, item["loc"], prefix)
+            return _clash(cause, problem["loc"], prefix)
         case _:
-            return f"{name}: given {_shown(name, item['input'])}; {reason}"
+            return f"{name}: given {_shown(name, problem['input'])}; {reason}"
 
 
 def _clash(clash: Clash, loc: tuple[int | str, ...], prefix: str) -> str:
@@ -76,7 +76,7 @@ def _clash(clash: Clash, loc: tuple[int | str, ...], prefix: str) -> str:
 
 
 def _name(loc: tuple[int | str, ...], prefix: str) -> str:
-    """Inside a JSON list a setting is named as in JSON: OUTWAIT_HANDLERS__ROUTES[0].targets."""
+    """The variable of a setting; inside a JSON list with its path in the JSON: OUTWAIT_HANDLERS__ROUTES[0].targets."""
     depth = next((i for i, part in enumerate(loc) if isinstance(part, int)), len(loc))
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[depth:])
     return (variable(*map(str, loc[:depth]), prefix=prefix) if loc else prefix.rstrip("_")) + inside

@@ -1,4 +1,4 @@
-"""The settings as they stand, and where each one comes from, for a person to read. Secrets are masked."""
+"""The present settings and where each value comes from, for people. Secrets are masked."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,13 +23,13 @@ class Effective(NamedTuple):
 
 
 def effective(settings: Settings) -> list[Effective]:
-    """Every setting of this process. Looks at the environment and the files again to say where each comes from."""
+    """Every setting of this process. Reads the environment and the files again to find each value's source."""
     given = [(source, source()) for source in sources(Settings)]
     rows = []
     for path in _paths(settings):
         name = variable(*path)
-        came = next((source.where(name) for source, values in given if _holds(values, path)), "default")
-        rows.append(Effective(name, masked(name, _text(_at(settings, path))), came))
+        origin = next((source.where(name) for source, values in given if _holds(values, path)), "default")
+        rows.append(Effective(name, masked(name, _text(_at(settings, path))), origin))
     return rows
 
 

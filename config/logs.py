@@ -1,6 +1,6 @@
-"""Logging of every process: one line an event, its key first, ids as fields, secrets taken out.
+"""Logging of every process: one line for each event, with a key first, ids as fields, and secrets removed.
 
-A message is a stable key (`job-submitted`), what it is about goes into `extra`:
+The message is a stable key (`job-submitted`); the details are fields in `extra`:
 `log.info("job-submitted", extra={"job": job_id, "provider": name})`.
 """
 
@@ -17,27 +17,27 @@ from outwait.config.groups import LogSettings
 from outwait.config.masking import MASK, is_secret, scrubbed
 
 QUIET = {
-    "celery.worker.strategy": "WARNING",  # a line a batch received
-    "celery.app.trace": "WARNING",  # a line a batch done
-    "aiohttp.access": "WARNING",  # a line a request
-    "tornado.access": "WARNING",  # a line a click in Flower
+    "celery.worker.strategy": "WARNING",  # a line for each batch received
+    "celery.app.trace": "WARNING",  # a line for each batch done
+    "aiohttp.access": "WARNING",  # a line for each request
+    "tornado.access": "WARNING",  # a line for each click in Flower
     "asyncio": "WARNING",
-    "opentelemetry": "ERROR",  # a line a try while its collector is away
+    "opentelemetry": "ERROR",  # a line for each try while its collector does not answer
     "kombu": "INFO",
     "amqp": "INFO",
     "celery.utils.functional": "INFO",  # prints the source code of every task
 }
-"""Least levels of loggers that say too much."""
+"""Minimum levels of loggers that write too much."""
 
 ABOUT: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))
-"""What every line of an asyncio task, and of a handler's call in it, is about: fields that the line need not name."""
+"""Fields that are added to every line of an asyncio task, and of a handler's call in it."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_CELERY_DATA = "data"  # Celery's own extra: the whole arguments of a task
+_CELERY_DATA = "data"  # Celery's own extra: all arguments of a task
 
 
 def configure(log: LogSettings) -> None:
-    """Set this process's logging up. Lines go to standard error."""
+    """Set up the logging of this process. Lines go to standard error."""
     formatter = JsonLines if log.format == "json" else TextLines
     logging.config.dictConfig(
         {
@@ -106,6 +106,6 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _higher(one: str, other: str) -> str:
+def _higher(level: str, other: str) -> str:
     levels = logging.getLevelNamesMapping()
-    return max(one, other, key=levels.__getitem__)
+    return max(level, other, key=levels.__getitem__)

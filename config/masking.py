@@ -1,4 +1,4 @@
-"""What may be shown of a value: secrets never, URLs without their password."""
+"""Masks values before they are shown: secrets completely, URLs without their password."""
 
 import re
 
@@ -24,15 +24,15 @@ _RULES = (
     (("=",), _OPTION, rf"\1{MASK}"),
     (("bearer", "basic"), _SCHEME, rf"\1 {MASK}"),
     (("auth", "token", "key", "secret", "password", "assertion", "jwt"), _NAMED, rf"\1{MASK}"),
-    # Secrets that we make ourselves. Of an API key its id stays.
+    # Secrets that Outwait makes itself. The id of an API key stays visible.
     (("ow_",), re.compile(r"\b(ow_[0-9a-f]{8}_)[\w-]{8,}"), rf"\1{MASK}"),
     (("whsec_",), re.compile(r"\b(whsec_)[\w+/=-]{8,}"), rf"\1{MASK}"),
     (("/webhooks/",), re.compile(r"(/webhooks/[\w.-]+/)[^\s\"'<>?#]+"), rf"\1{MASK}"),
 )
-"""What is looked for: a pattern where one of its words is there, since words are found a hundred times faster."""
+"""Words, and the pattern to search for if one of them occurs: searching for a word is a hundred times faster."""
 
-_LONG = 20_000
-"""Characters of a log line's text that are looked at and shown; a handler's error may have megabytes."""
+_TEXT_LIMIT = 20_000
+"""Characters of a text that are searched and shown; a handler's error may have megabytes."""
 
 
 def is_secret(name: str) -> bool:
@@ -41,18 +41,18 @@ def is_secret(name: str) -> bool:
 
 
 def is_url(name: str) -> bool:
-    """Whether the value is a URL, of which only the password is a secret."""
+    """Whether the value is a URL, in which only the password is secret."""
     return name.lower().endswith("url")
 
 
 def masked_url(text: str) -> str:
-    """A URL without its password and without the tokens among its options."""
+    """A URL without its password and without tokens in its query."""
     password = _PASSWORD if "://" in text else _BARE_PASSWORD
     return _OPTION.sub(rf"\1{MASK}", password.sub(rf"\1:{MASK}@", text))
 
 
 def masked(name: str, value: object) -> str:
-    """The value of a setting as it may be shown."""
+    """The value of a setting, safe to show."""
     text = str(value)
     if is_url(name):
         return masked_url(text)
@@ -62,9 +62,9 @@ def masked(name: str, value: object) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """A text without credentials: passwords in URLs, tokens in options, headers and JSON, keys that we make."""
-    if len(text) > _LONG:
-        text = text[:_LONG].rpartition(" ")[0] + "…"  # no half credential
+    """A text without credentials: passwords in URLs, tokens in queries, headers and JSON, and our own keys."""
+    if len(text) > _TEXT_LIMIT:
+        text = text[:_TEXT_LIMIT].rpartition(" ")[0] + "…"  # a credential is not cut in the middle
     lower = text.lower()
     for words, pattern, kept in _RULES:
         if any(word in lower for word in words):

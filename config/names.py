@@ -1,4 +1,4 @@
-"""The variable of every setting of a model: `OUTWAIT_POLL__TIME_LIMIT` for `poll.time_limit`."""
+"""The names of the variables of settings: `OUTWAIT_POLL__TIME_LIMIT` for `poll.time_limit`."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -25,7 +25,7 @@ def variable(*path: str, prefix: str = PREFIX) -> str:
 
 
 def variables(model: type[BaseModel], prefix: str = PREFIX, path: tuple[str, ...] = ()) -> Iterator[Variable]:
-    """Every setting of a model and of its groups, in the order of the code."""
+    """Every setting of a model and of its groups, in the order of their definition."""
     for name, field in model.model_fields.items():
         here = (*path, name)
         group = group_of(field)
@@ -42,6 +42,6 @@ def group_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def nearest(name: str, known: list[str], prefix: str = PREFIX) -> str | None:
-    """The known variable that somebody who typed `name` probably meant."""
+    """The known variable that is most similar to `name`, or None."""
     close = get_close_matches(name.removeprefix(prefix), [other.removeprefix(prefix) for other in known], 1, cutoff=0.7)
     return prefix + close[0] if close else None

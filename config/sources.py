@@ -26,8 +26,8 @@ SECRET_MAX = 1_048_576
 """Bytes of the largest secret file that is read."""
 
 
-class _Told(EnvSettingsSource):
-    """Leaves text that is no JSON to the validation, whose message names the variable."""
+class _Lenient(EnvSettingsSource):
+    """Passes text that is not JSON on to the validation, whose message names the variable."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
@@ -36,24 +36,24 @@ class _Told(EnvSettingsSource):
             return value
 
 
-class Environment(_Told):
+class Environment(_Lenient):
     """`OUTWAIT_*` variables."""
 
     def where(self, _name: str) -> str:
-        """What a person calls this source."""
+        """The name of this source for people."""
         return "environment"
 
 
-class DotEnv(_Told, DotEnvSettingsSource):
+class DotEnv(_Lenient, DotEnvSettingsSource):
     """A `.env` file in the working directory."""
 
     def where(self, _name: str) -> str:
-        """What a person calls this source."""
+        """The name of this source for people."""
         return ".env"
 
 
-class SecretFiles(_Told, NestedSecretsSettingsSource):
-    """A folder of files, each named for its setting. Other files there are not ours, and are not read."""
+class SecretFiles(_Lenient, NestedSecretsSettingsSource):
+    """A folder of files, each with the name of its setting. Other files in it are not read."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         named = os.environ.get(SECRETS_DIR)
@@ -66,18 +66,18 @@ class SecretFiles(_Told, NestedSecretsSettingsSource):
         )
 
     def validate_secrets_path(self, path: Path) -> None:
-        """A folder that somebody named must be there."""
+        """Check that the folder exists, if a variable names it."""
         if path.is_dir() or (self.secrets_dir_missing == "ok" and not path.exists()):
             return
         raise SettingsError(f"{SECRETS_DIR}: given {path}; must be a folder of secret files")
 
     @classmethod
     def load_secrets(cls, path: Path) -> dict[str, str]:
-        """Read the files whose name begins with our prefix."""
+        """Read the files whose names begin with our prefix."""
         return {file.name: _read(file) for file in sorted(path.glob("*")) if _ours(file)}
 
     def where(self, name: str) -> str:
-        """What a person calls this source."""
+        """The name of this source for people."""
         files = (file for path in self.secrets_paths for file in path.glob("*") if file.name.lower() == name.lower())
         return f"secret file {next(files, name)}"
 

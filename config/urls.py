@@ -1,4 +1,4 @@
-"""The addresses of Redis and of the broker, checked before anything connects to them."""
+"""The URLs of Redis and of the broker, checked before anything connects to them."""
 
 import re
 import ssl
@@ -12,17 +12,17 @@ RABBITMQ = ("amqp", "amqps")
 
 TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 CHECKS = {"required": ssl.CERT_REQUIRED, "none": ssl.CERT_NONE}
-"""What `ssl_cert_reqs` may be. Redis is known by its certificate unless the URL says `none`."""
+"""Values of `ssl_cert_reqs`. The certificate of Redis is checked unless the URL says `none`."""
 
 
 def place(url: str) -> tuple[str | None, int, str]:
-    """Host, port and database of a Redis URL, whoever logs in."""
+    """Host, port and database of a Redis URL, without the user."""
     parts = urlsplit(url)
     return parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
 
 
 def tls(url: str) -> dict[str, Any] | None:
-    """How a Redis URL wants its connections encrypted, for Celery and for Flower, which do not read all of it."""
+    """The TLS options of a Redis URL, for Celery and Flower, which do not read all of them from the URL."""
     parts = urlsplit(url)
     if parts.scheme != "rediss":
         return None
@@ -33,14 +33,14 @@ def tls(url: str) -> dict[str, Any] | None:
 def _redis(value: SecretStr) -> SecretStr:
     parts = _parts(value, REDIS)
     if not re.fullmatch(r"/?\d*", parts.path):
-        raise ValueError("must end with the number of a database, as in redis://host:6379/0")
+        raise ValueError("must end with a database number, as in redis://host:6379/0")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if not options.keys() <= {*TLS_FILES, "ssl_cert_reqs"}:
-        raise ValueError("may have no options but ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_cert_reqs")
+        raise ValueError("may only have the options ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_cert_reqs")
     if options and parts.scheme != "rediss":
-        raise ValueError("must begin with rediss:// to have options of TLS")
+        raise ValueError("must begin with rediss:// if it has TLS options")
     if options.get("ssl_cert_reqs", "required") not in CHECKS:
-        raise ValueError(f"may have {' or '.join(CHECKS)} as ssl_cert_reqs")
+        raise ValueError(f"may only have {' or '.join(CHECKS)} as ssl_cert_reqs")
     return value
 
 
@@ -55,7 +55,7 @@ def _parts(value: SecretStr, schemes: tuple[str, ...]) -> SplitResult:
     if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
     if not parts.hostname or _port(parts) == 0:
-        raise ValueError("must name a host, and a port from 1 to 65535 if any")
+        raise ValueError("must name a host; a port must be from 1 to 65535")
     return parts
 
 
@@ -63,7 +63,9 @@ def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port
     except ValueError:  # its own message may show a part of the password
-        raise ValueError("must have a number as port; in a password write / as %2F, : as %3A and @ as %40") from None
+        raise ValueError(
+            "the port must be a number from 1 to 65535; in a password write / as %2F, : as %3A and @ as %40"
+        ) from None
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]

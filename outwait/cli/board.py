@@ -1,4 +1,4 @@
-"""Shows jobs while they run: a live table on a terminal, else one line a change (plain or JSON)."""
+"""Shows jobs while they run: as a live table on a terminal, else as one line for each change (plain or JSON)."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ class Board(Protocol):
     """Where jobs are shown. Used as a context manager."""
 
     def show(self, jobs: Iterable[Job]) -> None:
-        """Show the jobs as they stand now."""
+        """Show the present state of the jobs."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -42,18 +42,18 @@ def _line(job: Job) -> str:
 
 
 class Lines:
-    """One call for each change of a job's state or provider status."""
+    """Writes a line for each change of a job's state or provider status."""
 
     def __init__(self, write: Any) -> None:
         self._write = write
-        self._seen: dict[str, tuple[JobState, str | None]] = {}
+        self._last: dict[str, tuple[JobState, str | None]] = {}
 
     def show(self, jobs: Iterable[Job]) -> None:
         """Print the jobs that changed."""
         for job in jobs:
-            now = job.state, job.provider_status
-            if self._seen.get(job.id) != now:
-                self._seen[job.id] = now
+            status = job.state, job.provider_status
+            if self._last.get(job.id) != status:
+                self._last[job.id] = status
                 self._write(job)
         sys.stdout.flush()
 
@@ -65,7 +65,7 @@ class Lines:
 
 
 class Table:
-    """A live table with a progress bar: open jobs first, then the latest that ended, as many as the window holds."""
+    """A live table with a progress bar: open jobs first, then those that ended last, as many as fit the window."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -75,7 +75,7 @@ class Table:
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
 
     def show(self, jobs: Iterable[Job]) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         self._live.update(self._drawn(list(jobs)), refresh=True)
 
     def __enter__(self) -> Self:
@@ -114,6 +114,6 @@ def _open_first(job: Job) -> tuple[bool, float]:
 
 
 def summary(jobs: Iterable[Job]) -> str:
-    """How many jobs stand in each state: `3 waiting, 9 succeeded`."""
+    """How many jobs are in each state: `3 waiting, 9 succeeded`."""
     counts = Counter(job.state for job in jobs)
     return ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state])

@@ -1,11 +1,11 @@
-"""What a person decides about jobs: cancel them, resolve an uncertain one, replay deliveries."""
+"""Decisions of a person about jobs: cancel, resolve an uncertain job, replay deliveries."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from outwait.cli.exits import Exit, tell
+from outwait.cli.exits import Exit, report_error
 from outwait.cli.jobs import Provider, Since
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import JobIdArgument, Json, current
@@ -15,7 +15,7 @@ from outwait.worker.model.outcomes import Choice
 
 
 class _Done(NamedTuple):
-    """What became of one job: for scripts, and for people."""
+    """The result of a command for one job: the JSON fields for scripts, and the text for people."""
 
     fields: dict[str, Any]
     text: str
@@ -24,44 +24,51 @@ class _Done(NamedTuple):
 def cancel(
     context: typer.Context,
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB", help="The jobs' ids.")],
-    reason: Annotated[str, typer.Option(help="Why; handlers are told.")] = "cancelled by a person",
+    reason: Annotated[str, typer.Option(help="The reason; it is passed on to the handlers.")] = "cancelled by a person",
     as_json: Json = False,
 ) -> None:
-    """Give jobs up. Their handlers hear of it, and so does the provider if it can cancel."""
+    """Cancel jobs. Their handlers are informed, and so is the provider if it supports cancelling."""
 
-    async def one(client: StoreClient, job_id: str) -> _Done:
-        now = await client.cancel(job_id, reason)
-        text = "is cancelled." if now else "is cancelled when the answer to its submit, which is on its way, has come."
-        return _Done({"cancelled": now}, f"{job_id} {text}")
+    async def cancel_job(client: StoreClient, job_id: str) -> _Done:
+        at_once = await client.cancel(job_id, reason)
+        text = "is cancelled." if at_once else "is being submitted now: it is cancelled when that request is answered."
+        return _Done({"cancelled": at_once}, f"{job_id} {text}")
 
-    _each(context, job_ids, one, as_json=as_json)
+    _for_each(context, job_ids, cancel_job, as_json=as_json)
 
 
 def resolve(
     context: typer.Context,
     job_id: JobIdArgument,
     submitted_as: Annotated[
-        str | None, typer.Option(metavar="ID", help="The provider has it, under this external id: it is polled.")
+        str | None,
+        typer.Option(metavar="ID", help="The provider has the job, with this external id: poll it, submit nothing."),
     ] = None,
     resubmit: Annotated[
-        bool, typer.Option("--resubmit", help="The provider has it not: it is submitted, and paid, again.")
+        bool, typer.Option("--resubmit", help="The provider does not have the job: submit it again, and pay again.")
     ] = False,
-    fail: Annotated[bool, typer.Option("--fail", help="Give it up: it fails.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Give the job up: it ends as failed.")] = False,
     as_webhook: Annotated[
-        bool, typer.Option("--as-webhook", help="It ended as its webhook says: `outwait webhooks JOB` shows it.")
+        bool,
+        typer.Option("--as-webhook", help="End the job as its last webhook says (`outwait webhooks JOB` shows it)."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Decide about a job that was submitted, perhaps. `held` lists them; look for it at the provider first."""
+    """Decide what happens to an uncertain job: one for which it is not known whether the provider accepted it.
+
+    `outwait held` lists these jobs. Check with the provider first whether it has the job.
+    """
     given = {
         Choice.SUBMITTED_AS: submitted_as is not None,
         Choice.RESUBMIT: resubmit,
         Choice.FAIL: fail,
         Choice.AS_WEBHOOK: as_webhook,
     }
-    chosen = [choice for choice, wanted in given.items() if wanted]
+    chosen = [choice for choice, is_given in given.items() if is_given]
     if len(chosen) != 1:
-        raise typer.BadParameter("give one of them", param_hint="--submitted-as ID, --resubmit, --fail, --as-webhook")
+        raise typer.BadParameter(
+            "give exactly one of these options", param_hint="--submitted-as ID, --resubmit, --fail, --as-webhook"
+        )
     (choice,) = chosen
 
     async def decide(client: StoreClient) -> None:
@@ -71,81 +78,83 @@ def resolve(
     if as_json:
         print_json({"job_id": job_id, "resolved": choice})
     else:
-        say(f"{job_id} {_told(choice, submitted_as)}")
+        say(f"{job_id} {_describe(choice, submitted_as)}")
 
 
-def _told(choice: Choice, external_id: str | None) -> str:
+def _describe(choice: Choice, external_id: str | None) -> str:
     match choice:
         case Choice.SUBMITTED_AS:
-            return f"waits for its result as {external_id}."
+            return f"waits for its result; its external id is {external_id}."
         case Choice.RESUBMIT:
-            return "is submitted again."
+            return "will be submitted again."
         case Choice.FAIL:
-            return "failed; its handlers hear of it."
+            return "failed; its handlers are informed."
         case Choice.AS_WEBHOOK:
-            return "ended as its webhook says; its handlers hear of it."
+            return "ended as its webhook says; its handlers are informed."
 
 
 def replay(
     context: typer.Context,
-    job_ids: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Jobs; or --all.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every dead delivery, or those that the filters leave.")] = False,
+    job_ids: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="The jobs' ids; or use --all.")] = None,
+    all_dead: Annotated[bool, typer.Option("--all", help="All dead deliveries that match the filters.")] = False,
     target: Annotated[str | None, typer.Option(help="Only deliveries to this target.")] = None,
     provider: Provider = None,
     since: Since = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat dead deliveries, or of named jobs also the delivered one to --target. The paid request is never repeated.
+    """Deliver results again. The request to the provider, which costs money, is never repeated.
 
-    One or many:   outwait replay JOB JOB
+    Dead deliveries are repeated. With a job's id and --target, a delivery that succeeded is repeated too.
 
-    By filter:     outwait replay --all --target crm --since 2h   (`outwait dead` takes the same filters)
+    Some jobs:     outwait replay JOB JOB
+
+    By filter:     outwait replay --all --target crm --since 2h   (`outwait dead` has the same filters)
     """
-    if every == bool(job_ids):
-        raise typer.BadParameter("name jobs, or use --all")
+    if all_dead == bool(job_ids):
+        raise typer.BadParameter("give the ids of jobs, or use --all")
     if job_ids and (provider or since):
-        raise typer.BadParameter("go with --all", param_hint="--provider, --since")
+        raise typer.BadParameter("can only be used with --all", param_hint="--provider, --since")
 
-    async def one(client: StoreClient, job_id: str) -> _Done:
+    async def replay_job(client: StoreClient, job_id: str) -> _Done:
         count = await client.replay(job_id, target)
-        return _Done({"deliveries": count}, f"{job_id}: {_again(count)}")
+        return _Done({"deliveries": count}, f"{job_id}: {_repeated(count)}")
 
     if job_ids:
-        _each(context, job_ids, one, as_json=as_json)
+        _for_each(context, job_ids, replay_job, as_json=as_json)
         return
     after = since.at if since else None
     count = current(context).ask(lambda client: client.replay_all(target=target, provider=provider, since=after))
     if as_json:
         print_json({"deliveries": count})
     else:
-        say(_again(count))
+        say(_repeated(count))
 
 
-def _again(count: int) -> str:
-    return "1 delivery goes out again." if count == 1 else f"{count} deliveries go out again."
+def _repeated(count: int) -> str:
+    return "1 delivery will be repeated." if count == 1 else f"{count} deliveries will be repeated."
 
 
-def _each(
+def _for_each(
     context: typer.Context,
     job_ids: Sequence[str],
-    one: Callable[[StoreClient, str], Awaitable[_Done]],
+    decide: Callable[[StoreClient, str], Awaitable[_Done]],
     *,
     as_json: bool,
 ) -> None:
-    """Do it job by job; one that is refused stops no other, and the first refusal gives the exit code."""
+    """Apply a decision to each job. A refused job does not stop the others; the first refusal sets the exit code."""
 
-    async def every(client: StoreClient) -> Exit:
+    async def decide_all(client: StoreClient) -> Exit:
         code = Exit.OK
         for job_id in dict.fromkeys(job_ids):
             try:
-                done = await one(client, job_id)
+                done = await decide(client, job_id)
             except RequestError as error:
                 code = code or _refused(job_id, error, as_json=as_json)
             else:
                 _print_done(job_id, done, as_json=as_json)
         return code
 
-    if code := current(context).ask(every):
+    if code := current(context).ask(decide_all):
         raise typer.Exit(code)
 
 
@@ -159,4 +168,4 @@ def _print_done(job_id: str, done: _Done, *, as_json: bool) -> None:
 def _refused(job_id: str, error: RequestError, *, as_json: bool) -> Exit:
     if as_json:
         print_line({"job_id": job_id, "error": error.code, "message": str(error)})
-    return tell(error)
+    return report_error(error)

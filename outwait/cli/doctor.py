@@ -1,4 +1,4 @@
-"""Is everything well? `config` shows the settings, `doctor` checks what they lead to and says what to do."""
+"""`config` shows the settings; `doctor` checks the installation and says what to do."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,30 +33,35 @@ from outwait.worker.store.health import Finding
 from outwait.worker.store.reads import LaneStatus
 
 ANSWER_WITHIN = 10.0
-"""Seconds a provider gets to answer the doctor."""
+"""Seconds within which a provider must answer."""
 
 PING_WITHIN = 1.5
-"""Seconds workers get to answer."""
+"""Seconds within which workers must answer."""
 
 LATE = 60.0
-"""Seconds behind at which a lane is worth a warning."""
+"""Seconds of delay above which a lane gets a warning."""
 
 
 def config(context: typer.Context, as_json: Json = False) -> None:
-    """Print every setting, its value (secrets hidden) and where it comes from."""
-    found = effective(current(context).settings())
+    """Show every setting, its value (secrets are hidden) and where the value comes from."""
+    rows = effective(current(context).settings())
     if as_json:
-        print_json([{"name": one.name, "value": one.value, "source": one.source} for one in found])
+        print_json([{"name": row.name, "value": row.value, "source": row.source} for row in rows])
     else:
-        print_table(("setting", "value", "source"), [(one.name, str(one.value), one.source) for one in found], empty="")
+        print_table(("setting", "value", "source"), [(row.name, str(row.value), row.source) for row in rows], empty="")
 
 
 def doctor(
     context: typer.Context,
-    providers: Annotated[bool, typer.Option(help="Ask each provider for a job that does not exist.")] = True,
+    providers: Annotated[
+        bool, typer.Option(help="Test each provider's credentials: ask for a job that does not exist.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Check Redis, workers, lanes and the providers' credentials, and say what to do. Code 1 if something is wrong."""
+    """Check Redis, workers, lanes and the providers' credentials, and say what to do.
+
+    The exit code is 1 if there is an error. Warnings do not change it.
+    """
     session = current(context)
     settings = session.settings()
     findings = [*_store(session), *_workers(), *(asyncio.run(_providers(settings)) if providers else [])]
@@ -69,24 +74,25 @@ def doctor(
 
 
 def _print(findings: list[Finding]) -> None:
-    print_table(("", "what", "found"), [(one.level, one.subject, one.message) for one in findings], empty="")
-    for one in findings:
-        if one.advice:
-            say(f"{one.subject}: {one.advice}")
+    rows = [(finding.level, finding.subject, finding.message) for finding in findings]
+    print_table(("", "what", "found"), rows, empty="")
+    for finding in findings:
+        if finding.advice:
+            say(f"{finding.subject}: {finding.advice}")
 
 
 def _store(session: Session) -> list[Finding]:
-    async def look(client: StoreClient) -> list[Finding]:
-        found = await client.check()
+    async def check(client: StoreClient) -> list[Finding]:
+        health = await client.check()
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
-        strays = _misdirected(await client.misdirected(), session.settings().intake.queue)
+        misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
         gone = bool(await client.disabled_endpoints())
         people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
-        return [*found, *strays, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
+        return [*health, *misdirected, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
 
     try:
-        return session.ask(look)
+        return session.ask(check)
     except OperatorError as error:
         return [Finding("error", "redis", str(error), "Set OUTWAIT_REDIS_URL to a running Redis, or use `outwait up`.")]
 
@@ -95,7 +101,7 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
     late = [lane for lane in lanes if lane.oldest_due_age > LATE]
     if not late:
         return [Finding("ok", "lanes", "nothing is late")]
-    advice = "Start more workers, or look at the provider's limits (docs/operations.md)."
+    advice = "Start more workers, or check the provider's limits (docs/operations.md)."
     return [
         Finding(
             "warning", f"lane {redact(str(lane.lane))}", f"{lane.due_now} due, {lane.oldest_due_age:.0f} s late", advice
@@ -107,34 +113,39 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
 def _misdirected(number: int, queue: str) -> list[Finding]:
     if not number:
         return []
-    advice = f'Their producer names no queue: send_task("tasks.submit", …, queue={queue!r}) (docs/enqueueing.md).'
-    return [Finding("warning", "queue celery", f"{number} jobs lie where nobody reads them", advice)]
+    advice = f'Their producer names no queue. It must call send_task("tasks.submit", …, queue={queue!r}).'
+    message = f"{number} messages for {queue} are in Celery's default queue, which no worker reads"
+    return [Finding("warning", "queue celery", message, f"{advice} See docs/enqueueing.md.")]
 
 
-def _held_back(groups: list[GroupStatus]) -> list[Finding]:
-    found = []
-    for one in groups:
-        by_person = one.suspended_since is not None
-        advice = f"`outwait resume {one.group}` lets it go on." if by_person else "Jobs wait for it by themselves."
-        found += [Finding("warning", f"requests to {one.group}", f"are {what}", advice) for what in held_back(one)]
-    return found
+def _held_back(providers: list[GroupStatus]) -> list[Finding]:
+    findings = []
+    for status in providers:
+        name, by_person = status.group, status.suspended_since is not None
+        advice = (
+            f"`outwait resume {name}` ends the pause."
+            if by_person
+            else "No action is needed: the jobs wait and go on later."
+        )
+        findings += [Finding("warning", f"requests to {name}", f"are {why}", advice) for why in held_back(status)]
+    return findings
 
 
 def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> list[Finding]:
-    found = []
+    findings = []
     if held:
-        advice = "`outwait held` lists them; `outwait resolve JOB` decides."
-        found.append(Finding("warning", "held jobs", "some wait for a person", advice))
+        advice = "`outwait held` lists them; `outwait resolve JOB` decides what happens to one."
+        findings.append(Finding("warning", "held jobs", "some jobs wait for a person's decision", advice))
     if parked:
-        advice = "`outwait parked` shows them and why; their producer must send them again."
-        found.append(Finding("warning", "producers' messages", "some could be no job", advice))
+        advice = "`outwait parked` lists them with the reasons. Their producer must send correct messages."
+        findings.append(Finding("warning", "producers' messages", "some messages could not become jobs", advice))
     if dead:
         advice = "`outwait dead` lists them; `outwait replay` repeats them."
-        found.append(Finding("warning", "deliveries", "some were given up", advice))
+        findings.append(Finding("warning", "deliveries", "some deliveries were given up", advice))
     if gone:
-        advice = "`outwait endpoints` lists them and why; with --enable it lets one be sent to again."
-        found.append(Finding("warning", "receivers of webhooks", "some are disabled", advice))
-    return found
+        advice = "`outwait endpoints` lists them with the reasons; its option --enable enables one again."
+        findings.append(Finding("warning", "receivers of webhooks", "some receivers are disabled", advice))
+    return findings
 
 
 def _workers() -> list[Finding]:
@@ -145,8 +156,8 @@ def _workers() -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - each broker has errors of its own
         return [Finding("error", "broker", f"does not answer: {error}", "Check OUTWAIT_BROKER_URL.")]
     if not alive:
-        return [Finding("error", "workers", "none is alive", "Start one: `outwait worker`.")]
-    return [Finding("ok", "workers", f"{len(alive)} alive: {', '.join(alive)}")]
+        return [Finding("error", "workers", "no worker is running", "Start one: `outwait worker`.")]
+    return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}")]
 
 
 async def _providers(settings: Settings) -> list[Finding]:
@@ -155,10 +166,12 @@ async def _providers(settings: Settings) -> list[Finding]:
     registry = build(settings.providers)
     incomplete = [_incomplete(registry, name) for name in settings.providers if name not in registry.providers]
     if not registry.providers and not incomplete:
-        return [Finding("warning", "providers", "none is configured", "docs/providers.md lists their settings.")]
+        return [Finding("warning", "providers", "no provider is configured", "docs/providers.md lists the settings.")]
     http = Http(body_max=settings.store.result_max)
     try:
-        probes = [_probe(one, Exchange(http, _OwnToken(), ANSWER_WITHIN)) for one in registry.providers.values()]
+        probes = [
+            _probe(provider, Exchange(http, _PrivateToken(), ANSWER_WITHIN)) for provider in registry.providers.values()
+        ]
         return [*incomplete, *await asyncio.gather(*probes)]
     finally:
         await http.close()
@@ -168,7 +181,7 @@ def _incomplete(registry: Registry, name: str) -> Finding:
     try:
         registry.get(name)
     except ProviderNotConfigured as error:
-        return Finding("error", f"provider {name}", str(error), "docs/providers.md lists its settings.")
+        return Finding("error", f"provider {name}", str(error), "docs/providers.md lists the settings.")
     return Finding("ok", f"provider {name}", "is configured")
 
 
@@ -178,35 +191,37 @@ async def _probe(provider: Provider, exchange: Exchange) -> Finding:
         await provider.prepare(exchange)
         await provider.poll(_nonexistent(provider), exchange)
     except ExternalIdUnknown:
-        return Finding("ok", subject, "answers, and accepts the credentials")
+        return Finding("ok", subject, "answers and accepts the credentials")
     except Unauthorized as error:
-        advice = f"Check the credentials in OUTWAIT_PROVIDERS__{provider.name.upper()}__…"
+        advice = f"Check the credentials in the settings OUTWAIT_PROVIDERS__{provider.name.upper()}__…"
         return Finding("error", subject, str(error), advice)
     except NotSent as error:
         advice = f"Check the network and OUTWAIT_PROVIDERS__{provider.name.upper()}__BASE_URL."
         return Finding("error", subject, str(error), advice)
     except RateLimited as error:
-        return Finding("warning", subject, str(error), "Jobs wait for it by themselves.")
+        return Finding("warning", subject, str(error), "No action is needed: the jobs wait and go on later.")
     except ProviderError as error:
-        return Finding("warning", subject, str(error), "It answers, but not as documented; try again later.")
-    return Finding("ok", subject, "answers, and accepts the credentials")
+        return Finding(
+            "warning", subject, str(error), "The provider answers, but not as it documents. Try again later."
+        )
+    return Finding("ok", subject, "answers and accepts the credentials")
 
 
 def _nonexistent(provider: Provider) -> Waiting:
-    async def none() -> Mapping[str, object]:
+    async def no_params() -> Mapping[str, object]:
         return {}
 
     operation = next(iter(provider.operations))
-    return Waiting(job_id="doctor", operation=operation, external_id=str(uuid4()), memo="", age=0, params=none)
+    return Waiting(job_id="doctor", operation=operation, external_id=str(uuid4()), memo="", age=0, params=no_params)
 
 
-class _OwnToken:
-    """A token that is shared with nobody, so that the credentials themselves are tried."""
+class _PrivateToken:
+    """A token store for this check only, so that the credentials are used and no token of the workers."""
 
     def __init__(self) -> None:
         self._token: tuple[str, float] | None = None
 
-    async def token(self, name: str) -> tuple[str, float] | None:  # noqa: ARG002 - one provider's alone
+    async def token(self, name: str) -> tuple[str, float] | None:  # noqa: ARG002 - it serves one provider only
         return self._token
 
     async def put_token(self, name: str, token: str, *, ttl: float) -> None:  # noqa: ARG002

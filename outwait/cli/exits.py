@@ -1,4 +1,4 @@
-"""Exit codes, and which error ends in which. docs/command-line.md lists them for scripts."""
+"""Exit codes, and the code and advice for each error. docs/command-line.md lists the codes for scripts."""
 
 from enum import IntEnum
 from typing import NamedTuple
@@ -22,53 +22,55 @@ class Exit(IntEnum):
     """How a command ended."""
 
     OK = 0
-    FAILED = 1  # the command worked, and what it looked at did not: a job failed, doctor found an error
+    FAILED = 1  # the command worked, but a job failed, or doctor found an error
     USAGE = 2  # the command line itself is wrong
-    REFUSED = 3  # the request is invalid, in conflict with an earlier one, or cannot be replayed
-    NOT_FOUND = 4  # no such job, or it was purged
-    NOT_ENDED = 5  # the job has not ended (in time)
+    REFUSED = 3  # the request is invalid or conflicts with an earlier one, or there is nothing to replay
+    NOT_FOUND = 4  # there is no such job, or it was purged
+    NOT_ENDED = 5  # the job has not ended, or not in time
     CONFIG = 6  # a setting is wrong or missing
-    UNAVAILABLE = 7  # Redis does not answer, would lose jobs, or cannot be started
-    BUG = 70  # an error of Outwait's own: please report it with `outwait --debug …`
+    UNAVAILABLE = 7  # Redis does not answer, is configured so that it would lose jobs, or cannot be started
+    BUG = 70  # a bug in Outwait: please report it with the traceback that `outwait --debug …` prints
     INTERRUPTED = 130  # Ctrl-C
 
 
-class Ending(NamedTuple):
-    """How an error ends a command: its code, and what to do about it."""
+class ExitRule(NamedTuple):
+    """How an error ends a command: the exit code, and advice on what to do."""
 
     code: Exit
     advice: str = ""
 
 
-_ENDINGS: dict[type[Exception], Ending] = {
-    InvalidRequest: Ending(Exit.REFUSED),
-    Conflict: Ending(Exit.REFUSED, "Use another job id or idempotency key for another request."),
-    NotReplayable: Ending(Exit.REFUSED, "`outwait status JOB` shows its deliveries."),
-    JobNotFound: Ending(Exit.NOT_FOUND, "`outwait jobs` lists those that are kept."),
-    ConfigError: Ending(Exit.CONFIG, "`outwait config` lists every setting and where it comes from."),
-    ProviderNotConfigured: Ending(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
-    NoRedisServer: Ending(Exit.UNAVAILABLE),
-    StoreUnfit: Ending(Exit.UNAVAILABLE, "`outwait doctor` says what to change."),
-    StoreUnavailable: Ending(
+_EXIT_RULES: dict[type[Exception], ExitRule] = {
+    InvalidRequest: ExitRule(Exit.REFUSED),
+    Conflict: ExitRule(Exit.REFUSED, "A different request needs a different job id or idempotency key."),
+    NotReplayable: ExitRule(Exit.REFUSED, "`outwait status JOB` shows the job's deliveries."),
+    JobNotFound: ExitRule(Exit.NOT_FOUND, "`outwait jobs` lists the jobs that are stored."),
+    ConfigError: ExitRule(Exit.CONFIG, "`outwait config` shows every setting and where its value comes from."),
+    ProviderNotConfigured: ExitRule(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
+    NoRedisServer: ExitRule(Exit.UNAVAILABLE),
+    StoreUnfit: ExitRule(Exit.UNAVAILABLE, "`outwait doctor` explains what to change."),
+    StoreUnavailable: ExitRule(
         Exit.UNAVAILABLE, "Set OUTWAIT_REDIS_URL to a running Redis, or start everything with `outwait up`."
     ),
-    OutwaitError: Ending(Exit.FAILED),
+    OutwaitError: ExitRule(Exit.FAILED),
 }
 
 
-def ending(error: Exception) -> Ending:
-    """The nearest entry of the error's family; anything unknown is a bug."""
+def rule_for(error: Exception) -> ExitRule:
+    """The rule for the error's class or its nearest base class. An error without a rule is a bug."""
     for kind in type(error).__mro__:
-        if kind in _ENDINGS:
-            return _ENDINGS[kind]
-    return Ending(Exit.BUG, "This is a bug. `outwait --debug …` prints the traceback to report.")
+        if kind in _EXIT_RULES:
+            return _EXIT_RULES[kind]
+    return ExitRule(
+        Exit.BUG, "This is a bug in Outwait. Please report it with the traceback that `outwait --debug …` prints."
+    )
 
 
-def tell(error: Exception) -> Exit:
-    """Say what went wrong and what to do about it; the code to end with."""
-    end = ending(error)
-    known = str(error) if end.code is not Exit.BUG else f"{type(error).__name__}: {error}"
-    say(f"Error: {known}")
-    if end.advice:
-        say(end.advice)
-    return end.code
+def report_error(error: Exception) -> Exit:
+    """Print what went wrong and what to do about it. Returns the exit code."""
+    rule = rule_for(error)
+    message = str(error) if rule.code is not Exit.BUG else f"{type(error).__name__}: {error}"
+    say(f"Error: {message}")
+    if rule.advice:
+        say(rule.advice)
+    return rule.code

@@ -1,4 +1,4 @@
-"""Look at jobs: status, jobs, result, timeline, held, dead, parked."""
+"""Commands that read jobs: status, jobs, result, timeline, held, dead, parked."""
 
 import sys
 from collections.abc import Sequence
@@ -18,15 +18,17 @@ from outwait.worker.store.reads import LaneStatus
 
 Target = Annotated[str | None, typer.Option(help="Only deliveries to this target.")]
 Provider = Annotated[str | None, typer.Option(help="Only deliveries of this provider's jobs.")]
-Since = Annotated[Moment | None, moment("Given up since: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")]
+Since = Annotated[Moment | None, moment("Only what was given up since then: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")]
 
 
 def status(
     context: typer.Context,
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job; without it, all of them.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="The job's id; without it, an overview of all jobs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """One job with its deliveries, or how many jobs stand where and how late each lane is."""
+    """Show one job with its deliveries, or the number of jobs in each state and the delay of each lane."""
     if job_id:
         _job_status(context, job_id, as_json=as_json)
     else:
@@ -34,10 +36,10 @@ def status(
 
 
 def _job_status(context: typer.Context, job_id: str, *, as_json: bool) -> None:
-    async def look(client: StoreClient) -> tuple[Job, list[Delivery]]:
+    async def read(client: StoreClient) -> tuple[Job, list[Delivery]]:
         return await client.job(job_id), await client.deliveries(job_id)
 
-    job, deliveries = current(context).ask(look)
+    job, deliveries = current(context).ask(read)
     if as_json:
         print_json({"job": job, "deliveries": deliveries})
         return
@@ -70,32 +72,36 @@ def _facts(job: Job) -> dict[str, str]:
 def _print_deliveries(deliveries: Sequence[Delivery], *, empty: str = "") -> None:
     print_table(
         ("delivery", "job", "target", "state", "attempts", "error"),
-        [
-            (one.id, one.job_id, one.target, one.state, str(one.attempts), one.error.message if one.error else "")
-            for one in deliveries
-        ],
+        [_delivery_cells(delivery) for delivery in deliveries],
         empty=empty,
     )
 
 
+def _delivery_cells(delivery: Delivery) -> tuple[str, ...]:
+    error = delivery.error.message if delivery.error else ""
+    return delivery.id, delivery.job_id, delivery.target, delivery.state, str(delivery.attempts), error
+
+
 def _overview(context: typer.Context, *, as_json: bool) -> None:
-    async def look(client: StoreClient) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
+    async def read(client: StoreClient) -> tuple[dict[str, dict[str, int]], list[LaneStatus]]:
         return await client.counts(), await client.lanes()
 
-    counts, lanes = current(context).ask(look)
+    counts, lanes = current(context).ask(read)
     if as_json:
         print_json({"jobs": counts, "lanes": [lane._asdict() for lane in lanes]})
         return
     states = [state.value for state in JobState]
-    rows = [(provider, *(str(states_of.get(state, 0)) for state in states)) for provider, states_of in counts.items()]
-    print_table(("provider", *states), rows, empty="No jobs yet. `outwait submit --help` shows how to add one.")
+    rows = [(provider, *(str(by_state.get(state, 0)) for state in states)) for provider, by_state in counts.items()]
+    print_table(
+        ("provider", *states), rows, empty="There are no jobs yet. `outwait submit --help` shows how to add one."
+    )
     if lanes:
         sys.stdout.write("\n")
         print_table(
             ("lane", "due now", "waiting", "leased", "latest by"),
             [
-                (str(one.lane), str(one.due_now), str(one.waiting), str(one.leased), span(one.oldest_due_age))
-                for one in lanes
+                (str(lane.lane), str(lane.due_now), str(lane.waiting), str(lane.leased), span(lane.oldest_due_age))
+                for lane in lanes
             ],
             empty="",
         )
@@ -105,15 +111,17 @@ def jobs(
     context: typer.Context,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only jobs of this provider.")] = None,
-    since: Annotated[Moment | None, moment("Created since: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")] = None,
-    until: Annotated[Moment | None, moment("Created before; written like --since.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs on one page.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
+    since: Annotated[
+        Moment | None, moment("Only jobs created since then: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")
+    ] = None,
+    until: Annotated[Moment | None, moment("Only jobs created before then; same format as --since.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of jobs on one page.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Show the page after the one that printed this cursor.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
 
-    async def look(client: StoreClient) -> Page:
+    async def read(client: StoreClient) -> Page:
         return await client.jobs(
             state=state,
             provider=provider,
@@ -123,16 +131,16 @@ def jobs(
             cursor=cursor,
         )
 
-    page = current(context).ask(look)
+    page = current(context).ask(read)
     if as_json:
         print_json({"jobs": page.jobs, "cursor": page.cursor})
         return
-    _print_jobs(page.jobs, empty="No such jobs.")
+    _print_jobs(page.jobs, empty="No job matches.")
     if page.cursor:
-        say(f"More: add --cursor {page.cursor}")
+        say(f"For the next page, add --cursor {page.cursor}")
 
 
-def _print_jobs(found: list[Job], *, empty: str) -> None:
+def _print_jobs(page: list[Job], *, empty: str) -> None:
     print_table(
         ("job", "provider", "operation", "state", "created", "took", "polls", "error"),
         [
@@ -146,7 +154,7 @@ def _print_jobs(found: list[Job], *, empty: str) -> None:
                 str(job.ledger.polls),
                 job.error.code if job.error else "",
             )
-            for job in found
+            for job in page
         ],
         empty=empty,
     )
@@ -154,10 +162,10 @@ def _print_jobs(found: list[Job], *, empty: str) -> None:
 
 def held(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of jobs.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the jobs that were submitted, perhaps, and wait for a person to decide."""
+    """List the uncertain jobs: those that the provider may have accepted, and about which a person must decide."""
     page = current(context).ask(lambda client: client.jobs(state=JobState.UNCERTAIN, limit=limit))
     if as_json:
         print_json({"jobs": page.jobs, "cursor": page.cursor})
@@ -170,10 +178,10 @@ def dead(
     target: Target = None,
     provider: Provider = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Deliveries at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of deliveries.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the deliveries that were given up, the newest first. `replay` repeats them."""
+    """List the dead deliveries: those that were given up, newest first. `outwait replay` repeats them."""
     after = since.at if since else None
     deliveries = current(context).ask(
         lambda client: client.dead(limit, target=target, provider=provider, since=after),
@@ -181,46 +189,49 @@ def dead(
     if as_json:
         print_json({"deliveries": deliveries})
     else:
-        _print_deliveries(deliveries, empty="No such delivery was given up.")
+        _print_deliveries(deliveries, empty="No dead delivery matches.")
 
 
 def parked(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Messages at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of messages.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the producers' messages that could be no job, the newest first, and why."""
+    """List the producers' messages that could not become jobs, newest first, with the reasons."""
     messages = current(context).ask(lambda client: client.parked(limit))
     if as_json:
         print_json({"messages": messages})
         return
-    rows = [(when(one.at), one.reason, one.message) for one in messages]
-    print_table(("when", "why", "message"), rows, empty="No message was put aside.")
+    rows = [(when(message.at), message.reason, message.message) for message in messages]
+    print_table(("when", "why", "message"), rows, empty="No message is parked.")
 
 
 def result(
     context: typer.Context,
     job_id: JobIdArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Results are JSON anyway.", hidden=True)] = False,  # noqa: ARG001 - scripts may pass it everywhere
+    as_json: Annotated[bool, typer.Option("--json", help="Results are always JSON.", hidden=True)] = False,  # noqa: ARG001 - scripts may pass it to every command
 ) -> None:
-    """Print a job's result as JSON. A job without one ends with its error and code 1, or 5 if it has not ended."""
+    """Print a job's result as JSON.
 
-    async def look(client: StoreClient) -> tuple[Job, Any]:
+    If the job ended without a result, its error is printed and the exit code is 1. If it has not ended, the code is 5.
+    """
+
+    async def read(client: StoreClient) -> tuple[Job, Any]:
         job = await client.job(job_id)
         return job, await client.result(job_id) if job.state is JobState.SUCCEEDED else None
 
-    job, found = current(context).ask(look)
+    job, value = current(context).ask(read)
     if not job.state.ended:
         say(f"{job.id} has not ended: it is {job.state}. `outwait watch {job.id}` waits for it.")
         raise typer.Exit(Exit.NOT_ENDED)
     if job.state is not JobState.SUCCEEDED:
         say(f"{job.id} {job.state}: {job.error.code}: {job.error.message}" if job.error else f"{job.id} {job.state}")
         raise typer.Exit(Exit.FAILED)
-    print_json(found)
+    print_json(value)
 
 
 def timeline(context: typer.Context, job_id: JobIdArgument, as_json: Json = False) -> None:
-    """Print what happened to a job, the oldest first."""
+    """Print what happened to a job, oldest first."""
     entries = current(context).ask(lambda client: client.timeline(job_id))
     if as_json:
         print_json(entries)
@@ -229,5 +240,5 @@ def timeline(context: typer.Context, job_id: JobIdArgument, as_json: Json = Fals
     print_table(
         ("when", "after", "what", "detail"),
         [(when(entry.at), span(entry.at - start), entry.event, entry.detail) for entry in entries],
-        empty="Nothing yet.",
+        empty="Nothing has happened yet.",
     )

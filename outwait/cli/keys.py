@@ -1,4 +1,4 @@
-"""`outwait keys`: who may use the HTTP API and the pages."""
+"""`outwait keys`: API keys for the HTTP API and the pages."""
 
 import asyncio
 import contextlib
@@ -17,39 +17,40 @@ from outwait.worker.store.access import Access, ApiKey, Scope
 from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
-"""File in the data folder of `outwait up`: the text of a key of the person who runs it."""
+"""File in the data folder of `outwait up`: an API key for the person who runs it."""
 
 T = TypeVar("T")
 
-keys = typer.Typer(help="Make, list and revoke API keys: for the HTTP API and for logging in to the pages.")
+keys = typer.Typer(help="Create, list and revoke API keys. They are used for the HTTP API and to log in to the pages.")
 
 
 @keys.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; shown in timelines.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of its owner; timelines show it.")],
     scope: Annotated[
-        list[Scope], typer.Option(help="What it is good for; several times for several. enqueue costs money.")
+        list[Scope],
+        typer.Option(help="What the key allows; give the option once for each scope. enqueue costs money."),
     ] = [Scope.READ],  # noqa: B006 - typer copies it
-    tenant: Annotated[str | None, typer.Option(help="Confine it to the jobs of one tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Limit the key to the jobs of one tenant.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key and print it, once: only its hash is stored."""
-    made = _ask(current(context).settings(), lambda access: access.create(name, set(scope), tenant))
+    """Create an API key and print it. It cannot be shown again: only its hash is stored."""
+    created = _ask(current(context).settings(), lambda access: access.create(name, set(scope), tenant))
     if as_json:
-        print_json({"key": made.text, **_fields(made.key)})
+        print_json({"key": created.text, **_fields(created.key)})
         return
-    typer.echo(made.text)
-    say(f"This is the key {name!r} ({_scopes(made.key)}); its id is {made.key.id}.")
-    say("It is shown this once and stored nowhere: keep it as you keep a password.")
+    typer.echo(created.text)
+    say(f"This is the API key {name!r} with the scopes {_scopes(created.key)}; its id is {created.key.id}.")
+    say("It is shown only once. Keep it as you keep a password.")
 
 
 @keys.command("list")
-def every(context: typer.Context, as_json: Json = False) -> None:
+def list_keys(context: typer.Context, as_json: Json = False) -> None:
     """List the API keys, and when each was last used."""
-    found = _ask(current(context).settings(), lambda access: access.all())
+    all_keys = _ask(current(context).settings(), lambda access: access.all())
     if as_json:
-        print_json([_fields(key) for key in found])
+        print_json([_fields(key) for key in all_keys])
         return
     rows = [
         (
@@ -60,9 +61,9 @@ def every(context: typer.Context, as_json: Json = False) -> None:
             when(key.created),
             when(key.used) if key.used else "never",
         )
-        for key in found
+        for key in all_keys
     ]
-    empty = "There are no API keys; `outwait keys create NAME` makes one."
+    empty = "There are no API keys. `outwait keys create NAME` creates one."
     print_table(("id", "name", "scopes", "tenant", "created", "used"), rows, empty=empty)
 
 
@@ -72,44 +73,44 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `outwait keys list`.")],
     as_json: Json = False,
 ) -> None:
-    """Make an API key, and every login with it, useless at once."""
-    there = _ask(current(context).settings(), lambda access: access.revoke(key_id))
+    """Revoke an API key. The key, and every login with it, stops working at once."""
+    existed = _ask(current(context).settings(), lambda access: access.revoke(key_id))
     if as_json:
-        print_json({"id": key_id, "revoked": there})
-    elif there:
+        print_json({"id": key_id, "revoked": existed})
+    elif existed:
         say(f"The key {key_id} is revoked.")
     else:
-        say(f"Error: no key has the id {key_id!r}; `outwait keys list` lists them.")
-    if not there:
+        say(f"Error: no API key has the id {key_id!r}. `outwait keys list` shows the ids.")
+    if not existed:
         raise typer.Exit(Exit.NOT_FOUND)
 
 
 def local_key(settings: Settings, folder: Path) -> Path:
-    """The file with a key for everything, for the person who runs `outwait up` over this folder; made if need be.
+    """The file with an API key that has all scopes, for the person who runs `outwait up`. Created if it is missing.
 
-    Only this user can read it, like the password of the embedded Redis beside it, which opens as much.
+    Only this user can read the file. The password of the embedded Redis, beside it, gives the same access.
     """
     file = folder / LOCAL
 
     async def ensure(access: Access) -> None:
         if file.exists() and await access.find(file.read_text().strip()):
             return
-        made = await access.create("local", set(Scope))
+        created = await access.create("local", set(Scope))
         with contextlib.suppress(FileNotFoundError):
-            file.unlink()  # whoever may read an old one
+            file.unlink()  # an old file may have wider permissions
         file.touch(mode=0o600, exist_ok=False)
-        file.write_text(made.text + "\n")
+        file.write_text(created.text + "\n")
 
     _ask(settings, ensure)
     return file
 
 
 def _ask(settings: Settings, question: Callable[[Access], Awaitable[T]]) -> T:
-    async def answer() -> T:
+    async def run() -> T:
         async with Store.open(settings) as store:
             return await question(store.access)
 
-    return asyncio.run(answer())
+    return asyncio.run(run())
 
 
 def _fields(key: ApiKey) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What is printed, for people and for scripts. Data goes to standard output, everything said to standard error.
+"""Prints for people and for scripts. Data goes to standard output, messages go to standard error.
 
-Text from providers and producers is printed without its control characters, so that it cannot drive the terminal.
+Control characters in texts from providers and producers are replaced, so that these texts cannot control the terminal.
 """
 
 import sys
@@ -16,29 +16,29 @@ from outwait.worker.model.jobs import Job, JobState
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, indented for people too."""
+    """Print one indented JSON document on standard output."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 def print_line(value: Any) -> None:
-    """One line of JSON Lines on standard output, at once."""
+    """Print one line of JSON Lines on standard output, and flush it."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """A line to the person, on standard error."""
+    """Print a message on standard error."""
     sys.stderr.write(clean(text, keep="\n") + "\n")
     sys.stderr.flush()
 
 
 def clean(text: str, *, keep: str = "") -> str:
-    """The text without control characters."""
+    """The text with its control characters replaced, except those in `keep`."""
     return "".join(letter if letter.isprintable() or letter in keep else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table, without credentials: drawn on a terminal, else plain columns that no width cuts."""
+    """Print a table, with credentials masked: formatted on a terminal, else as plain columns that are never cut."""
     cells = [[clean(scrubbed(cell)) for cell in row] for row in rows]
     if not cells:
         say(empty)
@@ -69,7 +69,7 @@ def _plain(columns: Sequence[str], rows: list[list[str]]) -> None:
 
 
 def when(seconds: float | None) -> str:
-    """A moment in local time, or a dash."""
+    """A point in time as local time, or a dash."""
     if seconds is None:
         return "-"
     return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
@@ -109,4 +109,4 @@ STYLES = {
     "warning": "yellow",
     "error": "bold red",
 }
-"""Colours of states, as rich names them."""
+"""Colours of states, by their names in rich."""

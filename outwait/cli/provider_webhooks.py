@@ -1,4 +1,4 @@
-"""Look at providers' webhooks as they were kept, and have them read again."""
+"""`outwait webhooks`: shows the stored webhooks of providers, and processes them again."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,40 +14,46 @@ from outwait.worker.store.provider_webhooks import Webhook
 def webhooks(
     context: typer.Context,
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="A job; without it, the webhooks whose jobs are gone.")
+        str | None,
+        typer.Argument(metavar="[JOB]", help="The job's id; without it, the webhooks for jobs that are not stored."),
     ] = None,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Do again what they say: a reader was mended, or they are trusted now.")
+        bool,
+        typer.Option("--replay", help="Process them again, for example after a fix or once they are trusted."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Webhooks that came for a job, oldest first: the first twenty are kept, with their bodies (--json shows them)."""
+    """Show the webhooks that a provider sent for a job, oldest first.
+
+    The first twenty are stored with their bodies; --json shows the bodies.
+    """
     if replay:
         _replay(context, job_id, as_json=as_json)
         return
 
-    async def look(client: StoreClient) -> list[Webhook]:
+    async def read(client: StoreClient) -> list[Webhook]:
         return await (client.webhooks.of(job_id) if job_id else client.webhooks.unknown())
 
-    found = current(context).ask(look)
+    received = current(context).ask(read)
     if as_json:
-        print_json([_shown(one) for one in found])
-    else:
-        _print(found, empty=f"No webhook came for {job_id}." if job_id else "No webhook came for a job that is gone.")
+        print_json([_fields(webhook) for webhook in received])
+        return
+    empty = f"No webhook came for {job_id}." if job_id else "No webhook came for a job that is not stored."
+    _print(received, empty=empty)
 
 
 def _replay(context: typer.Context, job_id: str | None, *, as_json: bool) -> None:
-    async def again(client: StoreClient) -> int:
+    async def process(client: StoreClient) -> int:
         return await (client.webhooks.replay(job_id) if job_id else client.webhooks.replay_unknown())
 
-    count = current(context).ask(again)
+    count = current(context).ask(process)
     if as_json:
         print_json({"replayed": count})
     else:
-        say(f"{count} replayed; the timeline of each job tells what became of it.")
+        say(f"{count} processed again. `outwait timeline JOB` shows the effect.")
 
 
-def _shown(webhook: Webhook) -> dict[str, Any]:
+def _fields(webhook: Webhook) -> dict[str, Any]:
     return {
         "job_id": webhook.job_id,
         "provider": webhook.provider,
@@ -59,6 +65,6 @@ def _shown(webhook: Webhook) -> dict[str, Any]:
     }
 
 
-def _print(found: Sequence[Webhook], *, empty: str) -> None:
-    rows = [(when(one.at), one.provider, one.job_id, str(one.size), one.summary) for one in found]
+def _print(received: Sequence[Webhook], *, empty: str) -> None:
+    rows = [(when(hook.at), hook.provider, hook.job_id, str(hook.size), hook.summary) for hook in received]
     print_table(("at", "provider", "job", "bytes", "says"), rows, empty=empty)

@@ -1,4 +1,4 @@
-"""The providers: what the governor lets through to each, and a person's pause."""
+"""Commands about providers: show what the governor allows, pause one, resume it."""
 
 from typing import Annotated
 
@@ -13,70 +13,70 @@ ProviderArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="The p
 
 
 def providers(context: typer.Context, as_json: Json = False) -> None:
-    """Show what goes to each provider now, its limits, and what holds requests back."""
-    found = current(context).ask(lambda client: client.providers())
+    """Show each provider's load, its limits, and what holds requests back."""
+    statuses = current(context).ask(lambda client: client.providers())
     if as_json:
-        print_json({"providers": found})
+        print_json({"providers": statuses})
         return
-    rows = [
-        (
-            one.group,
-            f"{one.rate}/{one.rate_limit} in {one.rate_window:g} s" if one.rate_limit else "-",
-            _of(one.in_flight, one.in_flight_limit),
-            _of(one.jobs, one.jobs_limit),
-            one.breaker,
-            "; ".join(held_back(one)),
-        )
-        for one in found
-    ]
-    print_table(("provider", "rate", "in flight", "jobs there", "breaker", "held back"), rows, empty="")
+    columns = ("provider", "rate", "in flight", "jobs there", "breaker", "held back")
+    print_table(columns, [_cells(status) for status in statuses], empty="")
+
+
+def _cells(status: GroupStatus) -> tuple[str, ...]:
+    rate = f"{status.rate}/{status.rate_limit} in {status.rate_window:g} s" if status.rate_limit else "-"
+    in_flight, jobs = _of(status.in_flight, status.in_flight_limit), _of(status.jobs, status.jobs_limit)
+    return status.group, rate, in_flight, jobs, status.breaker, "; ".join(held_back(status))
 
 
 def pause(
     context: typer.Context,
     provider: ProviderArgument,
-    reason: Annotated[str, typer.Option(help="Why, for whoever looks.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, for other people.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Send nothing more to a provider until it is resumed: no submits and no polls. What was claimed already ends."""
+    """Send no more requests to a provider, neither submits nor polls, until `outwait resume`.
+
+    Steps that a worker has already claimed are finished.
+    """
     current(context).ask(lambda client: client.pause(provider, reason))
     if as_json:
         print_json({"provider": provider, "paused": True})
     else:
-        say(f"{provider} is paused. `outwait resume {provider}` lets it go on.")
+        say(f"{provider} is paused. `outwait resume {provider}` ends the pause.")
 
 
 def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = False) -> None:
-    """Let a provider that was paused by a person go on."""
+    """End a person's pause of a provider."""
 
-    async def go_on(client: StoreClient) -> tuple[bool, GroupStatus]:
+    async def resume_provider(client: StoreClient) -> tuple[bool, GroupStatus]:
         was_paused = await client.resume(provider)
-        return was_paused, next(one for one in await client.providers() if one.group == provider)
+        return was_paused, next(status for status in await client.providers() if status.group == provider)
 
-    was_paused, status = current(context).ask(go_on)
+    was_paused, status = current(context).ask(resume_provider)
     if as_json:
         print_json({"provider": provider, "paused": False, "was_paused": was_paused})
         return
-    say(f"{provider} goes on." if was_paused else f"{provider} was not paused by a person.")
-    for one in held_back(status):
-        say(f"It is still {one}.")
+    say(f"{provider} is resumed." if was_paused else f"{provider} was not paused by a person.")
+    for reason in held_back(status):
+        say(f"It is still {reason}.")
 
 
-def held_back(one: GroupStatus) -> list[str]:
-    """What keeps requests from a provider, other than its limits."""
-    found = []
-    if one.suspended_since is not None:
-        found.append(f"paused by a person since {when(one.suspended_since)}" + _why(one.suspended_why))
-    if one.paused_until is not None:
-        found.append(f"paused until {when(one.paused_until)}" + _why(one.paused_why))
-    match one.breaker:
+def held_back(status: GroupStatus) -> list[str]:
+    """What keeps requests from a provider, apart from its limits."""
+    reasons = []
+    if status.suspended_since is not None:
+        reasons.append(f"paused by a person since {when(status.suspended_since)}" + _why(status.suspended_why))
+    if status.paused_until is not None:
+        reasons.append(f"paused until {when(status.paused_until)}" + _why(status.paused_why))
+    outages = f"after {status.outages} outages" + _why(status.breaker_why)
+    match status.breaker:
         case Breaker.OPEN:
-            found.append(f"cut off until {when(one.breaker_until)} after {one.outages} outages" + _why(one.breaker_why))
+            reasons.append(f"cut off until {when(status.breaker_until)} {outages}")
         case Breaker.PROBING:
-            found.append(f"down to one request at a time after {one.outages} outages" + _why(one.breaker_why))
+            reasons.append(f"down to one request at a time {outages}")
         case Breaker.CLOSED:
             pass
-    return found
+    return reasons
 
 
 def _why(reason: str) -> str:

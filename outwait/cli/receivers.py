@@ -1,16 +1,16 @@
-"""Receivers of signed webhooks: their secrets, and those that are disabled."""
+"""Commands about the receivers of signed webhooks: show a secret, list the disabled receivers, enable one."""
 
 from typing import Annotated
 
 import typer
 
 from outwait.cli.output import print_json, print_table, say, when
-from outwait.cli.session import Json, current
+from outwait.cli.session import Json, Session, current
 from outwait.worker.model import targets
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.net import signatures
 
-Enable = Annotated[str | None, typer.Option(metavar="URL", help="Let this receiver be sent to again.")]
+Enable = Annotated[str | None, typer.Option(metavar="URL", help="Enable this receiver: send webhooks to it again.")]
 
 
 def webhook_secret(
@@ -18,42 +18,48 @@ def webhook_secret(
     url: Annotated[str, typer.Argument(metavar="URL", help="The target: https://shop.example/hook.")],
     as_json: Json = False,
 ) -> None:
-    """Print the secret with which a receiver checks signatures; while secrets rotate two, the newest first."""
+    """Print the secret with which a receiver checks signatures.
+
+    During a rotation of secrets, all of them are printed, the newest first.
+    """
     settings = current(context).settings()
     if not settings.webhooks.secrets:
-        raise InvalidRequest("OUTWAIT_WEBHOOKS__SECRETS names no secret: `openssl rand -hex 32` makes one")
-    endpoint = _endpoint(url)
-    secrets = [signatures.secret(master.get_secret_value(), endpoint) for master in settings.webhooks.secrets]
+        raise InvalidRequest("OUTWAIT_WEBHOOKS__SECRETS is empty: `openssl rand -hex 32` makes a secret for it")
+    receiver = _receiver(url)
+    secrets = [signatures.secret(master.get_secret_value(), receiver) for master in settings.webhooks.secrets]
     if as_json:
-        print_json({"endpoint": endpoint, "secrets": secrets})
+        print_json({"endpoint": receiver, "secrets": secrets})
     else:
         typer.echo("\n".join(secrets))
 
 
 def endpoints(context: typer.Context, enable: Enable = None, as_json: Json = False) -> None:
-    """Show the receivers of webhooks that are disabled since they answered 410 Gone, or enable one."""
+    """List the disabled receivers of webhooks, or enable one. A receiver is disabled when it answers 410 Gone."""
     session = current(context)
     if enable is not None:
-        endpoint = _endpoint(enable)
-        was_disabled = session.ask(lambda client: client.enable(endpoint))
-        if as_json:
-            print_json({"url": endpoint, "enabled": True, "was_disabled": was_disabled})
-            return
-        say(f"{endpoint} is sent to again." if was_disabled else f"{endpoint} was not disabled.")
-        say(
-            f"`outwait replay --all --target '{targets.canonical(targets.parse(enable))}'` repeats what died meanwhile."
-        )
+        _enable(session, enable, as_json=as_json)
         return
-    found = session.ask(lambda client: client.disabled_endpoints())
+    disabled = session.ask(lambda client: client.disabled_endpoints())
     if as_json:
-        print_json({"disabled": found})
+        print_json({"disabled": disabled})
     else:
-        rows = [(one.url, when(one.since), one.why) for one in found]
+        rows = [(receiver.url, when(receiver.since), receiver.why) for receiver in disabled]
         print_table(("disabled", "since", "why"), rows, empty="No receiver is disabled.")
 
 
-def _endpoint(url: str) -> str:
+def _enable(session: Session, url: str, *, as_json: bool) -> None:
+    receiver = _receiver(url)
+    was_disabled = session.ask(lambda client: client.enable(receiver))
+    if as_json:
+        print_json({"url": receiver, "enabled": True, "was_disabled": was_disabled})
+        return
+    say(f"{receiver} is enabled." if was_disabled else f"{receiver} was not disabled.")
+    target = targets.canonical(targets.parse(url))
+    say(f"`outwait replay --all --target '{target}'` repeats the deliveries that were given up.")
+
+
+def _receiver(url: str) -> str:
     target = targets.parse(url)
     if not isinstance(target, targets.WebhookTarget):
-        raise InvalidRequest(f"{url!r:.200} is no URL of a receiver: https://host/path")
+        raise InvalidRequest(f"{url!r:.200} is not the URL of a receiver, which looks like https://host/path")
     return target.endpoint

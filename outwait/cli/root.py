@@ -1,4 +1,4 @@
-"""The root command: its options, its commands, and how every error becomes one clear line and an exit code."""
+"""The root command: its options and its commands. It turns every error into a message and an exit code."""
 
 import sys
 import traceback
@@ -22,10 +22,10 @@ from outwait.cli import (
     up,
     watch,
 )
-from outwait.cli.exits import Exit, tell
+from outwait.cli.exits import Exit, report_error
 from outwait.cli.session import DATA, Session, current
 
-_ENDS = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit) + "."
+_EXIT_CODES = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit) + "."
 
 app = typer.Typer(
     name="outwait",
@@ -33,12 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Outwait runs jobs on slow, asynchronous AI APIs: it submits each job once, waits for it however long it "
     "takes, and hands the result to every handler.",
-    epilog=_ENDS + " docs/command-line.md explains them.",
+    epilog=_EXIT_CODES + " docs/command-line.md explains them.",
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         sys.stdout.write(f"outwait {version('outwait')}\n")
         raise typer.Exit
 
@@ -47,7 +47,8 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     data: Annotated[
-        Path, typer.Option(help="Folder of `outwait up`: its data, and how other commands find it.")
+        Path,
+        typer.Option(help="Folder in which `outwait up` keeps its data; other commands find a running one through it."),
     ] = DATA,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     _version: Annotated[
@@ -90,7 +91,7 @@ def run() -> None:
     session = Session()
     try:
         app(obj=session)
-    except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, one clear line
+    except Exception as error:  # noqa: BLE001 - the last resort: every error becomes a message and an exit code
         if session.debug:
             traceback.print_exc()
-        sys.exit(tell(error))
+        sys.exit(report_error(error))

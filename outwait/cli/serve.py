@@ -1,4 +1,4 @@
-"""The processes that serve until they are told to stop: worker, web, Flower, sandbox."""
+"""The commands that run one process until Ctrl-C or SIGTERM: worker, web, Flower, sandbox."""
 
 import logging
 import os
@@ -19,11 +19,11 @@ from outwait.config.logs import configure
 log = logging.getLogger(__name__)
 
 REVOCABLE = 'task.state == "RECEIVED"'
-"""In Flower's page of a task: when there is a Revoke button."""
+"""The condition in Flower's task page under which it shows a Revoke button."""
 
 
 def worker(context: typer.Context) -> None:
-    """Run one worker until it is told to stop. Handlers' modules are found in this folder too."""
+    """Run one worker until Ctrl-C or SIGTERM. It can import handlers' modules from the current folder."""
     settings = current(context).settings()
     configure(settings.log)
     from outwait.worker.app import EXIT_UNFIT, run_worker
@@ -33,7 +33,7 @@ def worker(context: typer.Context) -> None:
 
 
 def web(context: typer.Context) -> None:
-    """Run the web edge until it is told to stop: the HTTP API, the pages, providers' webhooks and metrics."""
+    """Run the web process until Ctrl-C or SIGTERM: the HTTP API, the pages, providers' webhooks and metrics."""
     settings = current(context).settings()
     configure(settings.log)
     from outwait.web.serve import serve
@@ -46,28 +46,28 @@ def web(context: typer.Context) -> None:
 
 
 def flower(context: typer.Context) -> None:
-    """Run Flower, where people watch jobs and workers in a browser, until it is told to stop."""
+    """Run Flower, which shows jobs and workers in a browser, until Ctrl-C or SIGTERM."""
     settings = current(context).settings()
     configure(settings.log)
     from outwait.worker.app import app
 
-    app.conf.broker_transport = None  # Flower shows the queues of a plain redis:// alone; only workers need ours
+    app.conf.broker_transport = None  # Flower shows queues only with Celery's own transport; only workers need ours
     _run_flower(app, settings.flower)
 
 
-def _run_flower(app: Any, wanted: FlowerSettings) -> None:
+def _run_flower(app: Any, settings: FlowerSettings) -> None:
     from flower.app import Flower
     from flower.options import options
     from flower.urls import settings as web
 
-    # Given here, not on a command line, so that no other user of this machine reads the password.
-    options.address, options.port = wanted.address, wanted.port
-    options.max_tasks = wanted.max_tasks
-    options.basic_auth = [wanted.basic_auth.get_secret_value()] if wanted.basic_auth else []
+    # Set here, not on a command line, so that no other user of this machine can read the password.
+    options.address, options.port = settings.address, settings.port
+    options.max_tasks = settings.max_tasks
+    options.basic_auth = [settings.basic_auth.get_secret_value()] if settings.basic_auth else []
     server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
     signal.signal(signal.SIGTERM, _leave)
     port = server.start_http_server()
-    log.info("flower-listening", extra={"url": f"http://{wanted.address}:{port}"})
+    log.info("flower-listening", extra={"url": f"http://{settings.address}:{port}"})
     try:
         server.start()
     except (KeyboardInterrupt, SystemExit):
@@ -75,7 +75,7 @@ def _run_flower(app: Any, wanted: FlowerSettings) -> None:
 
 
 def _templates(folder: str) -> Any:
-    """Flower's own templates, with the Revoke button for jobs that wait too: their states are not Celery's."""
+    """Flower's own templates, with the Revoke button also for waiting jobs, whose states are not Celery's."""
     from tornado.template import Loader, Template
 
     class Templates(Loader):
@@ -94,17 +94,17 @@ def _leave(*_: object) -> NoReturn:
 
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8099,
-    options: Annotated[str, typer.Option(metavar="JSON", help="How it behaves: docs/sandbox.md.")] = "{}",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print how to use it.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free port.")] = 8099,
+    options: Annotated[str, typer.Option(metavar="JSON", help="Its behaviour; see docs/sandbox.md.")] = "{}",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the variables to set.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the sandbox: the three providers' APIs on this machine, with faults to order. Prints how to use it."""
+    """Run the sandbox: the APIs of the three providers on this machine, for tests. Prints the variables to set."""
     from outwait.sandbox import environment, serve
     from outwait.sandbox.behaviour import BadOrder
     from outwait.sandbox.options import read_options
 
-    def tell(base_url: str) -> None:
+    def print_usage(base_url: str) -> None:
         if as_json:
             print_line({"base_url": base_url, "environment": environment(base_url)})
         else:
@@ -113,10 +113,10 @@ def sandbox(
             sys.stdout.flush()
 
     try:
-        wanted = read_options(options)
+        sandbox_options = read_options(options)
     except BadOrder as error:
         raise typer.BadParameter(str(error), param_hint="--options") from error
     try:
-        serve(wanted, host, port, None if quiet else tell)
+        serve(sandbox_options, host, port, None if quiet else print_usage)
     except OSError as error:
         raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error

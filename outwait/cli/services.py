@@ -12,10 +12,10 @@ from outwait.worker.local.processes import Child
 log = logging.getLogger(__name__)
 
 BACKOFF_MAX = 30.0
-"""Seconds that no restart waits longer than."""
+"""Maximum seconds before a restart."""
 
 SETTLED = 60.0
-"""Seconds after which a process counts as well, and its next restart waits a second again."""
+"""Seconds after which a process counts as healthy, so that its next restart waits only a second."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Service:
 
 
 def stop(services: Iterable[Service], hurry: threading.Event | None = None) -> None:
-    """End these services together; kill what is not over within its grace, or once there is a hurry."""
+    """End these services together. Kill those that have not ended within their grace, or when `hurry` is set."""
     running = [service for service in services if service.child]
     for service in running:
         if service.child:

@@ -1,4 +1,4 @@
-"""What every command starts from: the data folder, the settings, and a client for one question."""
+"""What commands share: the data folder, the settings, and a client for one request to the store."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from outwait.config.settings import Settings, load_settings
 from outwait.worker.local.embedded import answers
 
 RUNNING = "running.json"
-"""File in the data folder of a running `outwait up`: the variables with which other commands find it."""
+"""File in the data folder of a running `outwait up`. It holds the variables through which other commands find it."""
 
 DATA = Path("outwait-data")
 
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 @dataclass
 class Session:
-    """One run of the command line. The root command fills it."""
+    """The global options of one run of the command line. The root command sets them."""
 
     data: Path = DATA
     debug: bool = False
 
     def settings(self) -> Settings:
-        """The settings; unless they name a Redis, those of an `outwait up` that runs over the data folder.
+        """The settings. If they name no Redis, those of the `outwait up` that uses the data folder are added.
 
         Raises:
             ConfigError: a value is wrong.
@@ -46,13 +46,13 @@ class Session:
         return load_settings()
 
     def ask(self, question: Callable[[StoreClient], Awaitable[T]]) -> T:
-        """Ask the store one thing. Raises what the client raises."""
+        """Run one coroutine with a client. Raises what the client raises."""
 
-        async def answer() -> T:
+        async def run() -> T:
             async with StoreClient(self.settings()) as client:
                 return await question(client)
 
-        return asyncio.run(answer())
+        return asyncio.run(run())
 
 
 def current(context: typer.Context) -> Session:
@@ -62,7 +62,7 @@ def current(context: typer.Context) -> Session:
 
 
 def write_running(folder: Path, environment: Mapping[str, str]) -> Path:
-    """Tell other commands how to find what runs over this folder. Only this user can read it."""
+    """Write the file through which other commands find this `outwait up`. Only this user can read the file."""
     file = folder / RUNNING
     file.touch(mode=0o600)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(environment)))
@@ -70,13 +70,13 @@ def write_running(folder: Path, environment: Mapping[str, str]) -> Path:
 
 
 def read_running(folder: Path) -> dict[str, str]:
-    """The variables of what runs over this folder; none if nothing does (any more)."""
+    """The variables of the `outwait up` that uses this folder; empty if none is running."""
     try:
-        found = msgspec.json.decode((folder / RUNNING).read_bytes(), type=dict[str, str])
+        variables = msgspec.json.decode((folder / RUNNING).read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError):
         return {}
-    url = urlsplit(found.get("OUTWAIT_REDIS_URL", ""))
-    return found if answers(url.hostname or "", url.port or 0, url.password or "") else {}
+    url = urlsplit(variables.get("OUTWAIT_REDIS_URL", ""))
+    return variables if answers(url.hostname or "", url.port or 0, url.password or "") else {}
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -1,4 +1,4 @@
-"""A moment as a person types it: `30m` (ago), or a date."""
+"""A point in time as a person types it: a time ago (`30m`), or a date."""
 
 import re
 import time
@@ -14,16 +14,16 @@ _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds since 1970."""
+    """A point in time, in seconds since 1970."""
 
     at: float
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a length of time ago, or an ISO date and time (local, unless it says its zone).
+        """Read a time ago, or a date and time in ISO 8601 (local time if it names no zone).
 
         Raises:
-            typer.BadParameter: it is neither.
+            typer.BadParameter: the text is neither.
         """
         if ago := _AGO.fullmatch(text):
             return cls(time.time() - float(ago[1]) * _UNITS[ago[2]])
@@ -36,5 +36,5 @@ class Moment:
 
 
 def moment(help_text: str) -> Any:
-    """An option that is a moment."""
+    """An option whose value is a point in time."""
     return typer.Option(parser=Moment.parse, metavar="WHEN", help=help_text)

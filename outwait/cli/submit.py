@@ -1,4 +1,4 @@
-"""Submit one job from options, or many from JSON Lines."""
+"""`outwait submit`: one job from options, or all jobs of a JSON Lines file."""
 
 import json
 import sys
@@ -25,26 +25,35 @@ BATCH = 500
 def submit(
     context: typer.Context,
     provider: Annotated[
-        str, typer.Argument(metavar="PROVIDER|FILE", help="A provider; or a JSON Lines file, `-` for standard input.")
+        str,
+        typer.Argument(metavar="PROVIDER|FILE", help="A provider; or a JSON Lines file (`-` is standard input)."),
     ],
     operation: Annotated[str | None, typer.Argument(help="One of the provider's operations.")] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter; VALUE is JSON, or else a text."),
+        typer.Option(
+            "--param", "-p", metavar="NAME=VALUE", help="A parameter; a VALUE that is not JSON is taken as text."
+        ),
     ] = None,
-    params: Annotated[str | None, typer.Option(help="All parameters as a JSON object, or @FILE.")] = None,
-    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="A handler to deliver to.")] = None,
-    job_id: Annotated[str | None, typer.Option("--id", help="The job's id; made up if not given.")] = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same job.")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="All parameters as a JSON object, or @FILE to read them from a file.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="A handler to deliver to; may be repeated.")
+    ] = None,
+    job_id: Annotated[str | None, typer.Option("--id", help="The job's id; by default a new UUID.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: a second request with the same key creates no second job.")
+    ] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds after which the job expires.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="A JSON object that every handler is given.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object that is passed to every handler.")] = None,
     as_json: Json = False,
 ) -> None:
     """Submit one job, or every line of a JSON Lines file.
 
     One job:   outwait submit unless query -p query="Which plans are there?" -p sessionId=s1 -p visitorId=v1
 
-    Many:      outwait submit jobs.jsonl   (each line a request: provider, operation, params, ..., and job_id)
+    A file:    outwait submit jobs.jsonl   (each line has provider, operation, params, ..., and perhaps job_id)
     """
     session = current(context)
     if operation is None:
@@ -67,19 +76,19 @@ def submit(
         return
     sys.stdout.write(f"{enqueued.job_id}\n")
     if not enqueued.created:
-        say("This job existed already; nothing was submitted again.")
+        say("This job existed already; no new job was created.")
 
 
 def _params(whole: str | None, single: list[str]) -> dict[str, Any]:
     if whole and whole.startswith("@"):
         whole = _read(whole[1:])
-    found = _object(whole or "{}", "--params")
-    for item in single:
-        name, equals, value = item.partition("=")
+    params = _object(whole or "{}", "--params")
+    for pair in single:
+        name, equals, value = pair.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--param")
-        found[name] = _value(value)
-    return found
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
+        params[name] = _value(value)
+    return params
 
 
 def _value(text: str) -> Any:
@@ -91,12 +100,12 @@ def _value(text: str) -> Any:
 
 def _object(text: str, option: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"is not JSON: {error}", param_hint=option) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise typer.BadParameter("must be a JSON object", param_hint=option)
-    return found
+    return value
 
 
 def _read(path: str) -> str:
@@ -114,17 +123,17 @@ def _request(fields: dict[str, Any]) -> JobRequest:
 
 
 class _Line(NamedTuple):
-    """One line of a file: its number, its text, and the request in it or what is wrong with it."""
+    """One line of a file: its number, its text, and the request in it, or the error if it holds none."""
 
     number: int
     text: str
-    asked: tuple[JobRequest, str | None] | RequestError
+    request: tuple[JobRequest, str | None] | RequestError
 
 
 def _submit_lines(session: Session, path: str, *, as_json: bool) -> None:
     with _opened(path) as file:
         created, known, refused = session.ask(lambda client: _all(client, _lines(file), as_json=as_json))
-    say(f"{created} submitted, {known} known already, {refused} refused")
+    say(f"{created} created, {known} existed already, {refused} refused")
     if refused:
         raise typer.Exit(Exit.REFUSED)
 
@@ -136,27 +145,28 @@ def _opened(path: str) -> TextIO:
         return Path(path).open()
     except OSError as error:
         raise typer.BadParameter(
-            f"no operation was given, and {path} is no file to read ({error.strerror})", param_hint="PROVIDER|FILE"
+            f"no operation is given, and {path} cannot be read as a file ({error.strerror})",
+            param_hint="PROVIDER|FILE",
         ) from error
 
 
 def _lines(file: Iterable[str]) -> Iterator[_Line]:
     for number, text in enumerate(file, start=1):
         if text.strip():
-            yield _Line(number, text, _asked(text))
+            yield _Line(number, text, _line_request(text))
 
 
-def _asked(text: str) -> tuple[JobRequest, str | None] | RequestError:
+def _line_request(text: str) -> tuple[JobRequest, str | None] | RequestError:
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
-            return InvalidRequest("must be a JSON object")
+            return InvalidRequest("the line must be a JSON object")
         job_id = fields.pop("job_id", None)
         if job_id is not None and not isinstance(job_id, str):
-            return InvalidRequest("job_id: must be a text")
+            return InvalidRequest("job_id: must be a string")
         return _request(fields), job_id
     except ValueError as error:
-        return InvalidRequest(f"is not JSON: {error}")
+        return InvalidRequest(f"the line is not JSON: {error}")
     except RequestError as error:
         return error
 
@@ -164,10 +174,10 @@ def _asked(text: str) -> tuple[JobRequest, str | None] | RequestError:
 async def _all(client: StoreClient, lines: Iterator[_Line], *, as_json: bool) -> tuple[int, int, int]:
     created = known = refused = 0
     while batch := list(islice(lines, BATCH)):
-        good = [line.asked for line in batch if not isinstance(line.asked, RequestError)]
-        answers = iter(await client.enqueue_many(good) if good else [])
+        valid = [line.request for line in batch if not isinstance(line.request, RequestError)]
+        answers = iter(await client.enqueue_many(valid) if valid else [])
         for line in batch:
-            answer = line.asked if isinstance(line.asked, RequestError) else next(answers)
+            answer = line.request if isinstance(line.request, RequestError) else next(answers)
             if isinstance(answer, OutwaitError):
                 refused += 1
                 _print_refused(line, answer, as_json=as_json)

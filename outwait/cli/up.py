@@ -1,4 +1,4 @@
-"""Everything on one machine, supervised: the embedded Redis, workers, web, Flower, and the sandbox if wanted."""
+"""`outwait up`: everything on one machine, supervised: Redis, workers, web, Flower, and optionally the sandbox."""
 
 import contextlib
 import logging
@@ -22,11 +22,11 @@ from outwait.worker.local.embedded import EmbeddedRedis, free_port
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.5
-"""Seconds between two looks at the processes."""
+CHECK_EVERY = 0.5
+"""Seconds between two checks of the processes."""
 
 WEB_GRACE = 15.0
-"""Seconds that the web process gets to answer what is open."""
+"""Seconds that the web process has to answer open requests."""
 
 MARGIN = 30.0
 """Seconds that a worker gets beyond `OUTWAIT_WORKER__GRACE` before it is killed; its leases end by themselves then."""
@@ -38,11 +38,13 @@ def up(
     web: Annotated[bool, typer.Option(help="Run the web process: HTTP API, pages, webhooks.")] = True,
     flower: Annotated[bool, typer.Option(help="Run Flower.")] = True,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the sandbox and use it for every provider.")] = False,
-    redis_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the embedded Redis; 0: a free one.")] = 0,
+    redis_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the embedded Redis; 0 takes a free port.")
+    ] = 0,
 ) -> None:
     """Run everything on this machine until Ctrl-C: Redis (unless OUTWAIT_REDIS_URL names one), workers, web and Flower.
 
-    What it holds is kept in the data folder, so that a job survives a restart.
+    All data is in the data folder, so that jobs survive a restart.
     """
     data, settings = current(context).data, load_settings()
     configure(settings.log)
@@ -54,7 +56,7 @@ def up(
             ours["OUTWAIT_REDIS_URL"] = redis.url
         helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours})
         ours |= sandbox_environment
-        stack.enter_context(_told(data, ours, settings, web=web, flower=flower))
+        stack.enter_context(_announced(data, ours, settings, web=web, flower=flower))
         if flower and settings.web.flower_url is None:
             ours["OUTWAIT_WEB__FLOWER_URL"] = _flower_at(settings)
         crew = _crew(workers, settings, web=web, env={**os.environ, **ours})
@@ -85,7 +87,7 @@ def _crew(workers: int, settings: Settings, *, web: bool, env: Mapping[str, str]
 
 
 @contextlib.contextmanager
-def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool, flower: bool) -> Iterator[None]:
+def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool, flower: bool) -> Iterator[None]:
     if web:
         say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
@@ -97,9 +99,9 @@ def _told(data: Path, ours: Mapping[str, str], settings: Settings, *, web: bool,
         return
     file = write_running(data, ours)
     at = "" if data == DATA else f" --data {data}"
-    say(f"Data:           {data} (what it holds survives a restart)")
+    say(f"Data:           {data} (it survives a restart)")
     say(f"Other shells:   outwait{at} status   (finds this Redis through {file})")
-    say("Other services: set OUTWAIT_REDIS_URL to the one in that file; --redis-port keeps it the same")
+    say("Other services: set OUTWAIT_REDIS_URL to the value in that file; with --redis-port it stays the same")
     try:
         yield
     finally:
@@ -113,7 +115,7 @@ def _flower_at(settings: Settings) -> str:
 def _log_in(data: Path, ours: Mapping[str, str]) -> str:
     url = ours.get("OUTWAIT_REDIS_URL")
     if url is None:
-        return "log in with a key: `outwait keys create NAME --scope read --scope operate` makes one"
+        return "log in with an API key: `outwait keys create NAME --scope read --scope operate` creates one"
     return f"log in with the key in {local_key(load_settings(redis_url=url), data)}"
 
 
@@ -125,7 +127,7 @@ def _supervise(services: list[Service], redis: EmbeddedRedis | None, signals: "_
             redis.start()
         for service in services:
             service.tend(time.monotonic())
-        signals.stop.wait(LOOK)
+        signals.stop.wait(CHECK_EVERY)
 
 
 class _Signals:
@@ -139,7 +141,7 @@ class _Signals:
         if self.stop.is_set():
             self.hurry.set()
         self.stop.set()
-        say(f"{signal.Signals(number).name}: stopping; once more to be quick about it")
+        say(f"{signal.Signals(number).name}: stopping; send it again to stop at once")
 
 
 @contextlib.contextmanager

@@ -15,26 +15,31 @@ from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Job, JobState
 
 LATEST = 200
-"""Jobs that are watched when none is named."""
+"""Jobs of each open state that are watched when none is named."""
 
 
 def watch(
     context: typer.Context,
     job_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs; without any, all that are open now.")
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="The jobs' ids; by default all jobs that are open.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most; then code 5.")] = None,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many seconds, with exit code 5.")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two updates.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Show jobs live until they have ended: code 0 if all succeeded, 1 if one did not, 5 if one has not ended."""
+    """Show jobs live until they have ended.
 
-    async def look(client: StoreClient) -> list[Job]:
-        wanted = job_ids or await _open(client)
+    The exit code is 0 if all jobs succeeded, 1 if one did not, and 5 if one has not ended in time.
+    """
+
+    async def follow_jobs(client: StoreClient) -> list[Job]:
+        watched = job_ids or await _open(client)
         with board(as_json=as_json) as shown:
-            return await follow(client, wanted, shown, timeout=timeout, interval=interval)
+            return await follow(client, watched, shown, timeout=timeout, interval=interval)
 
-    jobs = current(context).ask(look)
+    jobs = current(context).ask(follow_jobs)
     say(summary(jobs) or "No job is open.")
     if not all(job.state.ended for job in jobs):
         raise typer.Exit(Exit.NOT_ENDED)
@@ -57,18 +62,18 @@ async def follow(
     interval: float = 0.5,
     until: Callable[[Job], bool] = lambda job: job.state.ended,
 ) -> list[Job]:
-    """Show these jobs until each is as wanted or the time is over. Gives them as they stood last.
+    """Show these jobs until `until` is true of each, or the time is over. Returns their last state.
 
     Args:
-        client: where to ask.
+        client: reads the jobs.
         job_ids: the jobs.
         shown: where they are shown.
         timeout: seconds; None waits for ever.
-        interval: seconds between two looks.
-        until: what a job is waited for.
+        interval: seconds between two updates.
+        until: whether a job needs no more waiting.
 
     Raises:
-        JobNotFound: one of them is not kept.
+        JobNotFound: one of the jobs is not stored.
     """
     deadline = time.monotonic() + timeout if timeout is not None else None
     jobs: dict[str, Job] = {}

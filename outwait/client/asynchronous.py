@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from outwait.client.http import HttpClient
 from outwait.client.store import Enqueued, StoreClient
 from outwait.config.settings import load_settings
-from outwait.worker.engine.replays import Wanted
+from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.model.errors import InvalidRequest, RequestError, StoreUnavailable, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobRequest, JobState, TimelineEntry
 from outwait.worker.model.outcomes import Choice
-from outwait.worker.providers.registry import told
+from outwait.worker.providers.registry import describe
 from outwait.worker.store.dead import DeadDelivery
 from outwait.worker.store.listing import Filter, Page
 
@@ -103,18 +103,18 @@ class AsyncClient:
         """The job as it stands. Raises JobNotFound."""
         return await self._side.job(job_id)
 
-    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first: a page, whose `cursor` gives the next one.
 
         Args:
             limit: jobs on one page, 1 to 500.
             cursor: of the page before.
-            wanted: state, provider, tenant, since, until (created, seconds since 1970).
+            filters: state, provider, tenant, since, until (created, seconds since 1970).
 
         Raises:
             InvalidRequest: a value is wrong.
         """
-        return await self._side.jobs(limit=limit, cursor=cursor, **wanted)
+        return await self._side.jobs(limit=limit, cursor=cursor, **filters)
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Any:
         """The job's result as JSON data, as soon as it is there. Outages of the store on the way are waited out.
@@ -193,20 +193,20 @@ class AsyncClient:
         """
         return await self._side.replay(job_id, target)
 
-    async def dead(self, limit: int = 50, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
+    async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
         """Deliveries that were given up, newest first.
 
         Args:
             limit: deliveries at most, 1 to 500.
-            wanted: target, provider, tenant, since (given up, seconds since 1970).
+            filters: target, provider, tenant, since (given up, seconds since 1970).
 
         Raises:
             InvalidRequest: a value is wrong.
         """
-        return await self._side.dead(limit, **wanted)
+        return await self._side.dead(limit, **filters)
 
-    async def replay_dead(self, **wanted: Unpack[Wanted]) -> int:
-        """Repeat all deliveries that are dead now, or those of them that are wanted (see `dead`).
+    async def replay_dead(self, **filters: Unpack[DeadFilter]) -> int:
+        """Repeat all deliveries that are dead now, or those that match the filters (see `dead`).
 
         Returns:
             How many deliveries are pending again.
@@ -214,7 +214,7 @@ class AsyncClient:
         Raises:
             InvalidRequest: a value is wrong.
         """
-        return await self._side.replay_all(**wanted)
+        return await self._side.replay_all(**filters)
 
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider until it is resumed. Raises InvalidRequest if there is no such provider."""
@@ -258,4 +258,4 @@ def _request(provider: str, operation: str, params: Mapping[str, Any], options: 
     try:
         return JobRequest.model_validate({"provider": provider, "operation": operation, "params": params, **options})
     except ValidationError as error:
-        raise InvalidRequest(told(error, JobRequest)) from error
+        raise InvalidRequest(describe(error, JobRequest)) from error

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from outwait.client.store import Enqueued
-from outwait.worker.engine.replays import Wanted
+from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.model.errors import (
     Conflict,
     Forbidden,
@@ -120,9 +120,9 @@ class HttpClient:
         answer = await self._get(_path(job_id), {"wait": seconds}, timeout_s=seconds + TIMEOUT_S)
         return msgspec.json.decode(answer, type=Job)
 
-    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page."""
-        answer = await self._get("/v1/jobs", {"limit": limit, "cursor": cursor, **wanted})
+        answer = await self._get("/v1/jobs", {"limit": limit, "cursor": cursor, **filters})
         page = msgspec.json.decode(answer, type=_Jobs)
         return Page(page.jobs, page.cursor)
 
@@ -140,18 +140,18 @@ class HttpClient:
         answer = await self._get(_path(job_id, "/deliveries"))
         return msgspec.json.decode(answer, type=dict[str, list[Delivery]])["deliveries"]
 
-    async def dead(self, limit: int = 50, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
+    async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
         """Deliveries that were given up."""
-        answer = await self._get("/v1/dead", {"limit": limit, **wanted})
+        answer = await self._get("/v1/dead", {"limit": limit, **filters})
         return msgspec.json.decode(answer, type=dict[str, list[DeadDelivery]])["deliveries"]
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat deliveries of a job."""
         return _replayed(await self._post(_path(job_id, "/replay"), {"target": target}))
 
-    async def replay_all(self, **wanted: Unpack[Wanted]) -> int:
+    async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
         """Repeat dead deliveries."""
-        return _replayed(await self._post("/v1/dead/replay", dict(wanted)))
+        return _replayed(await self._post("/v1/dead/replay", dict(filters)))
 
     async def cancel(self, job_id: str) -> bool:
         """Give a job up."""

@@ -9,8 +9,8 @@ from uuid import uuid4
 from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
-from outwait.worker.engine.provider_webhooks import Receiver
-from outwait.worker.engine.replays import Replays, Wanted
+from outwait.worker.engine.provider_webhooks import WebhookProcessor
+from outwait.worker.engine.replays import DeadFilter, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
@@ -50,7 +50,7 @@ class StoreClient:
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
         self._replays = Replays(self._store, self._registry)
-        self.webhooks = Receiver(self._store, self._registry)
+        self.webhooks = WebhookProcessor(self._store, self._registry)
         self._acceptance = Acceptance(self._registry, settings)
         self._watch: Watch | None = None
         self._watches = AsyncExitStack()
@@ -94,9 +94,9 @@ class StoreClient:
             self._watch = await self._watches.enter_async_context(Watch(self._settings))
         return await self._watch.end_of(job_id, self.job, seconds)
 
-    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[Filter]) -> Page:
+    async def jobs(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[Filter]) -> Page:
         """Jobs, newest first, page by page. Raises InvalidRequest if the cursor is none."""
-        return await self._store.listing.page(limit, cursor, **wanted)
+        return await self._store.listing.page(limit, cursor, **filters)
 
     async def params(self, job_id: str) -> dict[str, Any]:
         """What the producer asked for. Raises JobNotFound."""
@@ -123,9 +123,9 @@ class StoreClient:
         """The job's deliveries. Raises JobNotFound."""
         return await self._store.reads.deliveries((await self.job(job_id)).id)
 
-    async def dead(self, limit: int = 50, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
+    async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
         """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is none."""
-        return await self._replays.dead(limit, **wanted)
+        return await self._replays.dead(limit, **filters)
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
@@ -138,10 +138,10 @@ class StoreClient:
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
-        return await self._replays.one((await self.job(job_id)).id, target)
+        return await self._replays.of_job((await self.job(job_id)).id, target)
 
-    async def replay_all(self, **wanted: Unpack[Wanted]) -> int:
-        """Repeat everything that is dead now, or what of it is wanted.
+    async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
+        """Repeat everything that is dead now, or what matches the filters.
 
         Returns:
             How many deliveries were made pending again.
@@ -149,7 +149,7 @@ class StoreClient:
         Raises:
             InvalidRequest: `target` or `provider` is none.
         """
-        return await self._replays.all(**wanted)
+        return await self._replays.all(**filters)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is told, where it can be.

@@ -1,6 +1,6 @@
-"""The sandbox: a local server that speaks the three providers' APIs, with faults to order and a ledger.
+"""The sandbox: a local server with the APIs of the three providers, faults on demand, and a ledger.
 
-It knows nothing of the engine and is known only to the command line and to tests. docs/sandbox.md tells how to use it.
+It does not use the engine; only the command line and tests use it. docs/sandbox.md explains it.
 """
 
 from outwait.sandbox.behaviour import Behaviour, Fault

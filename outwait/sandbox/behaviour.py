@@ -1,4 +1,4 @@
-"""What may be ordered of the sandbox: how a job goes, and which faults befall its requests. Pure data."""
+"""Orders for the sandbox: how a job behaves, and which faults its requests have. Pure data."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Call(StrEnum):
-    """What a request is for."""
+    """The purpose of a request."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -17,11 +17,11 @@ class Call(StrEnum):
     TOKEN = "token"  # noqa: S105 - a kind of request
     UPLOAD = "upload"
     OTHER = "other"  # declared parameters, delete, revoke
-    ANY = "any"  # in an order only: whatever the request is for
+    ANY = "any"  # only in an order: any purpose
 
 
 class FaultKind(StrEnum):
-    """What goes wrong. The request is processed unless the word says otherwise."""
+    """The kinds of faults. The request is processed unless the comment says otherwise."""
 
     ERROR = "error"  # an error status, and the request was not processed
     ERROR_AFTER = "error_after"  # an error status although it was processed
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
     FAILURE = "failure"
     DOWNLOAD_FAILURE = "download_failure"  # the provider could not fetch the media
     NEVER = "never"
-    UNKNOWN = "unknown"  # a status that no document names, for ever
+    UNKNOWN = "unknown"  # an undocumented status, for ever
 
 
 class WebhookMode(StrEnum):
@@ -57,7 +57,7 @@ class WebhookMode(StrEnum):
 
 
 class WebhookShape(StrEnum):
-    """What a webhook carries: both are in the vendor's samples."""
+    """The body of a webhook: the provider's samples show both forms."""
 
     ENVELOPE = "envelope"  # the document of the job status
     BARE = "bare"  # status and response only, without the job's id
@@ -72,28 +72,33 @@ class Fault(_Order):
 
     fault: FaultKind
     on: Call
-    times: int | None = Field(default=1, ge=1, description="Requests that it befalls; null: every one.")
+    times: int | None = Field(default=1, ge=1, description="Number of requests with the fault; null: all.")
     probability: float = Field(default=1, gt=0, le=1)
     status: int = Field(default=503, ge=400, le=599, description="Status of `error` and `error_after`.")
     seconds: float | None = Field(
         default=None,
         ge=0,
-        description="hang: how long (an hour), rate_limit: the penalty (the sandbox's), error: a Retry-After (none).",
+        description="hang: its length (default: an hour); rate_limit: the penalty (default: the sandbox's); "
+        "error: a Retry-After (default: none).",
     )
 
 
 class Behaviour(_Order):
-    """How a job goes. Times in seconds."""
+    """How a job behaves. Times in seconds."""
 
     duration: float = Field(default=2, ge=0, description="From submit (or upload) to the end.")
-    jitter: float = Field(default=0.2, ge=0, le=1, description="Share by which durations differ.")
+    jitter: float = Field(default=0.2, ge=0, le=1, description="Share by which durations vary.")
     outcome: Outcome = Outcome.SUCCESS
-    word: str | None = Field(default=None, max_length=60, description="A status in place of those in progress.")
+    word: str | None = Field(
+        default=None, max_length=60, description="A status to use instead of the normal ones in progress."
+    )
     latency: float = Field(default=0, ge=0, description="Before each answer.")
-    result_bytes: int = Field(default=0, ge=0, le=1 << 30, description="Least size of the result's text.")
+    result_bytes: int = Field(default=0, ge=0, le=1 << 30, description="Minimum size of the result's text.")
     upload_failures: int = Field(default=0, ge=0, description="Uploads that end in fileUploadFailed.")
     punctuated_empty: bool = Field(default=False, description="204 for the punctuated transcript.")
-    expiry: float | None = Field(default=None, ge=0, description="Life of the id; null: the vendor's.")
+    expiry: float | None = Field(
+        default=None, ge=0, description="Life of the id; null: as long as the real provider's."
+    )
     webhook: WebhookMode = WebhookMode.ON_TIME
     webhook_shape: WebhookShape = WebhookShape.ENVELOPE
     webhook_delay: float = Field(default=5, ge=0)
@@ -101,11 +106,11 @@ class Behaviour(_Order):
 
 
 class BadOrder(ValueError):
-    """An order that the sandbox does not understand. The message names the field and what is allowed."""
+    """An invalid order. The message names the field and what is allowed."""
 
 
 class Plan:
-    """Faults still to come, in order."""
+    """The faults that are still to come, in order."""
 
     __slots__ = ("_left",)
 
@@ -113,7 +118,7 @@ class Plan:
         self._left: list[tuple[Fault, int | None]] = [(fault, fault.times) for fault in faults]
 
     def take(self, call: Call, rng: random.Random) -> Fault | None:
-        """The fault that befalls this request, if any; it is then counted."""
+        """The fault for this request, or None. A fault that is returned is counted."""
         for at, (fault, left) in enumerate(self._left):
             if fault.on not in (call, Call.ANY) or (fault.probability < 1 and rng.random() >= fault.probability):
                 continue
@@ -130,12 +135,12 @@ def ordered(base: Behaviour, changes: dict[str, Any]) -> Behaviour:
     try:
         return Behaviour.model_validate({**base.model_dump(exclude={"faults"}), **changes})
     except ValidationError as error:
-        raise BadOrder(told(error)) from error
+        raise BadOrder(describe(error)) from error
 
 
-def told(error: ValidationError) -> str:
-    """One line a wrong value: where it is, what was given, what is allowed."""
+def describe(error: ValidationError) -> str:
+    """What is wrong with each value: where it is, what was given, what is allowed."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'order'}: given {item.get('input')!r}, {item['msg']}"
-        for item in error.errors()
+        f"{'.'.join(str(part) for part in problem['loc']) or 'order'}: given {problem.get('input')!r}, {problem['msg']}"
+        for problem in error.errors()
     )

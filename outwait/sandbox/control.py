@@ -1,4 +1,4 @@
-"""The sandbox's own endpoints: orders, reset, ledger."""
+"""The sandbox's own routes: orders, reset, ledger."""
 
 from collections.abc import Sequence
 
@@ -28,17 +28,17 @@ class Control:
         ]
 
     async def behaviours(self, _: web.Request) -> web.Response:
-        """What is ordered of each provider."""
+        """The behaviour that is ordered for each provider."""
         orders = self._state.orders
         return answer({name: orders.behaviour(name).model_dump(mode="json") for name in self._names})
 
     async def behave(self, request: web.Request) -> web.Response:
-        """Order a behaviour of one provider (`provider`) or of all; what is not named is as at the start."""
+        """Order the behaviour of one provider (`provider`) or of all; fields that are not given get their defaults."""
         try:
             order = msgspec.json.decode(await request.read(), type=dict)
             provider = order.pop("provider", None)
             if provider is not None and provider not in self._names:
-                raise BadOrder(f"provider: given {provider!r}, one of {', '.join(self._names)} is expected")
+                raise BadOrder(f"provider: given {provider!r}, must be one of {', '.join(self._names)}")
             self._state.orders.give(provider, order)
         except (msgspec.DecodeError, BadOrder) as error:
             return answer({"error": str(error)}, 400)
@@ -52,14 +52,14 @@ class Control:
         return answer({})
 
     async def ledger(self, request: web.Request) -> web.Response:
-        """Totals and jobs; `?text=` keeps the jobs with it in their text, `?id=` the one with this id."""
+        """Totals and jobs. `?text=` selects the jobs whose text contains it, `?id=` the job with this id."""
         query, ledger = request.query, self._state.ledger
         if "id" in query:
-            found = [ledger.jobs[query["id"]]] if query["id"] in ledger.jobs else []
+            jobs = [ledger.jobs[query["id"]]] if query["id"] in ledger.jobs else []
         else:
-            found = [job for job in ledger.jobs.values() if query.get("text", "") in job.text]
-        return answer({"totals": ledger.summary(), "jobs": [job.entry() for job in found]})
+            jobs = [job for job in ledger.jobs.values() if query.get("text", "") in job.text]
+        return answer({"totals": ledger.summary(), "jobs": [job.entry() for job in jobs]})
 
     async def totals(self, _: web.Request) -> web.Response:
-        """Totals alone: cheap however many jobs there are."""
+        """Only the totals: cheap, however many jobs there are."""
         return answer(self._state.ledger.summary())

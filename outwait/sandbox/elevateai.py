@@ -26,7 +26,7 @@ _AUDIO = ("en-us", "en", "es-419", "pt-br", "ja", "auto")
 _TEXT = ("en-us", "en", "es-419")
 
 _DOWNLOADED = 0.4
-"""Share of a job's time after which its file is downloaded."""
+"""Share of a job's time at which its file has been downloaded."""
 
 _BY_URL = (
     (0.1, "declared"),
@@ -106,7 +106,7 @@ class ElevateAI(Vendor):
         return answer({"interactionIdentifier": job.id}, 201)
 
     async def _upload(self, ask: Ask) -> web.Response:
-        job = self.found(ask, _LIFE)
+        job = self.job_of(ask, _LIFE)
         if job.facts.get("status") not in ("filePendingUpload", "fileUploadFailed"):
             raise Refusal(409, "The interaction is not waiting for an upload")
         before, job.facts["status"] = job.facts["status"], "fileUploading"
@@ -143,7 +143,7 @@ class ElevateAI(Vendor):
         return {"at": time.time(), "filename": part.filename, "size": size, "sha256": sha256.hexdigest()}
 
     async def _status(self, ask: Ask) -> web.Response:
-        job, now = self.found(ask, _LIFE), time.time()
+        job, now = self.job_of(ask, _LIFE), time.time()
         status = _status(job, now)
         downloaded = job.started + job.length * _DOWNLOADED
         arrived = bool(job.facts["downloadUri"]) and now >= downloaded and not _undownloadable(job)
@@ -160,7 +160,7 @@ class ElevateAI(Vendor):
         )
 
     async def _declared(self, ask: Ask) -> web.Response:
-        job = self.found(ask, _LIFE)
+        job = self.job_of(ask, _LIFE)
         names = ("languageTag", "vertical", "audioTranscriptionMode")
         return answer(
             {
@@ -175,7 +175,7 @@ class ElevateAI(Vendor):
         )
 
     async def _result(self, name: str, ask: Ask) -> web.Response:
-        job = self.found(ask, _LIFE)
+        job = self.job_of(ask, _LIFE)
         if _status(job, time.time()) != "processed":
             raise Refusal(404, "The interaction has not been processed")
         if name == "ai" and not job.facts["includeAiResults"]:
@@ -187,12 +187,12 @@ class ElevateAI(Vendor):
         return answer(_RESULTS[name](job))
 
     async def _delete(self, ask: Ask) -> web.Response:
-        self.found(ask, _LIFE).deleted = True
+        self.job_of(ask, _LIFE).deleted = True
         return web.Response()
 
 
 def _status(job: Job, now: float) -> str:
-    if "status" in job.facts:  # what uploads do, not the clock
+    if "status" in job.facts:  # uploads set it, not the clock
         return str(job.facts["status"])
     stages = _BY_TEXT if job.operation != "audio" else _BY_URL if job.facts["downloadUri"] else _BY_UPLOAD
     share, behaviour = job.share(now), job.behaviour

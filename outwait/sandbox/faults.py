@@ -1,4 +1,4 @@
-"""Faults on the wire: what a request meets instead of its answer."""
+"""Faults on the wire: what a client gets instead of the answer."""
 
 import asyncio
 
@@ -7,19 +7,19 @@ from aiohttp import web
 from outwait.sandbox.behaviour import Fault, FaultKind
 
 _FOREVER = 3600.0
-"""Seconds that an unanswered request is held, unless the fault says."""
+"""Seconds for which an unanswered request is held, unless the fault says otherwise."""
 
-_LOOK = 0.2
-"""Seconds between two looks whether a client that gets no answer is still there."""
+_CHECK_EVERY = 0.2
+"""Seconds between two checks whether a client without an answer is still connected."""
 
 BEFORE = frozenset({FaultKind.ERROR, FaultKind.DROP, FaultKind.HANG})
-"""Faults whose requests are not processed (a 429 too, but that is the limit's work)."""
+"""Faults whose requests are not processed (nor is a request with 429, but the limiter handles that)."""
 
 _PAGE = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 
 
 async def spoil(fault: Fault, request: web.Request, answer: web.Response) -> web.Response:
-    """What the client gets. `answer` is the real one, or the error that the fault asks for."""
+    """Apply a fault. `answer` is the real answer, or the error that the fault orders."""
     match fault.fault:
         case FaultKind.DROP | FaultKind.DROP_AFTER:
             return _drop(request)
@@ -36,7 +36,7 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     body = answer.body if isinstance(answer.body, bytes) else b""
     if kind is FaultKind.HTML:
         return web.Response(text=_PAGE, content_type="text/html")
-    # What garbles a body leaves the headers alone: a 429 still tells how long to wait.
+    # Only the body is damaged; the headers stay: a 429 still says how long to wait.
     headers = {name: value for name, value in answer.headers.items() if name not in ("Content-Type", "Content-Length")}
     if kind is FaultKind.CONTENT_TYPE:
         return web.Response(body=body, status=answer.status, content_type="text/plain", headers=headers)
@@ -47,15 +47,15 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
 def _drop(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
-    return web.Response()  # nobody gets it
+    return web.Response()  # the client does not get it
 
 
 async def _hang(request: web.Request, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    while loop.time() < end and _there(request):  # noqa: ASYNC110 - aiohttp tells no handler that its client left
-        await asyncio.sleep(min(_LOOK, end - loop.time()))
+    while loop.time() < end and _connected(request):  # noqa: ASYNC110 - aiohttp does not notify a handler of a disconnect
+        await asyncio.sleep(min(_CHECK_EVERY, end - loop.time()))
 
 
-def _there(request: web.Request) -> bool:
+def _connected(request: web.Request) -> bool:
     return request.transport is not None and not request.transport.is_closing()

@@ -1,4 +1,4 @@
-"""What really arrived: every job with the requests for it, and totals by provider. Constant work a request."""
+"""What really arrived: every job with its requests, and totals by provider. The work for each request is constant."""
 
 import dataclasses
 import math
@@ -8,18 +8,18 @@ from typing import Any
 from outwait.sandbox.behaviour import Behaviour, Call, Outcome, Plan
 
 _TEXT_MAX = 500
-"""Characters kept of what tells one job from another."""
+"""Characters kept of the text that identifies a job."""
 
 _TRESPASSES_MAX = 1000
-"""Requests inside penalties that are told one by one."""
+"""Requests during penalties that are listed individually."""
 
 _LIST_MAX = 20
-"""Uploads and webhook answers kept of one job."""
+"""Uploads and webhook answers that are kept for each job."""
 
 
 @dataclass(slots=True)
 class Job:
-    """One job at a provider. Times are seconds since 1970; `ready` is when it ends, infinite if never."""
+    """One job at a provider. Times are seconds since 1970. `ready` is when it ends, infinite if never."""
 
     id: str
     provider: str
@@ -46,7 +46,7 @@ class Job:
     webhooks: list[dict[str, Any]] = field(default_factory=list)
 
     def share(self, now: float) -> float:
-        """How much of its time has passed: 0 at the start, 1 once it has ended (never 1 for one that never ends)."""
+        """The share of its time that has passed: 0 at the start, 1 at its end (below 1 for a job that never ends)."""
         if now >= self.ready:
             return 1.0
         return min(max((now - self.started) / max(self.length, 1e-9), 0.0), 0.99)
@@ -57,7 +57,7 @@ class Job:
         self.ready = math.inf if self.behaviour.outcome is Outcome.NEVER else now + length
 
     def poll(self, now: float, minimum: float) -> bool:
-        """Count a poll. True: it came sooner than `minimum` seconds after the one before."""
+        """Count a poll. True: it came less than `minimum` seconds after the previous one."""
         self.polls += 1
         before, self.polled = self.polled, now
         if before is None:
@@ -69,7 +69,7 @@ class Job:
         return fast
 
     def entry(self) -> dict[str, Any]:
-        """Its line in the ledger."""
+        """Its entry in the ledger."""
         return {
             "id": self.id,
             "provider": self.provider,
@@ -95,7 +95,7 @@ class Job:
 
 
 def note(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
-    """Add to one of a job's lists, as long as there is room."""
+    """Add to one of a job's lists, unless it is full."""
     if len(entries) < _LIST_MAX:
         entries.append(entry)
 
@@ -106,11 +106,13 @@ class Totals:
 
     requests: dict[str, int] = field(default_factory=lambda: {call: 0 for call in Call if call is not Call.ANY})
     jobs: int = 0
-    repeated_submits: int = 0  # accepted although a job with the very same body was accepted before
+    repeated_submits: int = 0  # accepted although a job with an identical body was accepted before
     refused: int = 0  # answered with 4xx other than 429
     rate_limited: int = 0  # 429s answered
     in_penalty: int = 0  # requests received during a penalty
-    trespasses: list[tuple[float, float]] = field(default_factory=list)  # of those: when, and how long after a 429
+    trespasses: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # of those: the time, and the seconds since the first 429
     polls_too_fast: int = 0
     faults: int = 0
     webhooks_sent: int = 0
@@ -118,11 +120,11 @@ class Totals:
     in_flight: int = 0
     in_flight_peak: int = 0
 
-    def trespass(self, arrived: float, told: float) -> None:
-        """A request that arrived in a penalty. Sooner than the 429 of another could be heard, it was on its way."""
+    def trespass(self, arrived: float, announced: float) -> None:
+        """Count a request during a penalty. A short delay after the 429 means that it had already left."""
         self.in_penalty += 1
         if len(self.trespasses) < _TRESPASSES_MAX:
-            self.trespasses.append((arrived, arrived - told))
+            self.trespasses.append((arrived, arrived - announced))
 
 
 class Ledger:
@@ -141,7 +143,7 @@ class Ledger:
         return totals
 
     def add(self, job: Job) -> None:
-        """An accepted job."""
+        """Add an accepted job."""
         job.text = job.text[:_TEXT_MAX]
         self.jobs[job.id] = job
         totals = self.of(job.provider)

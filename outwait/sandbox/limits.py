@@ -7,13 +7,13 @@ class Limiter:
     """One counter, shared by all requests of a rate group. Times in seconds.
 
     Args:
-        limit: requests in one window; None: as many as come.
+        limit: requests in one window; None: no limit.
         window: length of the window.
-        penalty: how long nothing is accepted once the limit was exceeded.
-        restarts: whether a request inside the penalty starts it anew (RingCentral's rule).
+        penalty: how long no request is accepted after the limit was exceeded.
+        restarts: whether a request during the penalty restarts it (RingCentral's rule).
 
     Attributes:
-        told: when a client was first told of the present penalty, or of the last one.
+        announced: when the first 429 of the present penalty, or of the last one, was answered.
     """
 
     def __init__(self, limit: int | None, window: float, penalty: float, *, restarts: bool = False) -> None:
@@ -23,22 +23,22 @@ class Limiter:
         self._restarts = restarts
         self._accepted: deque[float] = deque()
         self._until = 0.0
-        self.told = 0.0
+        self.announced = 0.0
 
     def penal(self, now: float) -> bool:
-        """Whether a penalty is being served."""
+        """Whether there is a penalty now."""
         return now < self._until
 
     def punish(self, now: float, seconds: float | None = None) -> None:
-        """Begin a penalty, of this length if one is given."""
+        """Start a penalty, with this length if one is given."""
         if seconds is not None:
             self._penalty = seconds
         if not self.penal(now):
-            self.told = now
+            self.announced = now
         self._until = now + self._penalty
 
     def wait(self, now: float) -> float | None:
-        """None: the request is accepted and counted. Else the seconds to wait."""
+        """Accept and count a request (None), or return the seconds to wait."""
         if self.penal(now):
             if self._restarts:
                 self._until = now + self._penalty

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from outwait.sandbox.behaviour import BadOrder, Behaviour, told
+from outwait.sandbox.behaviour import BadOrder, Behaviour, describe
 
 Limit = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -17,19 +17,19 @@ class SandboxOptions:
     """Options of one sandbox process. Times in seconds; limits are requests in one `window`.
 
     Args:
-        seed: of durations' jitter and faults' probabilities.
-        behaviour: how jobs go unless something else is ordered.
-        heavy_limit: RingCentral's group Heavy: submits and polls together (10 at the real one).
-        auth_limit: RingCentral's group Auth: tokens (5 at the real one).
+        seed: for the jitter of durations and the probabilities of faults.
+        behaviour: how jobs behave unless something else is ordered.
+        heavy_limit: RingCentral's group Heavy: submits and polls together (10 at the real provider).
+        auth_limit: RingCentral's group Auth: tokens (5 at the real provider).
         elevateai_limit: none by default.
         unless_limit: none by default.
-        window: of every limit.
-        penalty: that exceeding a limit costs; at RingCentral each request inside it starts it anew.
+        window: length of the window of every limit.
+        penalty: length of the penalty for exceeding a limit; at RingCentral each request during it restarts it.
         token_ttl: life of a RingCentral access token.
-        sessions: access tokens that are good at once; one more ends the oldest.
-        upload_max: bytes of an upload, above it 413.
-        poll_minimum: polls of one job closer together than this are counted as too fast.
-        webhook_backoff: before the first redelivery of a webhook; doubled each time.
+        sessions: access tokens that are valid at the same time; a further one ends the oldest.
+        upload_max: bytes of an upload; a larger one is answered with 413.
+        poll_minimum: polls of a job with a shorter interval are counted as too fast.
+        webhook_backoff: seconds before the first redelivery of a webhook; doubled each time.
     """
 
     seed: int = 0
@@ -52,4 +52,4 @@ def read_options(text: str) -> SandboxOptions:
     try:
         return TypeAdapter(SandboxOptions).validate_json(text)
     except ValidationError as error:
-        raise BadOrder(told(error)) from error
+        raise BadOrder(describe(error)) from error

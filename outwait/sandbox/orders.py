@@ -1,4 +1,4 @@
-"""The orders in force: by provider over the control endpoint, by job from a marker in the submit's body."""
+"""The orders in force: for a provider from the control route, for a job from a marker in the submit's body."""
 
 import json
 import random
@@ -15,10 +15,10 @@ _JSON = json.JSONDecoder()
 
 
 class Orders:
-    """Which behaviour and faults are in force.
+    """The behaviour and the faults that are in force.
 
     Args:
-        base: how jobs go by default.
+        base: how jobs behave by default.
         rng: decides faults with a probability.
     """
 
@@ -30,10 +30,10 @@ class Orders:
         self._marked: dict[str, Plan] = {}
 
     def give(self, provider: str | None, changes: dict[str, Any]) -> Behaviour:
-        """Order a behaviour of one provider, or of all; it replaces what was ordered there before.
+        """Order the behaviour of one provider or of all. It replaces the previous order.
 
         Raises:
-            BadOrder: the changes are not those of a Behaviour.
+            BadOrder: the changes do not make a valid Behaviour.
         """
         behaviour = ordered(self._base, changes)
         order = behaviour, Plan(behaviour.faults)
@@ -49,15 +49,15 @@ class Orders:
         return self._providers.get(provider, self._everywhere)[0]
 
     def fault(self, provider: str, call: Call, plan: Plan | None) -> Fault | None:
-        """The fault that befalls this request: its job's own first, then the provider's."""
+        """The fault for this request: from its job's order first, then from the provider's."""
         fault = plan.take(call, self._rng) if plan else None
         return fault or self._providers.get(provider, self._everywhere)[1].take(call, self._rng)
 
     def marked(self, provider: str, digest: str, marker: dict[str, Any]) -> tuple[Behaviour, Plan]:
-        """The behaviour and the faults of a marked body. A repeated body meets the faults that are left of its plan.
+        """The behaviour and the faults of a body with a marker. A repeated body gets the remaining faults of its plan.
 
         Raises:
-            BadOrder: the marker is not a Behaviour.
+            BadOrder: the marker is not a valid Behaviour.
         """
         behaviour = ordered(self.behaviour(provider), marker)
         plan = self._marked.get(digest) or Plan(behaviour.faults)
@@ -70,19 +70,19 @@ def find_marker(data: object) -> dict[str, Any] | None:
     """The first marker in a request's data: `sandbox:{…}` in a text, `?sandbox=…` in a URL, or a key `sandbox`.
 
     Raises:
-        BadOrder: a marker that is not a JSON object.
+        BadOrder: a marker is not a JSON object.
     """
-    return next((read_marker(found) for found in _markers(data)), None)
+    return next((read_marker(raw) for raw in _markers(data)), None)
 
 
-def read_marker(found: object) -> dict[str, Any]:
-    """A marker from its JSON, whatever follows it, or from decoded JSON. Raises BadOrder."""
+def read_marker(raw: object) -> dict[str, Any]:
+    """Read a marker from text that begins with its JSON, or from decoded JSON. Raises BadOrder."""
     try:
-        marker = _JSON.raw_decode(found)[0] if isinstance(found, str) else found
+        marker = _JSON.raw_decode(raw)[0] if isinstance(raw, str) else raw
     except ValueError as error:
-        raise BadOrder(f"sandbox marker: given {found!r:.200}, JSON is expected ({error})") from error
+        raise BadOrder(f"sandbox marker: given {raw!r:.200}, must be JSON ({error})") from error
     if not isinstance(marker, dict):
-        raise BadOrder(f"sandbox marker: given {marker!r:.200}, a JSON object is expected")
+        raise BadOrder(f"sandbox marker: given {marker!r:.200}, must be a JSON object")
     return marker
 
 

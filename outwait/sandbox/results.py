@@ -1,4 +1,4 @@
-"""Results in the providers' shapes. Each is derived from its job's text, so that a test can recognise it."""
+"""Results in the providers' formats. Each contains its job's text, so that a test can recognise it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _FILLER = "and so it goes on, "
 
 
 def sentence(job: Job) -> str:
-    """What the job "heard": its own text, and as much more as its behaviour asks for."""
+    """A sentence with the job's text, made as long as its behaviour orders."""
     text = f"This is the result of {job.text}."
     missing = job.behaviour.result_bytes - len(text.encode())
     return text if missing <= 0 else text + (_FILLER * (missing // len(_FILLER) + 1))[:missing]
@@ -58,9 +58,9 @@ def elevateai_phrases(job: Job) -> dict[str, Any]:
     """ElevateAI's phrase-by-phrase transcript. Offsets in milliseconds."""
     text = sentence(job)
     segment = {"startTimeOffset": 0, "endTimeOffset": 4200, "phraseIndex": 0, "score": 0.92}
-    said = {"phrases": [text], "phraseSegments": [segment]}
-    nothing: dict[str, Any] = {"phrases": [], "phraseSegments": []}
-    return {"allParticipants": said, "participantOne": said, "participantTwo": nothing, "redactionSegments": []}
+    speech = {"phrases": [text], "phraseSegments": [segment]}
+    silence: dict[str, Any] = {"phrases": [], "phraseSegments": []}
+    return {"allParticipants": speech, "participantOne": speech, "participantTwo": silence, "redactionSegments": []}
 
 
 def elevateai_punctuated(job: Job) -> dict[str, Any]:
@@ -80,12 +80,12 @@ def elevateai_ai(job: Job) -> dict[str, Any]:
     offsets = {"minScore": 0.1, "minScoreOffset": 0, "maxScore": 0.9, "maxScoreOffset": 4200}
     quartiles = {f"quartile{number}": number / 4 for number in (1, 2, 3, 4)}
     model = {"name": f"sandbox {job.text}", "score": 0.5, **offsets, **quartiles}
-    one = {
+    analysis = {
         "enlightenBundles": [{"name": "customerSatisfaction", "models": [model]}],
         "voiceActivitySegments": [{"startTimeOffset": 0, "endTimeOffset": 4200, "result": "speech"}],
     }
-    nothing: dict[str, Any] = {"enlightenBundles": [], "voiceActivitySegments": []}
-    return {"allParticipants": one, "participantOne": one, "participantTwo": nothing}
+    empty: dict[str, Any] = {"enlightenBundles": [], "voiceActivitySegments": []}
+    return {"allParticipants": analysis, "participantOne": analysis, "participantTwo": empty}
 
 
 def unless(job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from outwait.sandbox.behaviour import Call, Outcome, WebhookMode, WebhookShape
 from outwait.sandbox.ledger import Job
 from outwait.sandbox.limits import Limiter
 from outwait.sandbox.results import ringcentral as result
-from outwait.sandbox.ringcentral_params import Wrong, check
+from outwait.sandbox.ringcentral_params import InvalidParameter, check
 from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -37,11 +37,11 @@ _OPERATIONS = {
 }
 
 _CODES = {400: "CAI-101", 401: "OAU-213", 403: "CMN-401", 404: "CMN-102", 429: "CMN-301"}
-"""Published error codes by status; the meanings of the other CAI codes are not published."""
+"""Published error codes by status. The meanings of the other CAI codes are not published."""
 
 
 class OAuthRefusal(Refusal):
-    """An error answer of the token endpoint, which has a shape of its own. `code` is OAuth's word."""
+    """An error answer of the token endpoint, which has its own form. `parameter` is OAuth's error code."""
 
 
 class RingCentral(Vendor):
@@ -149,8 +149,8 @@ class RingCentral(Vendor):
     async def _operate(self, operation: str, ask: Ask) -> web.Response:
         try:
             text = check(operation, ask.data)
-        except Wrong as wrong:
-            raise Refusal(400, str(wrong), parameter=wrong.parameter) from wrong
+        except InvalidParameter as error:
+            raise Refusal(400, str(error), parameter=error.parameter) from error
         job = self.accept(ask, operation, text)
         job.webhook = ask.request.query.get("webhook")
         self.begin(job, at_once=job.webhook is not None and job.behaviour.webhook is WebhookMode.EARLY)
@@ -159,7 +159,7 @@ class RingCentral(Vendor):
         return answer({"jobId": job.id}, 202)
 
     async def _status(self, ask: Ask) -> web.Response:
-        job, now = self.found(ask, _WEEK), time.time()
+        job, now = self.job_of(ask, _WEEK), time.time()
         return answer(_document(job, now))
 
     def _webhook_document(self, job: Job) -> dict[str, Any]:

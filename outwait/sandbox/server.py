@@ -17,7 +17,7 @@ VENDORS: tuple[type[Vendor], ...] = (RingCentral, ElevateAI, Unless)
 """Every provider's API that the sandbox speaks."""
 
 _BODY_MAX = 64 << 20
-"""Bytes of a JSON body; uploads are streamed and have their own cap."""
+"""Bytes of a JSON body; uploads are streamed and have their own limit."""
 
 _GRACE = 0.5
 """Seconds that requests under way get when the sandbox stops; some hang on purpose."""
@@ -48,7 +48,7 @@ def serve(
     Args:
         options: how it behaves.
         host: address to listen on.
-        port: 0 picks a free one.
+        port: 0 takes a free port.
         ready: called with the base URL once it listens.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Unless: ask a question, and ask for the answer.
+"""Unless: ask a question, and poll for the answer.
 
-Facts: Unless's documentation. Error bodies and the status of an accepted question are not documented: those here are
+Facts: Unless's documentation. Error bodies and the status of an accepted question are not documented. The sandbox uses
 what an API gateway usually answers.
 """
 
@@ -18,7 +18,7 @@ from outwait.sandbox.results import unless as result
 from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after
 
 _QUEUED = 0.3
-"""Share of a question's time that it is PENDING."""
+"""Share of a question's time in which it is PENDING."""
 
 _ACCOUNT = {
     "x-user-email": credentials.USER_EMAIL,
@@ -48,7 +48,7 @@ class Unless(Vendor):
         return self._limiter
 
     def authorise(self, ask: Ask) -> None:
-        """The key; a question needs the three account headers too, an answer only if they are sent."""
+        """Check the key and the account headers. A question needs them; for an answer they are optional."""
         headers = ask.request.headers
         if not hmac.compare_digest(headers.get("x-api-key", "").encode(), credentials.API_KEY.encode()):
             raise Refusal(403, "Forbidden")
@@ -91,7 +91,7 @@ class Unless(Vendor):
     async def _answer(self, ask: Ask) -> web.Response:
         if not ask.request.query.get("questionId"):
             raise Refusal(400, "Missing required parameter: questionId")
-        job, now = self.found(ask, None), time.time()
+        job, now = self.job_of(ask, None), time.time()
         return answer({"questionId": job.id, **_state(job, now)})
 
 
@@ -107,5 +107,5 @@ def _state(job: Job, now: float) -> dict[str, Any]:
 
 
 def _small(metadata: object) -> object:
-    """What an answer repeats of the question's metadata: not more than a job may keep in memory."""
+    """The metadata that an answer repeats; empty if it is too large to keep in memory."""
     return metadata if len(repr(metadata)) <= 1000 else {}

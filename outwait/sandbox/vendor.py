@@ -1,4 +1,4 @@
-"""What the three providers have in common: one request's way through counts, faults, limits, credentials, answer."""
+"""The common part of the three providers: how a request is counted, gets its fault, is checked and answered."""
 
 import asyncio
 import hashlib
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
 
 class State:
-    """What all providers of one sandbox share."""
+    """The state that all providers of one sandbox share."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
@@ -80,7 +80,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def routes(self) -> list[web.RouteDef]:
-        """Its endpoints, with their full paths."""
+        """Its routes, with their full paths."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -96,17 +96,17 @@ class Vendor(ABC):
 
     @abstractmethod
     def refuse(self, refusal: Refusal) -> web.Response:
-        """An error answer in the provider's own shape."""
+        """An error answer in the provider's own form."""
 
-    def finish(self, ask: Ask, answer: web.Response) -> None:  # noqa: B027 - not every provider has some
+    def finish(self, ask: Ask, answer: web.Response) -> None:  # noqa: B027 - not every provider has such headers
         """Add the headers that every answer carries."""
 
     async def submit(self, request: web.Request, process: Process) -> web.Response:
-        """Answer a submit: its body, or a header `X-Sandbox`, may carry a marker that orders how the job goes."""
+        """Answer a submit. A marker in its body, or in the header `X-Sandbox`, orders how the job behaves."""
         try:
             body = await request.read()
         except ConnectionError:
-            return web.Response()  # the client broke off: nobody gets it
+            return web.Response()  # the client has disconnected
         ask = Ask(request, Call.SUBMIT, digest=_digest(request.path, body))
         try:
             ask.data = msgspec.json.decode(body)
@@ -129,13 +129,13 @@ class Vendor(ABC):
         return await self.handle(Ask(request, call, job, job.plan if job else None), process)
 
     async def handle(self, ask: Ask, process: Process) -> web.Response:
-        """Answer a request: count it, meet its fault, check limit and credentials, process it."""
+        """Answer a request: count it, apply its fault, check limit and credentials, process it."""
         totals = self.state.ledger.of(self.name)
         totals.requests[ask.call] += 1
         totals.in_flight += 1
         totals.in_flight_peak = max(totals.in_flight_peak, totals.in_flight)
         try:
-            answer = await self._meet(ask, process, totals)
+            answer = await self._answer_with_fault(ask, process, totals)
         finally:
             totals.in_flight -= 1
         totals.rate_limited += answer.status == 429
@@ -143,7 +143,7 @@ class Vendor(ABC):
         return answer
 
     def accept(self, ask: Ask, operation: str, text: str) -> Job:
-        """Make the job that a submit asks for. It is not working yet: see `begin`."""
+        """Create the job of a submit. `begin` starts its work."""
         job = Job(
             id=str(uuid.uuid4()),
             provider=self.name,
@@ -159,13 +159,13 @@ class Vendor(ABC):
         return job
 
     def begin(self, job: Job, *, at_once: bool = False) -> None:
-        """Start working on a job; `at_once`: it ends in the same moment."""
+        """Start the work on a job; `at_once`: it ends immediately."""
         behaviour = job.behaviour
         duration = behaviour.duration * (1 + behaviour.jitter * self.state.rng.uniform(-1, 1))
         job.begin(time.time(), 0 if at_once else duration)
 
-    def found(self, ask: Ask, life: float | None) -> Job:
-        """The job that is asked about. Raises Refusal 404: unknown, deleted, or older than its id lives."""
+    def job_of(self, ask: Ask, life: float | None) -> Job:
+        """The job of a request. Raises Refusal 404 if it is unknown, deleted or expired."""
         job = ask.job
         if job is not None and not job.deleted:
             expiry = job.behaviour.expiry if job.behaviour.expiry is not None else life
@@ -180,7 +180,7 @@ class Vendor(ABC):
         elif call is Call.FETCH:
             job.fetches += 1
 
-    async def _meet(self, ask: Ask, process: Process, totals: Totals) -> web.Response:
+    async def _answer_with_fault(self, ask: Ask, process: Process, totals: Totals) -> web.Response:
         arrived = time.time()
         fault = self.state.orders.fault(self.name, ask.call, ask.plan)
         totals.faults += fault is not None
@@ -210,12 +210,12 @@ class Vendor(ABC):
         limiter = self.limiter(ask.call)
         now = time.time()
         if limiter.penal(now):
-            totals.trespass(arrived, limiter.told)
+            totals.trespass(arrived, limiter.announced)
         if fault is not None and fault.fault is FaultKind.RATE_LIMIT:
             limiter.punish(now, fault.seconds)
         wait = limiter.wait(now)
         if wait is None and fault is not None and fault.fault is FaultKind.RATE_LIMIT:
-            wait = 0.0  # a penalty of no length: this one answer only
+            wait = 0.0  # a penalty of no length: only this answer
         if wait is not None:
             raise Refusal(429, "Request rate exceeded", wait=wait)
 
@@ -234,7 +234,7 @@ def retry_after(refusal: Refusal) -> dict[str, str]:
 
 
 def failed(job: Job) -> bool:
-    """Whether a job that ended ended badly."""
+    """Whether an ended job failed."""
     return job.behaviour.outcome in (Outcome.FAILURE, Outcome.DOWNLOAD_FAILURE)
 
 

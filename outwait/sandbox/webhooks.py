@@ -1,4 +1,4 @@
-"""Webhooks, as RingCentral sends them: again, up to five times, unless the answer is exactly 200."""
+"""Webhooks as RingCentral sends them: repeated up to five times, unless the answer is exactly 200."""
 
 import asyncio
 import time
@@ -12,13 +12,13 @@ from outwait.sandbox.behaviour import WebhookMode
 from outwait.sandbox.ledger import Job, Ledger, note
 
 REDELIVERIES = 5
-"""After the first delivery (documented); the delays between them are not published."""
+"""Number of repetitions after the first delivery (documented). The delays between them are not published."""
 
 _TIME_LIMIT = aiohttp.ClientTimeout(total=10)
 
 
 class Webhooks:
-    """Sends webhooks. A timer a job that wants one; a task only while one is being delivered.
+    """Sends webhooks. Each job with a webhook has a timer; there is a task only while the webhook is sent.
 
     Args:
         ledger: where deliveries and their answers are noted.
@@ -33,7 +33,7 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
 
     async def schedule(self, job: Job, document: Callable[[], Any]) -> None:
-        """Arrange for a job's webhook as its behaviour says. `document` makes the body when it is sent.
+        """Schedule a job's webhook according to its behaviour. `document` makes the body when it is sent.
 
         An early one is sent here, before the caller answers the submit.
         """
@@ -49,7 +49,7 @@ class Webhooks:
         self._timers[job.id] = timer
 
     def forget(self) -> None:
-        """Send nothing more of what is arranged."""
+        """Cancel all scheduled webhooks."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -1,4 +1,4 @@
-"""What the API answers: JSON written from msgspec's types, which are also its documentation."""
+"""The types of the API's answers. They are written as JSON, and the OpenAPI document is made from them."""
 
 from typing import Any, TypeVar
 
@@ -18,14 +18,14 @@ D = TypeVar("D", bound=Delivery)
 
 
 class EnqueuedJob(msgspec.Struct, frozen=True):
-    """A job that is stored. `created` is false if the same job was there already."""
+    """A stored job. `created` is false if the same job existed already."""
 
     id: str
     created: bool
 
 
 class EnqueuedItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one job of a batch: `id` and `created`, or the `problem`. `status` is as it would be alone."""
+    """The answer for one job of a batch: `id` and `created`, or a `problem`. `status` is that of a single request."""
 
     status: int
     id: str | None = None
@@ -34,7 +34,7 @@ class EnqueuedItem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EnqueuedJobs(msgspec.Struct, frozen=True):
-    """What became of the jobs of a batch, in their order, and how many were created, were there, and were refused."""
+    """The answers for a batch in its order, and how many jobs were created, existed already, and were refused."""
 
     jobs: list[EnqueuedItem]
     created: int
@@ -43,7 +43,7 @@ class EnqueuedJobs(msgspec.Struct, frozen=True):
 
 
 class JobPage(msgspec.Struct, frozen=True):
-    """Jobs, newest first. A page may be short, or empty, though more follow: go on until `cursor` is null."""
+    """Jobs, newest first. A page may be short or empty although more pages follow: read on until `cursor` is null."""
 
     jobs: list[Job]
     cursor: str | None
@@ -59,13 +59,13 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """What happened to a job, oldest first; of very many entries the newest are kept."""
+    """What happened to a job, oldest first. Of a very long timeline only the newest entries are kept."""
 
     timeline: list[Event]
 
 
 class Deliveries(msgspec.Struct, frozen=True):
-    """The deliveries of a job: one for each handler, once it has ended."""
+    """The deliveries of a job: one for each handler. There are none before the job has ended."""
 
     deliveries: list[Delivery]
 
@@ -77,7 +77,7 @@ class DeadDeliveries(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """How many deliveries are pending again."""
+    """The number of deliveries that will be repeated."""
 
     replayed: int
 
@@ -93,7 +93,7 @@ class OperationInfo(msgspec.Struct, frozen=True):
 
 
 class ProviderInfo(msgspec.Struct, frozen=True):
-    """One provider. `status` is null for keys of one tenant: all tenants share it."""
+    """One provider. `status` covers the jobs of all tenants, so it is null for an API key of one tenant."""
 
     name: str
     configured: bool
@@ -114,7 +114,7 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many jobs stand in each state, by provider."""
+    """The number of jobs in each state, by provider."""
 
     counts: dict[str, dict[str, int]]
 
@@ -133,7 +133,7 @@ TYPES = (
     JobError,
     Problem,
 )
-"""What the document of the API describes; what they are made of follows from them."""
+"""The types that the OpenAPI document describes, with the types of their fields."""
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -142,41 +142,41 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
 
 
 def shown_job(job: Job) -> Job:
-    """A job as it may be shown: of a target's URL no more than its host."""
+    """The job with the URLs of its targets cut down to their hosts."""
     return msgspec.structs.replace(job, targets=tuple(redact(target) for target in job.targets))
 
 
 def shown_delivery(delivery: D) -> D:
-    """A delivery, likewise."""
+    """The delivery with the URL of its target cut down to its host."""
     return msgspec.structs.replace(delivery, target=redact(delivery.target))
 
 
 def numbered(entries: list[TimelineEntry]) -> list[Event]:
-    """Entries with ids that stay theirs: the millisecond, and which one of it."""
-    found: list[Event] = []
-    seen: dict[int, int] = {}
+    """Entries with stable ids: the millisecond, and the position within that millisecond."""
+    events: list[Event] = []
+    last_position: dict[int, int] = {}
     for entry in entries:
         millisecond = round(entry.at * 1000)
-        seen[millisecond] = number = seen.get(millisecond, -1) + 1
-        found.append(Event(f"{millisecond}-{number}", entry.at, entry.event, entry.detail))
-    return found
+        last_position[millisecond] = position = last_position.get(millisecond, -1) + 1
+        events.append(Event(f"{millisecond}-{position}", entry.at, entry.event, entry.detail))
+    return events
 
 
 def documented(
-    kind: type | dict[str, Any], *problems: int, status: int = 200, example: Any = None, told: str = ""
+    kind: type | dict[str, Any], *problems: int, status: int = 200, example: Any = None, description: str = ""
 ) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route, for its `responses`: what it gives, and its problems besides the usual ones."""
+    """The `responses` of a route: its success, its own problems, and the problems that every route has."""
     schema = kind if isinstance(kind, dict) else {"$ref": REF.format(name=kind.__name__)}
     content: dict[str, Any] = {"schema": schema}
     if example is not None:
         content["example"] = example
-    good: dict[str, Any] = {"description": told or _first_line(kind), "content": {"application/json": content}}
-    found: dict[int | str, dict[str, Any]] = {status: good}
-    return found | {code: refused(code) for code in (401, 403, 422, 503, *problems)}
+    success = {"description": description or _first_line(kind), "content": {"application/json": content}}
+    responses: dict[int | str, dict[str, Any]] = {status: success}
+    return responses | {code: refused(code) for code in (401, 403, 422, 503, *problems)}
 
 
 def refused(status: int) -> dict[str, Any]:
-    """The document's entry for a problem."""
+    """The OpenAPI document's entry for a problem."""
     schema = {"$ref": REF.format(name="Problem")}
     return {"description": _REASONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
 
@@ -186,13 +186,13 @@ def _first_line(kind: type | dict[str, Any]) -> str:
 
 
 _REASONS: dict[int, str] = {
-    400: "The body is no JSON.",
-    401: "No API key came with the request, or none that is good.",
-    403: "The API key has not the scope, or is for another tenant; or no HTTP producer may name this target.",
-    404: "There is none such, or it is another tenant's.",
-    409: "It does not fit what is stored: another request under this key, or a job in another state.",
+    400: "The body is not valid JSON.",
+    401: "The request has no API key, or the key is unknown or revoked.",
+    403: "The API key lacks the scope or is for another tenant, or OUTWAIT_WEB__TARGETS does not allow the target.",
+    404: "It does not exist, or it belongs to another tenant.",
+    409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
-    415: "The body is not sent as application/json.",
-    422: "The request is invalid; `errors` names the fields, where there are any.",
-    503: f"{StoreUnavailable.__doc__} Ask again after Retry-After.",
+    415: "The body's content type is not application/json.",
+    422: "The request is invalid. `errors` names the invalid fields, if there are any.",
+    503: f"{StoreUnavailable.__doc__} Try again after Retry-After.",
 }

@@ -1,4 +1,4 @@
-"""The composition root of a web process: its routes, around its shared parts."""
+"""The composition root of a web process: its routes and middleware."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +34,7 @@ def create(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    # No interactive pages of FastAPI's: they load their scripts from the Internet.
+    # FastAPI's interactive pages are off: they load their scripts from the Internet.
     app = FastAPI(
         title="Outwait",
         lifespan=lifespan,
@@ -45,7 +45,7 @@ def create(settings: Settings) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     _guard(app, settings)
-    app.include_router(provider_webhooks.router)  # first: a burst of them is matched with no other route
+    app.include_router(provider_webhooks.router)  # first, so that a burst of webhooks is compared with no other route
     app.include_router(health.router)
     app.include_router(metrics.router)
     for part in (enqueue, stream, jobs, decisions, providers):
@@ -55,8 +55,8 @@ def create(settings: Settings) -> FastAPI:
 
 
 def _guard(app: FastAPI, settings: Settings) -> None:
-    """What stands around every route; the last one added is the outermost."""
-    app.add_middleware(BodyLimit, most=settings.web.body_max)
+    """Add the middleware of every route. What is added last runs first."""
+    app.add_middleware(BodyLimit, limit=settings.web.body_max)
     if settings.web.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,4 +1,4 @@
-"""Who asks: the API key of a request, and whether it is good for what is asked."""
+"""Authentication and authorisation: the API key of a request, and what it allows."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -11,38 +11,40 @@ from outwait.worker.model.errors import Forbidden, JobNotFound, StoreUnavailable
 from outwait.worker.model.jobs import Job
 from outwait.worker.store.access import ApiKey, Scope
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `outwait keys create` makes one.")
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="ApiKey", description="An API key. `outwait keys create` creates one."
+)
 
 
 async def authenticate(request: Request) -> ApiKey:
-    """The key that the request shows; it is looked up once. Raises Unauthenticated."""
-    known: ApiKey | None = getattr(request.state, "key", None)
-    if known is not None:
-        return known
-    shown = await _bearer(request)
-    if shown is None:
-        raise Unauthenticated("send an API key: Authorization: Bearer ow_…; `outwait keys create NAME` makes one")
-    key = await services(request).access.find(shown.credentials)
+    """The API key of the request; it is looked up only once. Raises Unauthenticated."""
+    cached: ApiKey | None = getattr(request.state, "key", None)
+    if cached is not None:
+        return cached
+    bearer = await _bearer(request)
+    if bearer is None:
+        raise Unauthenticated("send an API key (Authorization: Bearer ow_…); `outwait keys create NAME` creates one")
+    key = await services(request).access.find(bearer.credentials)
     if key is None:
         raise Unauthenticated("this API key is unknown or was revoked")
     request.state.key = key
     return key
 
 
-async def still_good(request: Request) -> bool:
-    """Whether the key that opened a long answer is good yet; while the store is away nobody can say that it is not."""
-    shown = await _bearer(request)
+async def still_valid(request: Request) -> bool:
+    """Whether the key that opened a stream is still valid. While the store does not answer, it counts as valid."""
+    bearer = await _bearer(request)
     try:
-        return shown is not None and await services(request).access.find(shown.credentials) is not None
+        return bearer is not None and await services(request).access.find(bearer.credentials) is not None
     except StoreUnavailable:
         return True
 
 
 async def caller(
     request: Request,
-    _shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # tells the document of it
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the OpenAPI document
 ) -> ApiKey:
-    """The key that the request shows. Raises Unauthenticated."""
+    """The API key of the request. Raises Unauthenticated."""
     return await authenticate(request)
 
 
@@ -52,27 +54,27 @@ def needs(scope: Scope) -> Callable[[ApiKey], Awaitable[ApiKey]]:
     async def check(key: Annotated[ApiKey, Depends(caller)]) -> ApiKey:
         if scope not in key.scopes:
             have = ", ".join(sorted(key.scopes)) or "none"
-            raise Forbidden(f"the API key {key.name!r} has not the scope {scope} (it has {have})")
+            raise Forbidden(f"the API key {key.name!r} lacks the scope {scope} (it has {have})")
         return key
 
     return check
 
 
-def need_whole(key: ApiKey) -> None:
-    """What all tenants share is for keys without one. Raises Forbidden."""
+def require_all_tenants(key: ApiKey) -> None:
+    """Refuse a key of one tenant where the data of all tenants is concerned. Raises Forbidden."""
     if key.tenant is not None:
-        raise Forbidden(f"the API key {key.name!r} is for the jobs of one tenant only")
+        raise Forbidden(f"the API key {key.name!r} is limited to the jobs of one tenant")
 
 
-def only_own(key: ApiKey, tenant: str | None) -> str | None:
-    """The tenant that a request is about: the key's own, or the one it names. Raises Forbidden."""
+def permitted_tenant(key: ApiKey, tenant: str | None) -> str | None:
+    """The tenant of a request: the key's tenant, or else the one that the request names. Raises Forbidden."""
     if key.tenant is not None and tenant not in {None, key.tenant}:
-        raise Forbidden(f"the API key {key.name!r} is for another tenant's jobs")
+        raise Forbidden(f"the API key {key.name!r} is limited to the jobs of another tenant")
     return key.tenant or tenant
 
 
 async def visible(shared: Services, key: ApiKey, job_id: str) -> Job:
-    """A job, if the key may know of it. Raises JobNotFound, the same whether it is not there or another tenant's."""
+    """A job, if the key may see it. Raises JobNotFound, with the same text for another tenant's job."""
     missing = JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
     try:
         job = await shared.client.job(job_id)

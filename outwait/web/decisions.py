@@ -1,4 +1,4 @@
-"""What people and programs decide about jobs: cancel, resolve, replay."""
+"""Decisions about jobs over HTTP: cancel, resolve, replay."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from outwait.web.answers import REF, DeadDeliveries, Replayed, answer, documented, shown_delivery, shown_job
-from outwait.web.auth import Operator, Reader, only_own, visible
+from outwait.web.auth import Operator, Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute, JobId, ProviderName
 from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
@@ -20,7 +20,10 @@ TargetName = Annotated[
     str, Field(min_length=1, max_length=500, description="Only deliveries to this target.", examples=["crm"])
 ]
 TenantName = Annotated[str, Field(pattern=TENANT_PATTERN, description="Only of this tenant's jobs.")]
-Since = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, description="Given up since (seconds, 1970).")]
+Since = Annotated[
+    float,
+    Field(ge=0, le=1e11, allow_inf_nan=False, description="Only deliveries given up since then (seconds since 1970)."),
+]
 
 
 class _Body(BaseModel):
@@ -28,13 +31,13 @@ class _Body(BaseModel):
 
 
 class Replay(_Body):
-    """Which deliveries of a job are repeated: the dead ones, or those to one target, however they ended."""
+    """Which deliveries of a job are repeated: the dead ones, or the ended delivery to one target."""
 
     target: TargetName | None = None
 
 
 class ReplayDead(_Body):
-    """Which dead deliveries are repeated: all of them, or what of them is to this target, of this provider …"""
+    """Which dead deliveries are repeated: all that match every given filter."""
 
     target: TargetName | None = None
     provider: ProviderName | None = Field(default=None, description="Only of this provider's jobs.")
@@ -43,20 +46,20 @@ class ReplayDead(_Body):
 
 
 class Dead(ReplayDead):
-    """Which dead deliveries are listed."""
+    """Which dead deliveries are listed: all that match every given filter."""
 
-    limit: int = Field(default=50, ge=1, le=500, description="Deliveries, at most.")
+    limit: int = Field(default=50, ge=1, le=500, description="Maximum number of deliveries.")
 
 
 class Resolution(_Body):
-    """What becomes of an uncertain job. `external_id` goes with submitted-as, and only with it."""
+    """The decision about an uncertain job. `external_id` is required for submitted-as, and allowed only there."""
 
     choice: Choice
     external_id: str | None = Field(default=None, min_length=1, max_length=500)
 
 
-_ASKED = {
-    "description": "Asked for: the answer of its submit is waited for first.",
+_CANCEL_PENDING = {
+    "description": "The job is being submitted now: it is cancelled when that request is answered.",
     "content": {"application/json": {"schema": {"$ref": REF.format(name="Job")}}},
 }
 
@@ -65,30 +68,30 @@ _ASKED = {
     "/jobs/{job_id}/cancel",
     operation_id="cancelJob",
     tags=["jobs"],
-    responses=documented(Job, 404, 409, told="The job is cancelled.") | {202: _ASKED},
+    responses=documented(Job, 404, 409, description="The job is cancelled.") | {202: _CANCEL_PENDING},
 )
 async def cancel(job_id: JobId, shared: Shared, key: Operator) -> Response:
-    """Give the job up; its provider is told, where it can be. A cancelled one stays so."""
-    found = await visible(shared, key, job_id)
-    done = found.state is JobState.CANCELLED
-    if not done:
-        done = await shared.client.cancel(found.id, f"cancelled over HTTP with the key {key.name}")
-    return answer(shown_job(await shared.client.job(found.id)), 200 if done else 202)
+    """Cancel the job. The provider is informed if it supports cancelling. A cancelled job stays cancelled."""
+    job = await visible(shared, key, job_id)
+    cancelled = job.state is JobState.CANCELLED
+    if not cancelled:
+        cancelled = await shared.client.cancel(job.id, f"cancelled over HTTP with the key {key.name}")
+    return answer(shown_job(await shared.client.job(job.id)), 200 if cancelled else 202)
 
 
 @router.post(
     "/jobs/{job_id}/resolve",
     operation_id="resolveJob",
     tags=["jobs"],
-    responses=documented(Job, 400, 404, 409, 413, 415, told="The job goes on as decided."),
+    responses=documented(Job, 400, 404, 409, 413, 415, description="The decision is carried out."),
 )
 async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator) -> Response:
-    """Decide about an uncertain job: whether its provider has it, and under which id."""
-    found = await visible(shared, key, job_id)
-    if found.state is not JobState.UNCERTAIN:
-        raise WrongState(f"job {found.id} is not uncertain but {found.state}: there is nothing to decide")
-    await shared.client.resolve(found.id, body.choice, body.external_id or "")
-    return answer(shown_job(await shared.client.job(found.id)))
+    """Decide what happens to an uncertain job: one for which it is not known whether the provider accepted it."""
+    job = await visible(shared, key, job_id)
+    if job.state is not JobState.UNCERTAIN:
+        raise WrongState(f"job {job.id} is {job.state}, not uncertain: there is nothing to decide")
+    await shared.client.resolve(job.id, body.choice, body.external_id or "")
+    return answer(shown_job(await shared.client.job(job.id)))
 
 
 @router.post(
@@ -98,16 +101,16 @@ async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator
     responses=documented(Replayed, 400, 404, 409, 413, 415, example={"replayed": 1}),
 )
 async def replay(job_id: JobId, shared: Shared, key: Operator, body: Replay | None = None) -> Response:
-    """Deliver the job's result again; the submit is never repeated."""
-    found = await visible(shared, key, job_id)
-    return answer(Replayed(await shared.client.replay(found.id, body.target if body else None)))
+    """Deliver the job's result again. The request to the provider is never repeated."""
+    job = await visible(shared, key, job_id)
+    return answer(Replayed(await shared.client.replay(job.id, body.target if body else None)))
 
 
 @router.get("/dead", operation_id="listDead", tags=["deliveries"], responses=documented(DeadDeliveries))
-async def dead(shared: Shared, key: Reader, asked: Annotated[Dead, Query()]) -> Response:
+async def dead(shared: Shared, key: Reader, query: Annotated[Dead, Query()]) -> Response:
     """Deliveries that were given up, newest first."""
-    wanted = asked.model_dump() | {"tenant": only_own(key, asked.tenant)}
-    return answer(DeadDeliveries([shown_delivery(one) for one in await shared.client.dead(**wanted)]))
+    filters = query.model_dump() | {"tenant": permitted_tenant(key, query.tenant)}
+    return answer(DeadDeliveries([shown_delivery(delivery) for delivery in await shared.client.dead(**filters)]))
 
 
 @router.post(
@@ -117,7 +120,7 @@ async def dead(shared: Shared, key: Reader, asked: Annotated[Dead, Query()]) -> 
     responses=documented(Replayed, 400, 413, 415, example={"replayed": 12}),
 )
 async def replay_dead(shared: Shared, key: Operator, body: ReplayDead | None = None) -> Response:
-    """Deliver again whatever is dead now, or what of it is wanted."""
-    asked = body or ReplayDead()
-    wanted = asked.model_dump() | {"tenant": only_own(key, asked.tenant)}
-    return answer(Replayed(await shared.client.replay_all(**wanted)))
+    """Repeat all dead deliveries, or those that match the filters."""
+    query = body or ReplayDead()
+    filters = query.model_dump() | {"tenant": permitted_tenant(key, query.tenant)}
+    return answer(Replayed(await shared.client.replay_all(**filters)))

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the headers of its answer, HEAD, and its line in the log."""
+"""The outermost middleware: request ids, security headers, HEAD requests, and the log line of each request."""
 
 import logging
 import re
@@ -18,10 +18,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer that has none of its own."""
+"""Headers of every answer that does not set them itself."""
 
 QUIET = ("/livez", "/readyz", "/metrics", "/assets/", "/webhooks/")
-"""Paths whose requests are logged as DEBUG: they are many, and tell of themselves elsewhere."""
+"""Paths whose requests are logged as DEBUG: there are many of them, and other log lines or metrics cover them."""
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
@@ -33,24 +33,24 @@ class Front:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})
-        scope, head = {**scope}, scope["method"] == "HEAD"  # the server under us reads its own
-        request = _Passing(scope, send)
+        scope, head = {**scope}, scope["method"] == "HEAD"  # a copy: the server still reads the original
+        request = _Request(scope, send)
         try:
             if head:
-                scope["method"] = "GET"  # the same answer, of which no body is sent
-                await self._app(scope, request.gone(receive), request.send_head)
+                scope["method"] = "GET"  # the same answer as to a GET, without its body
+                await self._app(scope, request.disconnecting(receive), request.send_head)
             else:
                 await self._app(scope, receive, request.send)
         finally:
             request.log()
 
 
-class _Passing:
+class _Request:
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
         self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
@@ -72,14 +72,14 @@ class _Passing:
         await self._send(message)
 
     async def send_head(self, message: Message) -> None:
-        """The head alone, so that a stream is not waited for."""
+        """Send the headers only, without waiting for a stream to end."""
         if message["type"] == "http.response.start":
             await self.send(message)
             await self._send({"type": "http.response.body", "body": b""})
             self._headed = True
 
-    def gone(self, receive: Receive) -> Receive:
-        """Whoever streams learns that nobody listens once the head is sent."""
+    def disconnecting(self, receive: Receive) -> Receive:
+        """A `receive` that reports a disconnect once the headers are sent, so that streams end."""
 
         async def received() -> Message:
             return {"type": "http.disconnect"} if self._headed else await receive()
@@ -87,7 +87,7 @@ class _Passing:
         return received
 
     def log(self) -> None:
-        """The line. Paths may hold secrets, so that it names the route instead."""
+        """Write the log line. It names the route and not the path, which may hold a secret."""
         route: Any = self._scope.get("route")
         key = self._scope["state"].get("key")
         fields = {

@@ -1,4 +1,4 @@
-"""`/livez`: this process answers. `/readyz`: so does its store, and it may be trusted. Neither needs a key."""
+"""`/livez`: this process answers. `/readyz`: its store answers too and is safe to use. Neither needs an API key."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from outwait.worker.model.errors import OutwaitError, StoreUnavailable
 log = logging.getLogger(__name__)
 
 WITHIN = 3.0
-"""Seconds in which the store must answer: probes give up soon."""
+"""Seconds within which the store must answer; probes have short time-outs."""
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/livez")
 async def live() -> dict[str, str]:
-    """Whether the process answers; it lives on while Redis is away."""
+    """Whether the process answers. It does not depend on Redis."""
     return {"status": "alive"}
 
 

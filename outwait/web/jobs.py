@@ -1,4 +1,4 @@
-"""`/v1/jobs`: look at jobs."""
+"""`/v1/jobs`: read jobs, their results, timelines and deliveries."""
 
 from typing import Annotated
 
@@ -17,15 +17,15 @@ from outwait.web.answers import (
     shown_delivery,
     shown_job,
 )
-from outwait.web.auth import Reader, only_own, visible
+from outwait.web.auth import Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.store.listing import CURSOR_PATTERN
 
-WAIT_MOST = 60
-"""Seconds that a long poll lasts at most: proxies give up soon after."""
+WAIT_LIMIT = 60
+"""Seconds that a long poll lasts at most; many proxies give up soon after."""
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=ApiRoute)
 
@@ -59,19 +59,19 @@ class Listing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: JobState | None = Field(default=None, description="Only jobs in this state.")
-    provider: str | None = Field(default=None, min_length=1, max_length=40, description="Only its jobs.")
+    provider: str | None = Field(default=None, min_length=1, max_length=40, description="Only this provider's jobs.")
     tenant: str | None = Field(default=None, pattern=TENANT_PATTERN, description="Only this tenant's jobs.")
-    since: Second | None = Field(default=None, description="Created since then (seconds since 1970).")
-    until: Second | None = Field(default=None, description="Created until then (seconds since 1970).")
-    limit: int = Field(default=50, ge=1, le=500, description="Jobs on one page, at most.")
-    cursor: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="The `cursor` of the page before.")
+    since: Second | None = Field(default=None, description="Only jobs created since then (seconds since 1970).")
+    until: Second | None = Field(default=None, description="Only jobs created until then (seconds since 1970).")
+    limit: int = Field(default=50, ge=1, le=500, description="Maximum number of jobs on one page.")
+    cursor: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="The `cursor` of the previous page.")
 
 
 @router.get("", operation_id="listJobs", responses=documented(JobPage))
-async def listed(shared: Shared, key: Reader, asked: Annotated[Listing, Query()]) -> Response:
-    """Jobs, newest first. A key of one tenant sees that tenant's."""
-    wanted = asked.model_dump() | {"tenant": only_own(key, asked.tenant)}
-    page = await shared.client.jobs(**wanted)
+async def list_jobs(shared: Shared, key: Reader, query: Annotated[Listing, Query()]) -> Response:
+    """Jobs, newest first. An API key of one tenant sees only that tenant's jobs."""
+    filters = query.model_dump() | {"tenant": permitted_tenant(key, query.tenant)}
+    page = await shared.client.jobs(**filters)
     return answer(JobPage([shown_job(job) for job in page.jobs], page.cursor))
 
 
@@ -82,44 +82,44 @@ async def job(
     key: Reader,
     wait: Annotated[
         float,
-        Query(ge=0, le=WAIT_MOST, allow_inf_nan=False, description="Seconds to wait for the job to end."),
+        Query(ge=0, le=WAIT_LIMIT, allow_inf_nan=False, description="Seconds to wait for the job to end."),
     ] = 0,
 ) -> Response:
-    """The job as it stands; with `wait`, as soon as it has ended, or after so many seconds if it has not."""
-    found = await visible(shared, key, job_id)
-    if wait and not found.state.ended:
-        found = await shared.watch.end_of(found.id, shared.client.job, wait)
-    return answer(shown_job(found))
+    """The job in its present state. With `wait`, the answer comes when the job ends, or after that many seconds."""
+    job = await visible(shared, key, job_id)
+    if wait and not job.state.ended:
+        job = await shared.watch.end_of(job.id, shared.client.job, wait)
+    return answer(shown_job(job))
 
 
 @router.get(
     "/{job_id}/result",
     operation_id="getJobResult",
-    responses=documented({}, 404, 409, told="The provider's result, as JSON of any kind."),
+    responses=documented({}, 404, 409, description="The provider's result: any JSON value."),
 )
 async def result(job_id: JobId, shared: Shared, key: Reader) -> Response:
-    """The job's result. 409 while it is open; 404 with the code `no_result` if it ended without one, and why."""
-    found = await visible(shared, key, job_id)
-    if not found.state.ended:
-        raise WrongState(f"job {found.id} has not ended: it is {found.state}; ask for the job with ?wait=30")
-    if found.state is not JobState.SUCCEEDED:
-        why = f"{found.error.code}: {found.error.message}" if found.error else "no reason is recorded"
-        return problems.problem(404, "no_result", f"The job {found.state}", why)
-    (text,) = await shared.store.reads.result_texts([found.id])
+    """The job's result. 409 if the job has not ended; 404 with the code `no_result` if it ended without a result."""
+    job = await visible(shared, key, job_id)
+    if not job.state.ended:
+        raise WrongState(f"job {job.id} has not ended: it is {job.state}. GET /v1/jobs/{job.id}?wait=30 waits for it")
+    if job.state is not JobState.SUCCEEDED:
+        why = f"{job.error.code}: {job.error.message}" if job.error else "no reason is recorded"
+        return problems.problem(404, "no_result", f"The job {job.state}", why)
+    (text,) = await shared.store.reads.result_texts([job.id])
     return Response(text, media_type="application/json")
 
 
 @router.get("/{job_id}/timeline", operation_id="getJobTimeline", responses=documented(Timeline, 404))
 async def timeline(job_id: JobId, shared: Shared, key: Reader) -> Response:
     """What happened to the job, oldest first."""
-    found = await visible(shared, key, job_id)
-    return answer(Timeline(numbered(await shared.client.timeline(found.id))))
+    job = await visible(shared, key, job_id)
+    return answer(Timeline(numbered(await shared.client.timeline(job.id))))
 
 
 @router.get(
     "/{job_id}/deliveries", operation_id="getJobDeliveries", responses=documented(Deliveries, 404), tags=["deliveries"]
 )
 async def deliveries(job_id: JobId, shared: Shared, key: Reader) -> Response:
-    """Where the job's result went, handler by handler."""
-    found = await visible(shared, key, job_id)
-    return answer(Deliveries([shown_delivery(one) for one in await shared.client.deliveries(found.id)]))
+    """The job's deliveries: one for each handler."""
+    job = await visible(shared, key, job_id)
+    return answer(Deliveries([shown_delivery(delivery) for delivery in await shared.client.deliveries(job.id)]))

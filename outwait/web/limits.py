@@ -1,39 +1,39 @@
-"""Bounds every request's body, before anybody reads it: by what it says of its length, and by what really comes."""
+"""Limits the size of every request's body: by its Content-Length, and by the bytes that really arrive."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outwait.web.problems import problem
 
-OWN = "/webhooks/"
-"""Paths with bounds of their own (worker/web/mailbox.py): they keep the head of what is too large."""
+EXEMPT = "/webhooks/"
+"""Paths with a limit of their own (outwait/web/mailbox.py), which keeps the first bytes of a body that is too large."""
 
 
 class BodyLimit:
     """ASGI middleware.
 
     Args:
-        app: what it guards.
-        most: bytes.
+        app: the application behind it.
+        limit: bytes.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
-        self._most = most
-        self._told = f"a body has {most} bytes at most (OUTWAIT_WEB__BODY_MAX)"
+        self._limit = limit
+        self._message = f"a body may have at most {limit} bytes (OUTWAIT_WEB__BODY_MAX)"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 413 itself where the length is told; else whoever reads the body gets the error."""
-        if scope["type"] != "http" or scope["path"].startswith(OWN):
+        """Answer 413 if Content-Length is too large; otherwise raise it where the body is read."""
+        if scope["type"] != "http" or scope["path"].startswith(EXEMPT):
             await self._app(scope, receive, send)
-        elif self._says_too_much(scope):
-            await problem(413, "content_too_large", "Content Too Large", self._told)(scope, receive, send)
+        elif self._announces_too_much(scope):
+            await problem(413, "content_too_large", "Content Too Large", self._message)(scope, receive, send)
         else:
             await self._app(scope, self._counted(receive), send)
 
-    def _says_too_much(self, scope: Scope) -> bool:
+    def _announces_too_much(self, scope: Scope) -> bool:
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        return length.isdigit() and int(length[:20]) > self._most
+        return length.isdigit() and int(length[:20]) > self._limit
 
     def _counted(self, receive: Receive) -> Receive:
         size = 0
@@ -42,8 +42,8 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._most:
-                raise HTTPException(413, self._told)
+            if size > self._limit:
+                raise HTTPException(413, self._message)
             return message
 
         return counted

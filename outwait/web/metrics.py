@@ -1,7 +1,7 @@
-"""`/metrics` for Prometheus: how things stand in the store, and what was counted there over all workers and restarts.
+"""`/metrics` for Prometheus: the present state of the store, and the counts of all workers, which survive restarts.
 
-Workers come and go, so no worker is scraped: any web process tells everything. What is read does not grow with the
-number of jobs. It needs no key and tells of no job: labels are providers, states, steps and kinds of handlers.
+Workers come and go, so no worker is scraped: every web process shows everything. The reads do not grow with the number
+of jobs. It needs no API key and shows no job: labels are providers, states, steps and kinds of handlers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from outwait.worker.store.inbox import lists_of
 from outwait.worker.store.reads import LaneStatus
 
 OTHER = "other"
-"""Stands for every provider that is none of ours: producers may write any name into a request that is refused."""
+"""Label for all unknown providers: a refused request may contain any name."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -30,7 +30,7 @@ Counts = Mapping[tuple[str, ...], int]
 
 
 class Reading(NamedTuple):
-    """What is read for one scrape."""
+    """The data of one scrape."""
 
     jobs: Mapping[str, Mapping[str, int]]
     lanes: Sequence[LaneStatus]
@@ -54,10 +54,10 @@ class _Families(NamedTuple):
 
 @router.get("/metrics")
 async def metrics(request: Request, shared: Shared) -> Response:
-    """Everything, in Prometheus's text format or in OpenMetrics'."""
+    """All metrics, in the text format of Prometheus or of OpenMetrics."""
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    found = _Families(list(families(await read(shared))))
-    return Response(encode(found), headers={"content-type": media_type})
+    metrics = _Families(list(families(await read(shared))))
+    return Response(encode(metrics), headers={"content-type": media_type})
 
 
 async def read(shared: Services) -> Reading:
@@ -83,8 +83,8 @@ def families(reading: Reading) -> Iterator[Metric]:
     """The metrics of a reading."""
     yield from _jobs(reading)
     yield from _work(reading)
-    for group in _GROUPS:
-        yield _gauge(*group[:2], ("provider",), [((one.group,), group[2](one)) for one in reading.groups])
+    for name, text, value in _GAUGES:
+        yield _gauge(name, text, ("provider",), [((status.group,), value(status)) for status in reading.groups])
     yield from _counters(reading.counted)
     yield from _histograms(reading.counted)
 
@@ -95,13 +95,13 @@ def _jobs(reading: Reading) -> Iterator[Metric]:
     held = (((name,), number) for name, number in reading.held.items())
     yield _gauge("outwait_held_jobs", "Uncertain jobs that wait for a person.", ("provider",), held)
     yield _gauge("outwait_dead_deliveries", "Deliveries that were given up.", (), [((), reading.dead)])
-    yield _gauge("outwait_inbox_messages", "Producers' messages that are no jobs yet.", (), [((), reading.inbox)])
+    yield _gauge("outwait_inbox_messages", "Producers' messages that are not jobs yet.", (), [((), reading.inbox)])
     batches = (((step,), number) for step, number in reading.batches.items())
     yield _gauge("outwait_queued_batches", "Batches that no worker has taken from Celery yet.", ("step",), batches)
 
 
 def _work(reading: Reading) -> Iterator[Metric]:
-    """What stands in the lanes. Those of handlers are put together: there may be any number."""
+    """The work in the lanes. The lanes of all handlers are added up, because there may be any number of them."""
     groups = {group.group: group for group in reading.groups}
     due: dict[tuple[str, str], list[float]] = {(step.value, ""): [0, 0, 0, 0] for step in (Step.CALLBACK, Step.DELIVER)}
     for lane in reading.lanes:
@@ -120,14 +120,14 @@ def _work(reading: Reading) -> Iterator[Metric]:
 
 _WORK = (
     ("outwait_due_jobs", "Steps that are due and that no worker has claimed."),
-    ("outwait_ready_jobs", "Those of them that no limit, pause or breaker holds back: more workers would help."),
+    ("outwait_ready_jobs", "Due steps that no limit, pause or breaker holds back: more workers would help."),
     ("outwait_leased_jobs", "Steps that workers have claimed."),
     ("outwait_oldest_due_seconds", "How long the first due step has been due."),
 )
 
 
 def ready(lane: LaneStatus, step: Step, group: GroupStatus | None) -> int:
-    """How much of a lane's due work may go now, as far as its provider's governor is concerned."""
+    """How many of a lane's due steps the provider's governor would allow now."""
     if group is None or step in (Step.CALLBACK, Step.DELIVER):
         return lane.due_now
     limits = [(group.rate_limit, group.rate), (group.in_flight_limit, group.in_flight)]
@@ -144,38 +144,38 @@ def _probes(group: GroupStatus) -> bool:
 
 _BREAKER = {Breaker.CLOSED: 0.0, Breaker.PROBING: 0.5, Breaker.OPEN: 1.0}
 
-_GROUPS: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
-    ("outwait_rate_used", "Requests in the rate's window (where there is a limit).", lambda one: one.rate),
-    ("outwait_rate_limit", "Requests that the window may have, if there is a limit.", lambda one: one.rate_limit),
-    ("outwait_rate_window_seconds", "Length of the rate's window.", lambda one: one.rate_window),
-    ("outwait_in_flight", "Claims that workers hold.", lambda one: one.in_flight),
+_GAUGES: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
+    ("outwait_rate_used", "Requests in the rate's window (where there is a limit).", lambda status: status.rate),
+    ("outwait_rate_limit", "Requests that the window may have, if there is a limit.", lambda status: status.rate_limit),
+    ("outwait_rate_window_seconds", "Length of the rate's window.", lambda status: status.rate_window),
+    ("outwait_in_flight", "Claims that workers hold.", lambda status: status.in_flight),
     (
         "outwait_in_flight_limit",
         "Claims that may be held at once, if there is a limit.",
-        lambda one: one.in_flight_limit,
+        lambda status: status.in_flight_limit,
     ),
-    ("outwait_paused", "1 while the provider has asked for silence.", lambda one: one.paused_until is not None),
-    ("outwait_suspended", "1 while a person has paused it.", lambda one: one.suspended_since is not None),
-    ("outwait_breaker_open", "0 closed, 0.5 one request goes, 1 open.", lambda one: _BREAKER[one.breaker]),
-    ("outwait_outages_in_row", "Outages since the last good answer.", lambda one: one.outages),
+    ("outwait_paused", "1 while the provider has asked for silence.", lambda status: status.paused_until is not None),
+    ("outwait_suspended", "1 while a person has paused it.", lambda status: status.suspended_since is not None),
+    ("outwait_breaker_open", "0 closed, 0.5 one request at a time, 1 open.", lambda status: _BREAKER[status.breaker]),
+    ("outwait_outages_in_row", "Outages since the last good answer.", lambda status: status.outages),
 )
 
 
 def _counters(counted: Counts) -> Iterator[Metric]:
     for what, name, text, labels in _COUNTERS:
-        rows = ((found[1:], number) for found, number in counted.items() if found[0] == what)
+        rows = ((key[1:], number) for key, number in counted.items() if key[0] == what)
         yield _counter(name, text, labels, rows)
     requests: dict[tuple[str, ...], int] = {}
-    for found, number in counted.items():
-        if found[0] == "requests":
-            requests[found[1:4]] = requests.get(found[1:4], 0) + number
-    text = "Requests to providers. not_sent never left, lost got no whole answer."
+    for key, number in counted.items():
+        if key[0] == "requests":
+            requests[key[1:4]] = requests.get(key[1:4], 0) + number
+    text = "Requests to providers. not_sent never left, lost got no complete answer."
     yield _counter("outwait_requests", text, ("provider", "kind", "result"), requests.items())
 
 
 _COUNTERS = (
-    ("accepted", "outwait_jobs_accepted", "Jobs recorded; a repeated request is none.", ("provider",)),
-    ("state", "outwait_jobs_entered", "Jobs that came into a state; ends are counted once.", ("provider", "state")),
+    ("accepted", "outwait_jobs_accepted", "Jobs recorded; repeated requests are not counted.", ("provider",)),
+    ("state", "outwait_jobs_entered", "Jobs that entered a state; each end is counted once.", ("provider", "state")),
     ("event", "outwait_timeline_events", "Entries of jobs' timelines.", ("event",)),
     ("delivery", "outwait_deliveries", "Delivery attempts that ended.", ("kind", "result")),
     ("opened", "outwait_breaker_openings", "How often a provider was cut off.", ("provider",)),
@@ -185,28 +185,28 @@ _COUNTERS = (
 def _histograms(counted: Counts) -> Iterator[Metric]:
     text = "How long requests to providers took."
     yield _histogram("outwait_request_seconds", text, ("provider", "kind"), REQUEST_BOUNDS, _durations(counted))
-    text = "How long after it was due a step started."
+    text = "How long after they were due steps started."
     yield _histogram("outwait_late_seconds", text, ("step", "provider"), LATE_BOUNDS, _lateness(counted))
 
 
 Classes = tuple[list[int], float]
-"""How many are in each class, and the sum of their seconds."""
+"""The count of each class, and the sum of the seconds."""
 
 
 def _durations(counted: Counts) -> dict[tuple[str, ...], Classes]:
-    found: dict[tuple[str, ...], list[int]] = {}
+    classes: dict[tuple[str, ...], list[int]] = {}
     for name, number in counted.items():
         if name[0] == "requests":
-            found.setdefault(name[1:3], [0] * (len(REQUEST_BOUNDS) + 1))[int(name[4])] += number
-    return {label: (row, counted.get(("request-micros", *label), 0) / 1e6) for label, row in found.items()}
+            classes.setdefault(name[1:3], [0] * (len(REQUEST_BOUNDS) + 1))[int(name[4])] += number
+    return {label: (row, counted.get(("request-micros", *label), 0) / 1e6) for label, row in classes.items()}
 
 
 def _lateness(counted: Counts) -> dict[tuple[str, ...], Classes]:
-    found: dict[tuple[str, ...], list[int]] = {}
+    classes: dict[tuple[str, ...], list[int]] = {}
     for name, number in counted.items():
         if name[0] == "late":
-            found.setdefault(name[1:3], [0] * (len(LATE_BOUNDS) + 1))[int(name[3])] += number
-    return {label: (row, counted.get(("late-ms", *label), 0) / 1e3) for label, row in found.items()}
+            classes.setdefault(name[1:3], [0] * (len(LATE_BOUNDS) + 1))[int(name[3])] += number
+    return {label: (row, counted.get(("late-ms", *label), 0) / 1e3) for label, row in classes.items()}
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
@@ -235,10 +235,10 @@ def _histogram(
 
 
 def _ours(jobs: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, Mapping[str, int]]:
-    """The jobs of our providers, and of all others together."""
-    found: dict[str, Mapping[str, int]] = {}
+    """The jobs of each known provider, and of all unknown ones together."""
+    counts: dict[str, Mapping[str, int]] = {}
     for name, states in jobs.items():
         label = name if name in names else OTHER
-        known = found.get(label, {})
-        found[label] = {state: known.get(state, 0) + number for state, number in states.items()}
-    return found
+        sums = counts.get(label, {})
+        counts[label] = {state: sums.get(state, 0) + number for state, number in states.items()}
+    return counts

@@ -1,4 +1,4 @@
-"""The document of the API (OpenAPI 3.1): FastAPI's, completed with the types of what is answered."""
+"""The OpenAPI 3.1 document: FastAPI's document, with the types of the answers added."""
 
 from inspect import cleandoc
 from typing import Any
@@ -10,26 +10,26 @@ from fastapi.openapi.utils import get_openapi
 from outwait.web.answers import REF, TYPES
 
 TAGS = [
-    {"name": "jobs", "description": "Enqueue jobs, look at them, wait for them, give them up."},
-    {"name": "deliveries", "description": "Where results went, and sending them again."},
-    {"name": "providers", "description": "What can be asked for, and what is let through."},
+    {"name": "jobs", "description": "Enqueue jobs, read them, wait for them, cancel them."},
+    {"name": "deliveries", "description": "Read deliveries and repeat them."},
+    {"name": "providers", "description": "Read operations, limits and counts; pause and resume providers."},
 ]
 
-DESCRIPTION = """Durable jobs on slow, asynchronous AI APIs: submitted once, waited for, delivered to every handler.
+DESCRIPTION = """Durable jobs on slow, asynchronous AI APIs. Each job is submitted once; all handlers get its result.
 
-Every request shows an API key (`Authorization: Bearer ow_…`). Times are seconds since 1970 by the store's clock. Errors
+Every request needs an API key (`Authorization: Bearer ow_…`). Times are seconds since 1970 by the store's clock. Errors
 are problem details (RFC 9457): branch on `code`. Every answer has an `X-Request-Id`."""
 
 
 def install(app: FastAPI) -> None:
-    """Make an app tell this document."""
+    """Make an app serve this document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
+    app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI documents
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _as_written(schema: dict[str, Any]) -> None:
-    """Every field is written, with its default too, except where defaults are left out."""
+    """Mark fields as required: they are always written, except in the types that leave out defaults."""
     properties = schema.get("properties", {})
     if schema.get("title") not in _OMITTING:
         schema["required"] = list(properties)

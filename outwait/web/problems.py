@@ -1,4 +1,4 @@
-"""Every error of the HTTP API as problem details (RFC 9457): stable `code`, status, and what to do about it."""
+"""Errors of the HTTP API as problem details (RFC 9457): a stable `code`, a status, and what to do."""
 
 import logging
 import re
@@ -33,16 +33,16 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 KINDS = ("one job", "many jobs")
-"""What the body of an enqueue may be."""
+"""The two forms of an enqueue's body."""
 
 _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     InvalidRequest: (422, "The request is invalid"),
     WrongState: (409, "The job is in another state"),
-    Conflict: (409, "Another request came under this id or key"),
-    JobNotFound: (404, "No such job"),
-    NotReplayable: (409, "Nothing can be delivered again"),
-    Unauthenticated: (401, "An API key is needed"),
-    Forbidden: (403, "The API key is not for this"),
+    Conflict: (409, "A different request has this id or key"),
+    JobNotFound: (404, "There is no such job"),
+    NotReplayable: (409, "No delivery can be repeated"),
+    Unauthenticated: (401, "A valid API key is needed"),
+    Forbidden: (403, "The API key does not allow this"),
     ProviderNotConfigured: (503, "The provider is not configured"),
     StoreUnavailable: (503, "The store does not answer"),
     OutwaitError: (500, "Something went wrong"),
@@ -50,7 +50,7 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one field of a request; `field` leads to it, from the body, query, path or header."""
+    """What is wrong with one field of a request. `field` is its path, from `body`, `query`, `path` or `header` on."""
 
     field: str
     message: str
@@ -67,8 +67,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: tuple[FieldError, ...] = ()
 
 
+BUG_TITLE = "A bug in Outwait"
+
 _PHRASES = {413: "Content Too Large"}
-"""Where Python's words differ from version to version: codes are made of them."""
+"""Phrases that differ between versions of Python. Codes are made from phrases, so they must be stable."""
 
 
 def problem(
@@ -83,37 +85,38 @@ def problem(
     return _answer(Problem(_type(code), title, status, code, detail, errors), headers)
 
 
-def told(error: OutwaitError) -> Problem:
-    """What an error of ours means: the nearest entry of its family."""
+def describe(error: OutwaitError) -> Problem:
+    """The problem for an error: the status and title of its class or its nearest base class."""
     status, title = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     return Problem(_type(error.code), title, status, error.code, detail(error))
 
 
 def detail(error: OutwaitError) -> str:
-    """What a caller is told of an error. Of the store's nothing: they name hosts and settings, for the log alone."""
+    """The text for the caller. The store's own errors name hosts and settings, so they appear only in the log."""
     match error:
         case StoreUnavailable():
-            return "The store does not answer now: try again. The log of the web process says more."
+            return "The store does not answer now. Try again later. The log of the web process has the details."
         case StoreRefused() | StoreUnfit():
-            return "The store has to be looked at by who runs it. The log of the web process says more."
+            return "The operator must check the store. The log of the web process has the details."
         case _:
             return str(error)
 
 
 def of(error: OutwaitError) -> Response:
-    """The answer that an error of ours becomes."""
-    found = told(error)
-    return _answer(found, {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(found.status))
+    """The answer for an error."""
+    described = describe(error)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(described.status)
+    return _answer(described, headers)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an app such an answer."""
+    """Turn every error of an app into problem details."""
 
     @app.exception_handler(OutwaitError)
     async def _ours(request: Request, error: OutwaitError) -> Response:
         if isinstance(error, OperatorError):
-            named = getattr(request.state, "request_id", "")
-            log.warning("request-failed", extra={"request": named, "code": error.code, "error": str(error)})
+            request_id = getattr(request.state, "request_id", "")
+            log.warning("request-failed", extra={"request": request_id, "code": error.code, "error": str(error)})
         return of(error)
 
     @app.exception_handler(RequestValidationError)
@@ -131,41 +134,44 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
-        named = getattr(request.state, "request_id", "")
-        log.error("request-broken", extra={"request": named}, exc_info=error)
-        headers = {"X-Request-Id": named} if named else None
-        return problem(500, "bug", "A bug of Outwait's own", "The log of the web process has the details.", headers)
+        request_id = getattr(request.state, "request_id", "")
+        log.error("request-broken", extra={"request": request_id}, exc_info=error)
+        headers = {"X-Request-Id": request_id} if request_id else None
+        return problem(500, "bug", BUG_TITLE, "The log of the web process has the details.", headers)
 
 
 def _methods(app: FastAPI, path: str) -> str:
-    """What the document of the API knows for a path; Starlette names the first of its routes only."""
-    for template, item in app.openapi()["paths"].items():
+    """The methods of a path, from the OpenAPI document. Starlette names only those of the first matching route."""
+    for template, operations in app.openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
-            methods = {method.upper() for method in item} | ({"HEAD"} if "get" in item else set())
+            methods = {method.upper() for method in operations} | ({"HEAD"} if "get" in operations else set())
             return ", ".join(sorted(methods))
     return ""
 
 
-def _of_fields(found: Any) -> Response:
-    """Wrong fields; what the path names and cannot be is not there."""
-    if any(item["type"] == "json_invalid" for item in found):
-        return problem(400, "malformed_json", "The body is no JSON", str(found[0].get("ctx", {}).get("error", "")))
-    if all(item["loc"][0] == "path" for item in found):
-        return problem(404, "not_found", "Not Found", "no such thing can be: " + found[0]["msg"])
-    errors = tuple(FieldError(_field(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in found[:100])
-    detail = "; ".join(f"{one.field}: {one.message}" for one in errors[:5])
+def _of_fields(invalid: Any) -> Response:
+    """The answer for invalid fields. An invalid name in the path means that the thing does not exist: 404."""
+    if any(field["type"] == "json_invalid" for field in invalid):
+        cause = str(invalid[0].get("ctx", {}).get("error", ""))
+        return problem(400, "malformed_json", "The body is not valid JSON", cause)
+    if all(field["loc"][0] == "path" for field in invalid):
+        return problem(404, "not_found", "Not Found", invalid[0]["msg"].removeprefix("Value error, "))
+    errors = tuple(
+        FieldError(_field(field["loc"]), field["msg"].removeprefix("Value error, ")) for field in invalid[:100]
+    )
+    detail = "; ".join(f"{error.field}: {error.message}" for error in errors[:5])
     return problem(422, InvalidRequest.code, _STATUSES[InvalidRequest][1], detail, errors=errors)
 
 
 def _field(parts: tuple[int | str, ...]) -> str:
-    """`body.jobs[3].params`; the names of a body's kinds are ours and say nothing to others."""
-    named = [part for n, part in enumerate(parts) if not (n == 1 and part in KINDS)]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named)[1:]
+    """The path of a field, `body.jobs[3].params`. The name of the body's form (see KINDS) is left out."""
+    path = [part for n, part in enumerate(parts) if not (n == 1 and part in KINDS)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
 
 
 def _type(code: str) -> str:
     return f"urn:outwait:problem:{code}"
 
 
-def _answer(found: Problem, headers: Mapping[str, str] | None) -> Response:
-    return Response(msgspec.json.encode(found), found.status, headers, MEDIA_TYPE)
+def _answer(described: Problem, headers: Mapping[str, str] | None) -> Response:
+    return Response(msgspec.json.encode(described), described.status, headers, MEDIA_TYPE)

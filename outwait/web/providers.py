@@ -1,4 +1,4 @@
-"""`/v1/providers` and `/v1/counts`: what can be asked for, what is let through, and how many jobs there are."""
+"""`/v1/providers` and `/v1/counts`: operations, limits and pauses of providers, and the number of jobs."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from outwait.web.answers import Counts, OperationInfo, ProviderInfo, Providers, Resumed, answer, documented
-from outwait.web.auth import Operator, Reader, need_whole
+from outwait.web.auth import Operator, Reader, require_all_tenants
 from outwait.web.routing import ApiRoute, ProviderName
 from outwait.web.services import Shared
 from outwait.worker.providers.registry import PROVIDERS, Registry
@@ -19,7 +19,7 @@ ProviderPath = Annotated[ProviderName, Path(description="A provider's name.")]
 
 
 class Pause(BaseModel):
-    """Why nothing more is to be sent."""
+    """The reason for a pause."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,42 +28,48 @@ class Pause(BaseModel):
 
 @router.get("/providers", operation_id="listProviders", responses=documented(Providers))
 async def providers(shared: Shared, key: Reader) -> Response:
-    """The providers, their operations with the JSON schema of the parameters, and what the governor lets through."""
-    status = {} if key.tenant else {one.group: one for one in await shared.client.providers()}
-    return answer(Providers([_info(shared.registry, name, status.get(name)) for name in shared.registry.names]))
+    """The providers, their operations with the JSON schema of the parameters, and their load, limits and pauses."""
+    statuses = {} if key.tenant else {status.group: status for status in await shared.client.providers()}
+    return answer(Providers([_info(shared.registry, name, statuses.get(name)) for name in shared.registry.names]))
 
 
 @router.get("/counts", operation_id="countJobs", responses=documented(Counts))
 async def counts(shared: Shared, key: Reader) -> Response:
-    """How many jobs stand in each state, by provider; for keys without a tenant."""
-    need_whole(key)
+    """The number of jobs in each state, by provider. Only for API keys that are not limited to one tenant."""
+    require_all_tenants(key)
     return answer(Counts(await shared.client.counts()))
 
 
 @router.post(
     "/providers/{provider}/pause",
     operation_id="pauseProvider",
-    responses=documented(GroupStatus, 400, 404, 413, 415, told="Nothing more is sent to it."),
+    responses=documented(GroupStatus, 400, 404, 413, 415, description="The provider is paused."),
 )
 async def pause(provider: ProviderPath, shared: Shared, key: Operator, body: Pause | None = None) -> Response:
-    """Send nothing more to a provider until it is resumed; for keys without a tenant."""
-    need_whole(key)
+    """Send no more requests to a provider until it is resumed. Only for API keys not limited to one tenant."""
+    require_all_tenants(key)
     await shared.client.pause(provider, body.reason if body else "")
-    (status,) = [one for one in await shared.client.providers() if one.group == provider]
+    (status,) = [status for status in await shared.client.providers() if status.group == provider]
     return answer(status)
 
 
 @router.post("/providers/{provider}/resume", operation_id="resumeProvider", responses=documented(Resumed, 404))
 async def resume(provider: ProviderPath, shared: Shared, key: Operator) -> Response:
-    """Let a provider go on; for keys without a tenant."""
-    need_whole(key)
+    """End a person's pause of a provider. Only for API keys not limited to one tenant."""
+    require_all_tenants(key)
     return answer(Resumed(await shared.client.resume(provider)))
 
 
 def _info(registry: Registry, name: str, status: GroupStatus | None) -> ProviderInfo:
     operations = [registry.operation(name, operation) for operation in PROVIDERS[name].operations]
-    described = [
-        OperationInfo(one.name, one.params.model_json_schema(), one.poll_every, one.deadline, one.expiry)
-        for one in operations
+    infos = [
+        OperationInfo(
+            operation.name,
+            operation.params.model_json_schema(),
+            operation.poll_every,
+            operation.deadline,
+            operation.expiry,
+        )
+        for operation in operations
     ]
-    return ProviderInfo(name, name in registry.providers, described, status)
+    return ProviderInfo(name, name in registry.providers, infos, status)

@@ -1,4 +1,4 @@
-"""How the API's routes take a request: first who asks, then what kind of body it is, then strict JSON."""
+"""How the API's routes check a request: first the API key, then the content type, then strict JSON."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -16,21 +16,21 @@ from outwait.worker.providers.registry import PROVIDERS
 
 def _provider(name: str) -> str:
     if name not in PROVIDERS:
-        raise ValueError(f"there is no such provider; there are {', '.join(PROVIDERS)}")
+        raise ValueError(f"there is no such provider; the providers are {', '.join(PROVIDERS)}")
     return name
 
 
 ProviderName = Annotated[str, AfterValidator(_provider), WithJsonSchema({"type": "string", "enum": list(PROVIDERS)})]
-"""A provider that there is."""
+"""The name of a provider that exists."""
 
 JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id.")]
 
 
 class ApiRoute(APIRoute):
-    """A route that reads no body before it knows who sends it."""
+    """A route that authenticates the caller before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, behind these checks."""
+        """The route's handler, with these checks before it."""
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
 
@@ -46,7 +46,7 @@ class ApiRoute(APIRoute):
 
 class _StrictJson(Request):
     async def json(self) -> Any:
-        """The body. Nesting without end, lone surrogates and NaN are no JSON, though Python's parser takes them."""
+        """The body. Deep nesting, lone surrogates and NaN are refused, although Python's parser accepts them."""
         try:
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
@@ -57,5 +57,5 @@ def _only_json(request: Request) -> None:
     sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent and media_type != "application/json":
-        given = f"{media_type[:80]!r}" if media_type else "nothing"
-        raise HTTPException(415, f"send JSON, with Content-Type: application/json; it says {given}")
+        given = f"{media_type[:80]!r}" if media_type else "no Content-Type"
+        raise HTTPException(415, f"send JSON with Content-Type: application/json; this request has {given}")

@@ -1,4 +1,4 @@
-"""Runs the web application on an ASGI server until it is told to stop."""
+"""Runs the web application on an ASGI server until a signal stops it."""
 
 import logging
 import signal
@@ -14,19 +14,19 @@ from outwait.web.services import Services
 log = logging.getLogger(__name__)
 
 GRACE = 10
-"""Seconds in which open requests may end at shutdown."""
+"""Seconds that open requests have to end at shutdown."""
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises ConfigError, and OSError if the address cannot be had."""
-    wanted = settings.web
-    family = socket.AF_INET6 if ":" in wanted.address else socket.AF_INET
-    with socket.create_server((wanted.address, wanted.port), family=family, backlog=2048) as listening:
-        # asyncio does this only for sockets made for TCP by name, which these are not: a small answer took 40 ms.
+    """Serve until SIGTERM or Ctrl-C. Raises ConfigError, and OSError if the address cannot be listened on."""
+    address, port = settings.web.address, settings.web.port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family, backlog=2048) as listening:
+        # asyncio sets this only on sockets created with proto=IPPROTO_TCP. Without it, a small answer took 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        host = f"[{wanted.address}]" if family is socket.AF_INET6 else wanted.address
-        signal.signal(signal.SIGTERM, _ended)
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and end are told by us
+        host = f"[{address}]" if family is socket.AF_INET6 else address
+        signal.signal(signal.SIGTERM, _ignore)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we log its start and end ourselves
         log.info("web-listening", extra={"url": f"http://{host}:{listening.getsockname()[1]}"})
         app = create(settings)
         config = uvicorn.Config(
@@ -43,8 +43,8 @@ def serve(settings: Settings) -> None:
     log.info("web-stopped")
 
 
-def _ended(*_: object) -> None:
-    """At its end uvicorn raises the signal that ended it once more, and a process that is well would die of it."""
+def _ignore(*_: object) -> None:
+    """Ignore a signal: after its shutdown uvicorn raises SIGTERM again, which would end this process with an error."""
 
 
 class _Server(uvicorn.Server):
@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Those who wait for jobs are answered at once, and ask another process."""
+        """Answer those who wait for jobs at once, so that they can ask another process."""
         services: Services = self._app.state.services
         services.watch.end()
         await super().shutdown(sockets)

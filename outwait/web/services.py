@@ -1,4 +1,4 @@
-"""What the routes of one web process share; built when it starts, closed when it ends."""
+"""The objects that the routes of one web process share. They are built when it starts and closed when it ends."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from outwait.worker.store.watch import Watch
 
 @dataclass(frozen=True)
 class Services:
-    """Shared parts of one process. `store` is for reads that the client has no word for."""
+    """The shared objects of one process. `store` is for reads that the client does not offer."""
 
     settings: Settings
     registry: Registry
@@ -31,7 +31,7 @@ class Services:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Services]:
-    """The services, inside the event loop that uses them. Raises ConfigError."""
+    """Open the services; to be called inside the event loop that uses them. Raises ConfigError."""
     registry = build(settings.providers)
     async with Store.open(settings) as store, StoreClient(settings, registry) as client, Watch(settings) as watch:
         mailbox = Mailbox(store, registry)
@@ -39,9 +39,9 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
 
 
 def services(request: Request) -> Services:
-    """Those of the process that answers this request."""
+    """The services of the process that answers this request."""
     return cast("Services", request.app.state.services)
 
 
 Shared = Annotated[Services, Depends(services)]
-"""A route's parameter: the shared parts."""
+"""A route's parameter: the services."""

@@ -1,4 +1,4 @@
-"""Waiting for a job: long polls, and its timeline as server-sent events. Nobody asks Redis again and again."""
+"""Waiting for a job: long polls, and the timeline as server-sent events. Redis notifies; it is not polled."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response, StreamingResponse
 
 from outwait.web.answers import REF, Event, documented, numbered, shown_job
-from outwait.web.auth import Reader, still_good, visible
+from outwait.web.auth import Reader, still_valid, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import JobNotFound, StoreUnavailable
@@ -18,29 +18,29 @@ from outwait.worker.model.errors import JobNotFound, StoreUnavailable
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent, so that no proxy takes a stream for dead."""
+"""Seconds without an event after which a comment is sent, so that no proxy closes the stream."""
 
 RETRY = 1000
-"""Milliseconds after which a browser comes back to a stream that broke."""
+"""Milliseconds after which a browser reconnects to a broken stream."""
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=ApiRoute)
 
-_SAID = {"oneOf": [{"$ref": REF.format(name=name)} for name in ("Event", "Job")]}
+_DATA = {"oneOf": [{"$ref": REF.format(name=name)} for name in ("Event", "Job")]}
 _ITEM = {
     "type": "object",
     "properties": {
-        "id": {"type": "string", "description": "What Last-Event-ID takes."},
+        "id": {"type": "string", "description": "The value for Last-Event-ID."},
         "event": {"enum": ["message", "end"]},
-        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _SAID},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _DATA},
     },
     "required": ["event", "data"],
 }
 _STREAM: dict[str, Any] = {
-    "description": "A stream of events: each has an `id` and an Event as its `data`; the last one is named `end` and "
-    "has the Job. The schema is that of one event.",
+    "description": "A stream of events. Each has an `id`, and an Event as its `data`. The last event is named `end`, "
+    "and its `data` is the Job. The schema is that of one event.",
     "content": {"text/event-stream": {"schema": _ITEM}},
 }
-_GONE = {"description": "Nothing followed the event that Last-Event-ID names: the job is closed."}
+_GONE = {"description": "The job is closed, and no event follows the one that Last-Event-ID names."}
 
 
 @router.get(
@@ -54,20 +54,24 @@ async def follow(
     request: Request,
     shared: Shared,
     key: Reader,
-    last_event_id: Annotated[str, Header(max_length=60, description="The id of the last event that came.")] = "",
+    last_event_id: Annotated[
+        str, Header(max_length=60, description="The id of the last event that was received.")
+    ] = "",
 ) -> Response:
-    """The job's timeline as it is written, until the job is closed. It goes on after `Last-Event-ID`."""
+    """The job's timeline as a live stream, until the job is closed. It continues after `Last-Event-ID`."""
     job = await visible(shared, key, job_id)
     if job.closed and not _after(last_event_id, await _events(shared, job.id)):
         return Response(status_code=204)
 
-    async def good() -> bool:
-        return await still_good(request)
+    async def key_valid() -> bool:
+        return await still_valid(request)
 
-    return StreamingResponse(_told(shared, job.id, last_event_id, good), media_type="text/event-stream")
+    return StreamingResponse(_stream(shared, job.id, last_event_id, key_valid), media_type="text/event-stream")
 
 
-async def _told(shared: Services, job_id: str, last: str, good: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+async def _stream(
+    shared: Services, job_id: str, last: str, key_valid: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY}\n\n".encode()
     async with shared.watch.on(job_id) as changed:
         while not shared.watch.over:
@@ -84,8 +88,8 @@ async def _told(shared: Services, job_id: str, last: str, good: Callable[[], Awa
                 log.info("stream-waits", extra={"job": job_id})  # `changed` is set when Redis is back
             except JobNotFound:
                 return
-            if not await _heard(changed, HEARTBEAT):
-                if not await good():
+            if not await _changed_within(changed, HEARTBEAT):
+                if not await key_valid():
                     return
                 yield b": still there\n\n"
 
@@ -95,12 +99,12 @@ async def _events(shared: Services, job_id: str) -> list[Event]:
 
 
 def _after(last: str, events: list[Event]) -> list[Event]:
-    """What follows an event; one that was cut off, or is none of ours, comes before them all."""
+    """The events after the one with this id; all events if no event has it."""
     known = [event.id for event in events]
     return events[known.index(last) + 1 :] if last in known else events
 
 
-async def _heard(changed: asyncio.Event, seconds: float) -> bool:
+async def _changed_within(changed: asyncio.Event, seconds: float) -> bool:
     try:
         await asyncio.wait_for(changed.wait(), seconds)
     except TimeoutError:

@@ -152,7 +152,7 @@ def test_lines_from_standard_input(shell: Shell) -> None:
     assert printed[0] == {"line": 1, "job_id": "line-1", "created": True}
     assert [one.get("error") for one in printed] == [None, "invalid_request", "invalid_request", None]
     assert [one["line"] for one in printed] == [1, 2, 3, 4]
-    assert "2 submitted, 0 known already, 2 refused" in done.stderr
+    assert "2 created, 0 existed already, 2 refused" in done.stderr
 
 
 def test_a_file_submitted_again_gives_the_same_jobs(shell: Shell) -> None:
@@ -161,7 +161,7 @@ def test_a_file_submitted_again_gives_the_same_jobs(shell: Shell) -> None:
     (shell.folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, requests)))
     first, second = shell.run("submit", "jobs.jsonl"), shell.run("submit", "jobs.jsonl")
     assert first.stdout.split() == second.stdout.split() == ["f-0", "f-1", "f-2"]
-    assert "0 submitted, 3 known already" in second.stderr
+    assert "0 created, 3 existed already" in second.stderr
 
 
 def test_a_job_that_fails(shell: Shell) -> None:

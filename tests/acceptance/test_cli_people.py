@@ -112,7 +112,7 @@ async def test_a_lost_submit_is_resolved_by_a_person(person: Person) -> None:
     for wrong in ([], ["--fail", "--resubmit"], ["--submitted-as", external, "--fail"]):
         assert person.types("resolve", found, *wrong).returncode == 2
     as_known = person.types("resolve", found, "--submitted-as", external)
-    assert as_known.stderr == f"{found} waits for its result as {external}.\n"
+    assert as_known.stderr == f"{found} waits for its result; its external id is {external}.\n"
     assert person.json("resolve", repeated, "--resubmit") == {"job_id": repeated, "resolved": "resubmit"}
     assert person.types("resolve", failed, "--fail").returncode == 0
     ends = [await person.ended(job_id) for job_id in (found, repeated, failed)]
@@ -140,7 +140,7 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
     assert "(the invoice is wrong)" in table
     doctor = {one["subject"]: one for one in json.loads(person.types("doctor", "--no-providers", "--json").stdout)}
     assert "outwait resume unless" in doctor["requests to unless"]["advice"]
-    assert person.types("resume", "unless").stderr == "unless goes on.\n"
+    assert person.types("resume", "unless").stderr == "unless is resumed.\n"
     assert await person.ended(paused) is JobState.SUCCEEDED
     assert person.types("resume", "unless").stderr == "unless was not paused by a person.\n"
     misspelt = person.types("pause", "unles")
@@ -185,7 +185,7 @@ async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Perso
     assert states == ["delivered"] * 4
     assert [one["job_id"] for one in person.json("dead")["deliveries"]] == [nobody]
     assert {person.json("status", job_id)["job"]["ledger"]["submits"] for job_id in crm} == {1}
-    assert person.types("replay", "--all", "--target", "crm").stderr == "0 deliveries go out again.\n"
+    assert person.types("replay", "--all", "--target", "crm").stderr == "0 deliveries will be repeated.\n"
 
 
 async def test_a_message_that_could_be_no_job_is_shown(person: Person) -> None:
@@ -198,5 +198,5 @@ async def test_a_message_that_could_be_no_job_is_shown(person: Person) -> None:
         return person.json("parked")["messages"]
 
     (message,) = await until(put_aside)
-    assert "'no id at all!' is no job id" in message["reason"]
+    assert "'no id at all!' is not a valid job id" in message["reason"]
     assert "no id at all!" in person.types("parked").stdout

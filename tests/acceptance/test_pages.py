@@ -189,7 +189,7 @@ async def test_a_dead_delivery_is_found_read_and_replayed(site: Site, browser: B
     (site.stack.folder / "crm-is-back").touch()
     await deliveries.get_by_text("Replay…").click()
     await deliveries.get_by_role("button", name="Replay to crm").click()
-    await expect(page.get_by_role("status")).to_contain_text("The provider is not asked again")
+    await expect(page.get_by_role("status")).to_contain_text("Nothing is sent to the provider again")
     # The page keeps itself fresh: nobody reloads it.
     await expect(deliveries).to_contain_text("delivered")
     assert (await site.client.job("dead-one")).ledger.submits == 1
@@ -202,8 +202,8 @@ async def test_several_dead_deliveries_are_replayed_at_once(site: Site, browser:
     await person.open("/dead")
     row = person.page.get_by_role("row").filter(has_text="dead-of-globex")
     await row.get_by_role("checkbox").check()
-    await person.page.get_by_role("button", name="Replay the chosen ones").click()
-    await expect(person.page.get_by_role("status")).to_contain_text("One delivery is repeated")
+    await person.page.get_by_role("button", name="Replay the selected deliveries").click()
+    await expect(person.page.get_by_role("status")).to_contain_text("One delivery will be repeated")
     await closed(site.client, "dead-of-globex")
     await person.context.close()
 
@@ -211,21 +211,21 @@ async def test_several_dead_deliveries_are_replayed_at_once(site: Site, browser:
 async def test_a_held_job_is_resolved(site: Site, browser: Browser) -> None:
     person = await somebody(browser, site)
     page = person.page
-    await page.get_by_role("link", name="jobs submitted, perhaps").click()
+    await page.get_by_role("link", name="uncertain jobs").click()
     article = page.get_by_role("article").filter(has_text="lost-one")
-    await article.get_by_text("It has it not…").click()
-    await expect(article).to_contain_text("This may pay twice.")
-    await article.get_by_text("The provider has it…").click()
+    await article.get_by_text("The provider does not have the job…").click()
+    await expect(article).to_contain_text("This may cost twice.")
+    await article.get_by_text("The provider has the job…").click()
     (external,) = [one["id"] for one in site.stack.seen("lost-one")]
-    await article.get_by_label("Its id at unless").fill(external)
-    await article.get_by_role("button", name="Wait for this one").click()
+    await article.get_by_label("Id at unless").fill(external)
+    await article.get_by_role("button", name="Wait for this job").click()
     await expect(page.get_by_role("status")).to_contain_text("waits for its result")
     assert (await ended(site.client, "lost-one")).state is JobState.SUCCEEDED
     assert len(site.stack.seen("lost-one")) == 1
     await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
     await person.open("/jobs/lost-two")
-    await page.get_by_text("Give it up…").click()
-    await page.get_by_role("button", name="Fail it").click()
+    await page.get_by_text("Give the job up…").click()
+    await page.get_by_role("button", name="Fail the job").click()
     assert (await ended(site.client, "lost-two")).state is JobState.FAILED
     await person.context.close()
 
@@ -319,11 +319,11 @@ async def test_all_works_without_javascript(site: Site, browser: Browser) -> Non
     await person.open("/providers")
     card = page.get_by_role("article").filter(has_text="elevateai")
     await card.get_by_text("Pause…").click()
-    await card.get_by_label("Why").fill("an invoice")
+    await card.get_by_label("Reason").fill("an invoice")
     await card.get_by_role("button", name="Pause elevateai").click()
     await expect(card).to_contain_text("an invoice (by ada)")
     await card.get_by_role("button", name="Resume elevateai").click()
-    await expect(card).to_contain_text("flows")
+    await expect(card).to_contain_text("active")
     await page.get_by_role("button", name="Log out").click()
     await person.open("/jobs")
     await expect(page.get_by_label("API key")).to_be_visible()
@@ -375,7 +375,7 @@ async def test_buttons_take_the_pages_own_forms_only(site: Site) -> None:
             assert own
             refused = await reader.post(cancel, data={"csrf": own[1]})
             assert refused.status_code == 403
-            assert "has not the scope operate" in refused.text
+            assert "lacks the scope operate" in refused.text
         assert (await ada.post(cancel, data={"csrf": token}, headers={"origin": site.url})).status_code == 303
         again = await ada.post(cancel, data={"csrf": token})
         assert again.status_code == 409
@@ -415,7 +415,7 @@ async def test_errors_are_pages_for_people_and_problems_for_programs(site: Site)
         assert problem.headers["content-type"] == "application/problem+json"
         whole = await ada.get("/jobs/done-of-acme/result")
         assert len(whole.json()["answer"]) >= 60_000
-        assert "It is cut here" in (await ada.get("/jobs/done-of-acme")).text
+        assert "Open the full result" in (await ada.get("/jobs/done-of-acme")).text
         asset = await ada.get("/assets/page.js")
         assert asset.headers["content-type"].startswith("text/javascript")
         assert (await ada.get("/assets/..%2Frendering.py")).status_code == 404

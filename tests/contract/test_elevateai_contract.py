@@ -228,11 +228,11 @@ class TestElevateAI(ProviderContract):
     @pytest.mark.parametrize(
         ("source", "folder", "told"),
         [
-            ("clip.wav", None, "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER names a folder"),
+            ("clip.wav", None, "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER, the folder for paths, is not set"),
             ("../secret.wav", "here", "is outside the folder"),
             ("/etc/hosts.wav", "here", "is outside the folder"),
             ("link.wav", "here", "is outside the folder"),
-            ("missing.wav", "here", "is no file"),
+            ("missing.wav", "here", "there is no file"),
         ],
     )
     async def test_a_path_is_refused_before_anything_is_declared(
@@ -295,7 +295,7 @@ class TestElevateAI(ProviderContract):
             told.append(ended.warning)
             submitted = SubmitAnswer(submitted.external_id, ended.memo or submitted.memo)
         assert "answered 503" in (told[0] or "")
-        assert told[1] == "call.wav could not be read to its end"
+        assert told[1] == "call.wav could not be read completely"
         assert isinstance(ended, Succeeded)
         assert [upload[1] for upload in await self.uploaded(world)] == [len(CLIP)]
 
@@ -309,7 +309,7 @@ class TestElevateAI(ProviderContract):
         world = await start(behaviour={"word": "filePendingUpload", "duration": 60})
         answer = await world.poll(await world.submit())
         assert isinstance(answer, Pending)
-        assert "none was announced" in (answer.warning or "")
+        assert "the job has none" in (answer.warning or "")
 
     async def with_file(self, start: Start, source: str, *, faults: Any = (), **options: Any) -> World:
         name = options.pop("originalFilename", None)

@@ -136,7 +136,7 @@ async def test_a_lost_message_costs_its_lease(late: Late, lanes: Lanes) -> None:
 async def test_messages_that_make_no_sense_stop_nothing(late: Late) -> None:
     """Protected by Celery, which ends a task that raises: nothing of ours is begun by then (worker/batches.py)."""
     for claims in ([["no-such-job", 1]], [["x"]], "x", [], [[1, 2, 3]]):
-        late.producer.send_task("tasks.poll", [LANE, claims], queue=late.queue)
+        late.producer.send_task("tasks.poll", [str(LANE), claims], queue=late.queue)
     late.producer.send_task("tasks.poll", [], queue=late.queue)
     late.producer.send_task("tasks.poll", ["no such lane", [["no-such-job", 1]]], queue=late.queue)
     late.producer.send_task("tasks.nothing", [], queue=late.queue)

@@ -132,7 +132,7 @@ def test_the_commands_make_list_and_revoke(settings: Settings, monkeypatch: pyte
     run = CliRunner().invoke
     looks = run(keys, ["create", "grafana"])
     assert looks.stdout.startswith("ow_")
-    assert "shown this once" in looks.stderr
+    assert "shown only once" in looks.stderr
     made = json.loads(run(keys, ["create", "crm", "--scope", "enqueue", "--tenant", "acme", "--json"]).stdout)
     assert (made["scopes"], made["tenant"]) == (["enqueue"], "acme")
     listed = {key["name"]: key for key in json.loads(run(keys, ["list", "--json"]).stdout)}

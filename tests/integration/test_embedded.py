@@ -94,7 +94,7 @@ def test_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def test_a_folder_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "LOCK_WITHIN", 0.1)
-    with EmbeddedRedis(tmp_path), pytest.raises(StoreUnavailable, match="in use by a running embedded Redis"):
+    with EmbeddedRedis(tmp_path), pytest.raises(StoreUnavailable, match="in use by another embedded Redis"):
         EmbeddedRedis(tmp_path).start()
 
 
@@ -131,7 +131,7 @@ def test_a_binary_for_another_machine_is_told(monkeypatch: pytest.MonkeyPatch, t
     foreign.write_bytes(b"\x7fELF not for this machine")
     foreign.chmod(0o700)
     monkeypatch.setattr(embedded, "find_server", lambda: foreign)
-    with pytest.raises(NoRedisServer, match="does not run here"):
+    with pytest.raises(NoRedisServer, match="cannot be run on this machine"):
         EmbeddedRedis(tmp_path / "data").start()
 
 

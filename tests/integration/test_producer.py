@@ -157,7 +157,7 @@ async def test_an_expired_job_is_raised_as_such(producer: Producer) -> None:
 REFUSED: dict[str, tuple[Message, str]] = {
     "nothing": ({"kwargs": {}}, "provider: is missing"),
     "an unknown field": (message(asking(colour="red")), "colour: there is no such parameter"),
-    "an unknown provider": (message({**asking(), "provider": "nobody"}), "provider: given 'nobody'; there are"),
+    "an unknown provider": (message({**asking(), "provider": "nobody"}), "provider: given 'nobody'; the providers are"),
     "an unknown operation": (message({**asking(), "operation": "sing"}), "operation: given 'sing'"),
     "a missing parameter": (message({**asking(), "params": {"query": "x"}}), "params.sessionId: is missing"),
     "a wrong target": (message(asking(targets=["no such://target"])), "no such"),
@@ -168,8 +168,8 @@ REFUSED: dict[str, tuple[Message, str]] = {
     "another task": ({"task": "tasks.sumbit"}, "task: given 'tasks.sumbit'"),
     "a pickle": ({"options": {"serializer": "pickle"}}, "must be JSON"),
     "a wrong eta": ({"options": {"eta": "tomorrow"}}, "eta: given 'tomorrow'"),
-    "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message was taken in after"),
-    "a task to run after it": ({"options": {"chain": [{"task": "shop.done"}]}}, "chain: nothing is run after a job"),
+    "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message expired at"),
+    "a task to run after it": ({"options": {"chain": [{"task": "shop.done"}]}}, "chain: not supported for jobs"),
 }
 
 
@@ -198,7 +198,7 @@ async def test_a_message_without_a_usable_id_is_put_aside_and_holds_back_no_othe
     assert "result" in answers[fine["id"]]
     async with stack.client() as client:
         parked = await client.parked()
-    assert any("'no id at all!' is no job id" in one.reason for one in parked)
+    assert any("'no id at all!' is not a valid job id" in one.reason for one in parked)
 
 
 async def test_the_same_id_twice_is_one_job(stack: Stack, producer: Producer) -> None:
@@ -242,7 +242,9 @@ async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_ne
     answers = await producer.run([first, alias, other])
     assert "result" in answers[first["id"]]
     assert answers[other["id"]]["raised"] == "JobFailed"
-    assert answers[other["id"]]["told"].startswith(f"conflict: idempotency key {key!r} belongs to job {first['id']}")
+    assert answers[other["id"]]["told"].startswith(
+        f"conflict: the idempotency key {key!r} belongs to job {first['id']}"
+    )
     # An id that means another job is taken too; the message must not come again and again.
     assert (await producer.one({**message(asking("a third thing")), "id": alias["id"]})) == answers[first["id"]]
     async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:

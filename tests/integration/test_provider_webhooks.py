@@ -8,7 +8,7 @@ import pytest
 from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
 from outwait.worker.engine.lane_policies import Policies
-from outwait.worker.engine.provider_webhooks import Receiver, WebhookUrls
+from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
 from outwait.worker.model.lanes import Lane
@@ -51,7 +51,7 @@ class Hands:
         self.lanes = Lanes(connection)
         self.registry: Registry = build({"ringcentral": settings.providers["ringcentral"] | {"trust_webhooks": trust}})
         self.policies = Policies(settings, self.registry)
-        self.receiver = Receiver(Store(connection), self.registry)
+        self.webhooks = WebhookProcessor(Store(connection), self.registry)
 
     async def claim(self, step: Step, *, lease: int = 60_000) -> Claim:
         lane = Lane.of(step, "ringcentral")
@@ -109,7 +109,7 @@ class Hands:
     async def hear(self, body: object = SUCCESS, *, job_id: str = "j", problem: str = "") -> Recorded:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return await self.record(
-            self.receiver.webhook_received(Webhook("ringcentral", job_id, content, len(content), problem))
+            self.webhooks.webhook_received(Webhook("ringcentral", job_id, content, len(content), problem))
         )
 
     async def job(self) -> Job:
@@ -423,7 +423,7 @@ async def test_what_comes_again_and_late_is_kept_and_changes_nothing(trusting: H
 
 async def test_the_same_call_counts_once(hands: Hands, client: StoreClient) -> None:
     await hands.waiting()
-    heard = hands.receiver.webhook_received(Webhook("ringcentral", "j", b"{}", 2))
+    heard = hands.webhooks.webhook_received(Webhook("ringcentral", "j", b"{}", 2))
     for _ in range(2):
         assert await hands.record(heard) is Recorded.WRITTEN  # Redis did it, and its answer was lost
     assert (await hands.job()).ledger.webhooks == 1
@@ -478,7 +478,7 @@ async def test_how_long_a_job_took_is_learnt_from_its_webhook(hands: Hands) -> N
     await redis.hincrby(keys("JOB", "j"), JobField.SUBMITTED, -60_000)  # submitted a minute ago
     await hands.hear()
     claim = await hands.claim(Step.POLL)
-    await hands.record(hands.receiver.webhook_received(Webhook("ringcentral", "j", b"{}", 2)))
+    await hands.record(hands.webhooks.webhook_received(Webhook("ringcentral", "j", b"{}", 2)))
 
     await hands.record(End(work_id="j", fence=claim.fence, state=JobState.SUCCEEDED))
     (took,) = await redis.lrange(keys("TOOK", "ringcentral", "speech-to-text"), 0, -1)
@@ -518,7 +518,7 @@ async def test_kept_ones_are_replayed_when_trust_was_switched_on(
     await hands.waiting()
     await hands.hear({"jobId": EXTERNAL, "status": "InProgress"})
     await hands.hear()
-    assert await trusting.receiver.replay("j") == 2
+    assert await trusting.webhooks.replay("j") == 2
     job = await hands.job()
     assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)
     assert len(await client.webhooks.of("j")) == 2

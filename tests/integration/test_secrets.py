@@ -300,4 +300,4 @@ def test_callers_are_not_told_where_the_store_is(kind: type[OperatorError]) -> N
     told = of(kind("Redis at 10.0.0.7 refuses: user outwait-web has no permission")).body
     assert b"10.0.0.7" not in told
     assert b"outwait-web" not in told
-    assert b"The log of the web process says more" in told
+    assert b"The log of the web process has the details" in told

@@ -253,13 +253,13 @@ async def test_nobody_listens(send: Send) -> None:
 )
 async def test_an_address_that_is_not_public_is_refused(receiver: Receiver, send: Send, host: str) -> None:
     url = receiver.url().replace("127.0.0.1", host).replace("http:", "https:")
-    with pytest.raises(DeliveryRefused, match=r"no public address: .* OUTWAIT_OUTBOUND__ALLOW"):
+    with pytest.raises(DeliveryRefused, match=r"no public address; .* OUTWAIT_OUTBOUND__ALLOW"):
         await send(url, guard=Guard(["10.1.0.0/16"]))
     assert not receiver.got
 
 
 async def test_plain_http_is_for_hosts_that_the_operator_allows(receiver: Receiver, send: Send) -> None:
-    with pytest.raises(DeliveryRefused, match="over https only, unless OUTWAIT_OUTBOUND__ALLOW"):
+    with pytest.raises(DeliveryRefused, match="must begin with https://, unless OUTWAIT_OUTBOUND__ALLOW"):
         await send(receiver.url(), guard=Guard())
     await send(receiver.url().replace("127.0.0.1", "localhost"), guard=Guard(["localhost"]))
     assert len(receiver.got) == 1
@@ -397,7 +397,7 @@ async def test_gone_disables_a_receiver_until_a_person_enables_it(stack: Stack, 
 
 async def test_a_target_that_nothing_could_be_sent_to_is_refused_when_it_is_named(stack: Stack) -> None:
     async with stack.client() as client:
-        with pytest.raises(InvalidRequest, match="over https only"):
+        with pytest.raises(InvalidRequest, match="must begin with https://"):
             await client.enqueue(query(targets=["http://example.com/hook"]))
         job_id = (await client.enqueue(query(targets=["https://127.0.0.2/hook"]))).job_id
         await closed(client, job_id)

@@ -265,7 +265,7 @@ async def test_every_answer_has_an_id_and_safe_headers_and_its_line_in_the_log(
     assert (head.status_code, head.content) == (200, b"")
     (line,) = [line for line in stack.logs("web").splitlines() if "call-4711" in line]
     assert all(part in line for part in ("method=GET", "route=/v1/counts", "status=200", "caller=test", "ms="))
-    secret = api.headers["authorization"].rpartition("_")[2]
+    secret = api.headers["authorization"].split("_", 2)[2]  # it may have underscores itself
     assert secret not in stack.logs("web")
 
 
@@ -405,12 +405,12 @@ async def test_a_stream_beats_while_nothing_happens_and_ends_when_its_key_is_rev
     monkeypatch.setattr(stream, "HEARTBEAT", 0.3)
     good = True
 
-    async def still_good() -> bool:
+    async def key_valid() -> bool:
         return good
 
     async with opened(stack.settings) as services:
         beats = 0
-        async for part in stream._told(services, job_id, "", still_good):
+        async for part in stream._stream(services, job_id, "", key_valid):
             beats += part.startswith(b":")
             good = beats < 2
     assert beats == 2

@@ -64,8 +64,8 @@ async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, c
             "/": "outwait submit",
             "/jobs": "outwait submit",
             "/jobs?state=failed": "show all jobs",
-            "/held": "Every submit was answered",
-            "/dead": "Every result was taken",
+            "/held": "There are no held jobs",
+            "/dead": "There are no dead deliveries",
             "/providers": "Pause…",
         }.items():
             page = await client.get(path)

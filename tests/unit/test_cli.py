@@ -14,7 +14,7 @@ import typer
 from outwait.cli.board import Lines, summary
 from outwait.cli.demo.jobs import planned
 from outwait.cli.demo.play import paid_once
-from outwait.cli.exits import Exit, ending, tell
+from outwait.cli.exits import Exit, report_error, rule_for
 from outwait.cli.output import clean, print_table, span
 from outwait.cli.providers import held_back
 from outwait.cli.root import app
@@ -39,16 +39,16 @@ def job(state: JobState, name: str = "j", status: str | None = None) -> Job:
 
 @pytest.mark.parametrize("kind", [*family(OutwaitError), ConfigError], ids=lambda kind: kind.__name__)
 def test_no_known_error_is_called_a_bug(kind: type[Exception]) -> None:
-    assert ending(kind("why")).code not in (Exit.OK, Exit.BUG)
+    assert rule_for(kind("why")).code not in (Exit.OK, Exit.BUG)
 
 
 def test_an_unknown_error_is_a_bug() -> None:
-    assert ending(KeyError("x")).code is Exit.BUG
+    assert rule_for(KeyError("x")).code is Exit.BUG
 
 
 def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tell(errors.JobNotFound("no job has the id 'x'")) is Exit.NOT_FOUND
-    assert capsys.readouterr().err == "Error: no job has the id 'x'\n`outwait jobs` lists those that are kept.\n"
+    assert report_error(errors.JobNotFound("no job has the id 'x'")) is Exit.NOT_FOUND
+    assert capsys.readouterr().err == "Error: no job has the id 'x'\n`outwait jobs` lists the jobs that are stored.\n"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_scripts_can_rely_on_the_codes(error: Exception, code: int) -> None:
-    assert ending(error).code == code
+    assert rule_for(error).code == code
 
 
 def test_the_page_of_the_command_line_lists_every_exit_code() -> None:
@@ -167,11 +167,11 @@ def test_each_line_of_a_file_is_a_request_or_says_why_not() -> None:
     ]
     lines = list(_lines(text))
     assert [line.number for line in lines] == [1, 4, 5, 6, 7]
-    first = lines[0].asked
+    first = lines[0].request
     assert isinstance(first, tuple)
     assert first == (JobRequest(provider="unless", operation="query", params={"query": "a"}), "j-1")
-    reasons = [str(line.asked) for line in lines[1:]]
-    assert all(isinstance(line.asked, InvalidRequest) for line in lines[1:])
+    reasons = [str(line.request) for line in lines[1:]]
+    assert all(isinstance(line.request, InvalidRequest) for line in lines[1:])
     for reason, part in zip(reasons, ["is not JSON", "JSON object", "OPERATION", "job_id"], strict=True):
         assert part in reason
 
@@ -193,11 +193,11 @@ def test_the_demo_notices_a_job_that_was_paid_twice_or_never() -> None:
     plan = planned(Path("recording.wav"))
     asked = Counter(one.request.provider for one in plan)
     fair = {name: {"jobs": count, "repeated_submits": 0} for name, count in asked.items()}
-    assert all(check.well for check in paid_once(plan, fair))
+    assert all(check.passed for check in paid_once(plan, fair))
     twice = fair | {"unless": {"jobs": asked["unless"] + 1, "repeated_submits": 1}}
     never = {name: totals for name, totals in fair.items() if name != "unless"}
     for wrong in (twice, never):
-        assert [check.what.split()[0] for check in paid_once(plan, wrong) if not check.well] == ["unless"]
+        assert [check.text.split()[0] for check in paid_once(plan, wrong) if not check.passed] == ["unless"]
 
 
 def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:

@@ -231,7 +231,7 @@ def test_a_route_must_lead_somewhere(module: Callable[[str], str]) -> None:
     built(modules=[name], routes=[Route(targets=["crm", "file:all.jsonl", "celery://other.task"])])
     with pytest.raises(ConfigError, match=r"OUTWAIT_HANDLERS__ROUTES: no function is marked @handler\('cmr'\)"):
         built(modules=[name], routes=[Route(targets=["cmr"])])
-    with pytest.raises(ConfigError, match="OUTWAIT_HANDLERS__ROUTES: target 'ftp://x'"):
+    with pytest.raises(ConfigError, match="OUTWAIT_HANDLERS__ROUTES: invalid target 'ftp://x'"):
         built(routes=[Route(targets=["ftp://x"])])
 
 

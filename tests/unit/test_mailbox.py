@@ -34,7 +34,7 @@ def test_a_bomb_takes_no_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (len(kept), size, problem) == (HEAD, len(bomb), f"larger than the {MOST} bytes of OUTWAIT_WEB__BODY_MAX")
+    assert (len(kept), size, problem) == (HEAD, len(bomb), f"larger than {MOST} bytes (OUTWAIT_WEB__BODY_MAX)")
     assert peak < 10 * MOST
 
 

@@ -99,15 +99,15 @@ def test_the_phases_of_a_job_are_its_whole_life() -> None:
         ("with its handlers", 10, 10),
     ]
     held = Job("j", "unless", "query", JobState.UNCERTAIN, 100)
-    assert [(one.name, one.seconds) for one in timeline.phases(held, 160)] == [("submitted, perhaps", 60)]
+    assert [(one.name, one.seconds) for one in timeline.phases(held, 160)] == [("uncertain", 60)]
 
 
 @pytest.mark.parametrize(
     "foreign", ["", "jobs", "//evil.example", "https://evil.example/", "javascript:x", "/\\evil", "/a\r\nb", "/login"]
 )
 def test_after_the_login_only_paths_of_ours_are_gone_to(foreign: str) -> None:
-    assert session.own_path(foreign) == "/"
-    assert session.own_path("/jobs?state=failed&provider=unless") == "/jobs?state=failed&provider=unless"
+    assert session.safe_path(foreign) == "/"
+    assert session.safe_path("/jobs?state=failed&provider=unless") == "/jobs?state=failed&provider=unless"
 
 
 def test_tries_are_counted_by_address_and_forgotten_with_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_limits_can_be_lifted() -> None:
     [
         (
             {"unles": {}},
-            f"OUTWAIT_PROVIDERS__UNLES: there is no such provider; there are {', '.join(PROVIDERS)}",
+            f"OUTWAIT_PROVIDERS__UNLES: there is no such provider; the providers are {', '.join(PROVIDERS)}",
         ),
         ({"unless": {**UNLESS, "rate_limit": "many"}}, "OUTWAIT_PROVIDERS__UNLESS__RATE_LIMIT: given 'many'"),
         ({"unless": {**UNLESS, "polls": 1}}, "OUTWAIT_PROVIDERS__UNLESS__POLLS: there is no such setting"),
@@ -88,11 +88,16 @@ def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("provider", "operation", "params", "told"),
     [
-        ("nobody", "query", {}, f"provider: given 'nobody'; there are {', '.join(PROVIDERS)}"),
-        ("unless", "ask", {}, "operation: given 'ask'; unless has query"),
+        ("nobody", "query", {}, f"provider: given 'nobody'; the providers are {', '.join(PROVIDERS)}"),
+        ("unless", "ask", {}, "operation: given 'ask'; the operations of unless are query"),
         ("unless", "query", {**QUERY, "query": ""}, "params.query: given ''; "),
         ("unless", "query", {"query": "q", "visitorId": "v"}, "params.sessionId: is missing"),
-        ("unless", "query", {**QUERY, "querry": 1}, "params.querry: there is no such parameter; query, sessionId, "),
+        (
+            "unless",
+            "query",
+            {**QUERY, "querry": 1},
+            "params.querry: there is no such parameter; the parameters are query, sessionId, ",
+        ),
         ("unless", "query", {**QUERY, "segmentId": 7}, "params.segmentId: given 7; must be a valid string"),
         ("ringcentral", "punctuate", {"texts": ["a", 1]}, "params.texts[1]: given 1; must be a valid string"),
         ("ringcentral", "punctuate", {"texts": []}, "params.texts: given []; "),

@@ -1,1 +1,1 @@
-"""What Celery's own tools see of a job: Flower's events, producers' results, the transport."""
+"""Integration with Celery's own tools: Flower's events, producers' results, the Redis transport."""

@@ -1,8 +1,8 @@
-"""Shows a job to Celery's own tools as one long task, by hand-sent task events under the job's id.
+"""Shows a job in Celery's own tools as one long task: sends task events under the job's id.
 
-Flower and `celery events` then have one row a job: sent, then polling (a state of ours), then succeeded or failed.
-Each event carries the whole row, so that whoever comes late (a Flower that was restarted) knows the job from any one
-of them. Events are sent from a thread of their own, in groups: nobody waits for them, and losing one loses nothing.
+Flower and `celery events` then have one row for each job: sent, then polling (our own state), then succeeded or failed.
+Each event carries the whole row, so that a restarted Flower can show the job after any of them. A thread sends the
+events in groups. No step waits for them, and a lost event does no harm.
 """
 
 import logging
@@ -20,20 +20,20 @@ from outwait.worker.net.redaction import redact, shown
 log = logging.getLogger(__name__)
 
 FLUSH = 0.2
-"""Seconds in which events are gathered into one message."""
+"""Seconds for which events are collected into one message."""
 
 BACKLOG = 10_000
-"""Events that wait to be sent at most; during an outage of the broker later ones are dropped."""
+"""Maximum number of events in the queue; during an outage of the broker further ones are dropped."""
 
 SHOWN = 300
-"""Characters of a job's parameters, or of its result, that events carry."""
+"""Characters of a job's parameters or result in an event."""
 
 POLLS_SHOWN = 20
-"""Polls a second and process that may be shown, so that a restarted Flower finds the jobs that wait."""
+"""Polls that each process shows in a second. They let a restarted Flower find the waiting jobs."""
 
 
 class Row(NamedTuple):
-    """What each event says of a job. Times are seconds since 1970; 0 is none."""
+    """The content of every event of a job. Times are seconds since 1970; 0 means none."""
 
     job_id: str
     provider: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class FlowerEvents(threading.Thread):
-    """Job events of one process.
+    """Sends the events of one process's jobs.
 
     Args:
         app: the Celery app whose broker carries the events.
@@ -63,16 +63,16 @@ class FlowerEvents(threading.Thread):
         self._down = False
 
     def accepted(self, job_id: str, provider: str, operation: str, params: Mapping[str, Any]) -> None:
-        """The job waits to be submitted. (`sent`, because `received` and `started` must come in pairs.)"""
+        """The job waits to be submitted. (The event is `sent`, because `received` and `started` must come in pairs.)"""
         self._put(Row(job_id, provider, operation, params), {"task-sent": {}})
 
     def submitted(self, claim: Claim, params: Mapping[str, Any]) -> None:
-        """The provider has the job: it runs from now, and is being polled."""
+        """The provider has the job. It runs from now on and is polled."""
         row = Row(claim.work_id, claim.provider, claim.operation, params, claim.created_ms / 1000, time.time())
         self._put(row, {"task-received": {}, "task-started": {}, "task-polling": {}})
 
     def polls_shown(self) -> bool:
-        """Whether one more poll may be shown in this second."""
+        """Whether another poll may be shown in this second."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._polls = second, 0
@@ -80,14 +80,14 @@ class FlowerEvents(threading.Thread):
         return self._enabled and self._polls <= POLLS_SHOWN
 
     def polled(self, claim: Claim, params: Mapping[str, Any]) -> None:
-        """The job still waits."""
+        """A poll found the job unfinished."""
         row = Row(
             claim.work_id, claim.provider, claim.operation, params, claim.created_ms / 1000, claim.submitted_ms / 1000
         )
         self._put(row, {"task-polling": {}})
 
     def ended(self, job: Job, params: Mapping[str, Any], result: bytes) -> None:
-        """The job's outcome is decided. `result` is JSON."""
+        """The job has ended. `result` is JSON."""
         ended = job.ended or job.created
         row = Row(job.id, job.provider, job.operation, params, job.created, job.submitted or 0)
         fields: dict[str, Any] = {"runtime": round(ended - (job.submitted or job.created), 3)}
@@ -96,13 +96,13 @@ class FlowerEvents(threading.Thread):
                 text = redact(result[: SHOWN * 4].decode(errors="ignore"))[:SHOWN]
                 self._put(row, {"task-succeeded": fields | {"succeeded": ended, "result": text}})
             case JobState.CANCELLED:
-                # A state of ours: in Celery's order REVOKED comes before POLLING, and the row would stay as it is.
+                # Our own state: in Celery's order REVOKED comes before POLLING, so the row would not change.
                 self._put(row, {"task-cancelled": fields | {"revoked": ended}})
             case _:
                 self._put(row, {"task-failed": fields | {"failed": ended, "exception": repr(job.exception)}})
 
     def stop(self) -> None:
-        """Send what is left and end the thread."""
+        """Send the remaining events and end the thread."""
         if self._enabled:
             self._queue.put(None)
             self.join(timeout=5)
@@ -120,7 +120,7 @@ class FlowerEvents(threading.Thread):
             try:
                 self._send(group, last=not going)
                 self._down = False
-            except Exception as error:  # noqa: BLE001 - each broker has errors of its own, and none may end this
+            except Exception as error:  # noqa: BLE001 - each broker raises its own errors, and none may end this thread
                 if not self._down:
                     log.warning("job-events-lost", extra={"events": len(group), "error": str(error)})
                 self._down = True
@@ -148,7 +148,7 @@ class FlowerEvents(threading.Thread):
                 producer.connection,
                 hostname=self._hostname,
                 channel=producer.channel,
-                buffer_while_offline=False,  # it would keep them from us, and then forget them
+                buffer_while_offline=False,  # it would hold the events back and later drop them
                 buffer_group=frozenset({"task"}),
                 buffer_limit=len(group) + 1,
             )
@@ -156,17 +156,17 @@ class FlowerEvents(threading.Thread):
                 dispatcher.send(kind, **fields)
             dispatcher.flush()
             if last:
-                # Events that come after the worker's own farewell would show it online again.
+                # Events sent after the worker's own offline event would show it online again.
                 dispatcher.send("worker-offline")
             dispatcher.close()
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    """A row as events have it. Without a name and kwargs in each, a lone one would make a nameless row."""
-    asked = {"provider": row.provider, "operation": row.operation, "params": row.params}
-    kwargs = shown(asked, SHOWN + 1)
-    if len(kwargs) > SHOWN:  # cut, and still the dict that Flower's search reads
-        kwargs = repr(asked | {"params": shown(row.params, SHOWN)})
+    """The fields of an event. Each event has name and kwargs: otherwise Flower could show a row without a name."""
+    request = {"provider": row.provider, "operation": row.operation, "params": row.params}
+    kwargs = shown(request, SHOWN + 1)
+    if len(kwargs) > SHOWN:  # only the params are cut, so that Flower's search can still read the dict
+        kwargs = repr(request | {"params": shown(row.params, SHOWN)})
     times = {name: at for name, at in (("received", row.received), ("started", row.started)) if at}
     name = f"outwait.{row.provider}.{row.operation}"
     return {"uuid": row.job_id, "name": name, "args": "()", "kwargs": kwargs, "retries": 0, **times}

@@ -1,8 +1,8 @@
-"""Celery's Redis transport, mended: a worker of Celery 5.7 that holds unacknowledged messages dies if Redis restarts.
+"""Celery's Redis transport with a fix: a Celery 5.7 worker with unacknowledged messages ends if Redis restarts.
 
-On a lost connection Celery closes the channel, and kombu then tries to put unacknowledged messages back over a
-connection that is gone; the AttributeError that follows is not among those which Celery survives. The messages are
-safe where they are (`unacked` in Redis): the visibility timeout gives them back.
+On a lost connection Celery closes the channel. kombu then tries to put unacknowledged messages back over the closed
+connection, and Celery does not handle the AttributeError that follows. The messages are safe where they are (`unacked`
+in Redis): the visibility timeout delivers them again.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ class QoS(kombu_redis.QoS):
     """Acknowledgements that survive a closed channel."""
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put unacknowledged messages back now if the connection allows, else leave them to the visibility timeout."""
+        """Put unacknowledged messages back; if the connection is lost, leave them to the visibility timeout."""
         try:
             super().restore_unacked(client)
-        except Exception:  # noqa: BLE001 - whatever broke, the messages are still in Redis
+        except Exception:  # noqa: BLE001 - whatever the error is, the messages are still in Redis
             self._delivered.clear()
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge, or report a lost connection as one."""
+        """Acknowledge. Raises redis's ConnectionError if the connection is lost."""
         self._on_open_channel(super().ack, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Reject, or report a lost connection as one."""
+        """Reject. Raises redis's ConnectionError if the connection is lost."""
         self._on_open_channel(super().reject, delivery_tag, requeue=requeue)
 
     def _on_open_channel(self, act: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -40,12 +40,12 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """A Redis channel with the mended acknowledgements."""
+    """A Redis channel with the fixed acknowledgements."""
 
     QoS = QoS
 
 
 class Transport(kombu_redis.Transport):
-    """Named in the Celery configuration as `broker_transport`."""
+    """The transport that the Celery configuration names as `broker_transport`."""
 
     Channel = Channel

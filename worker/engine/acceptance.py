@@ -1,4 +1,4 @@
-"""Turns what a producer asks for into a job, or says why it cannot be one. Every way in uses it."""
+"""Turns a producer's request into a job, or says why it is invalid. Every way to enqueue uses it."""
 
 import re
 from typing import Any
@@ -10,15 +10,15 @@ from outwait.worker.model import targets
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import JOB_ID_PATTERN, JobError, JobRequest
 from outwait.worker.net.outbound import Guard, webhook_refusal
-from outwait.worker.providers.registry import Registry, told
+from outwait.worker.providers.registry import Registry, describe
 from outwait.worker.store import codec
 from outwait.worker.store.lanes import NewJob
 
 UNKNOWN = "unknown"
-"""Provider and operation of a refused job that names none."""
+"""Provider and operation of a refused job whose request names none."""
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""A trace context that we can go on with (W3C Trace Context, version 00)."""
+"""A trace context that our spans can continue (W3C Trace Context, version 00)."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
@@ -28,7 +28,7 @@ class Acceptance:
 
     Args:
         registry: the providers, which validate parameters.
-        settings: how large a request may be, and which receivers of webhooks it may name.
+        settings: the size limit of a request, and which receivers of webhooks are allowed.
     """
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
@@ -39,29 +39,34 @@ class Acceptance:
         self._guard = Guard(settings.outbound.allow)
 
     def request(self, raw: Any) -> JobRequest:
-        """Raises InvalidRequest for what does not follow the wire contract."""
+        """Read a request. Raises InvalidRequest if it does not follow the wire contract."""
         try:
             return JobRequest.model_validate(raw)
         except ValidationError as error:
-            raise InvalidRequest(told(error, JobRequest)) from error
+            raise InvalidRequest(describe(error, JobRequest)) from error
 
     def job(
         self, job_id: str, request: JobRequest, *, message: str = "", countdown: float = 0, trace: str = ""
     ) -> NewJob:
-        """A job ready to be recorded; `countdown` is seconds until its submit. Raises InvalidRequest.
+        """A job ready to be recorded. Raises InvalidRequest.
 
-        `trace` is the producer's trace context (W3C `traceparent`); one that is none is left out.
+        Args:
+            job_id: its id.
+            request: what the producer asks for.
+            message: name of the producer's message, if it came as one.
+            countdown: seconds until its submit.
+            trace: the producer's trace context (W3C `traceparent`); an invalid one is ignored.
         """
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
-        named = [self._target(target) for target in request.targets]
-        asked = {"params": request.params, "targets": named, "metadata": request.metadata}
-        spec = codec.encode({name: value for name, value in asked.items() if value})
+        canonical = [self._target(target) for target in request.targets]
+        fields = {"params": request.params, "targets": canonical, "metadata": request.metadata}
+        spec = codec.encode({name: value for name, value in fields.items() if value})
         if len(spec) > self._params_max:
             raise InvalidRequest(
-                f"the request has {len(spec)} bytes, more than the {self._params_max} that OUTWAIT_STORE__PARAMS_MAX "
-                "allows: give large input by reference (a URL), or raise the setting"
+                f"the request has {len(spec)} bytes, but OUTWAIT_STORE__PARAMS_MAX allows {self._params_max}: "
+                "send large input as a URL, or raise the setting"
             )
         deadline = request.deadline or self._registry.operation(request.provider, request.operation).deadline
         return NewJob(
@@ -88,14 +93,14 @@ class Acceptance:
         return targets.canonical(target)
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
-        """A job that ends at once, failed, so that its producer can read why by its id."""
-        asked = raw if isinstance(raw, dict) else {}
-        spec = codec.encode({"targets": _usable(asked.get("targets"))})
+        """A job that has failed at once, so that its producer can read the reason under the job's id."""
+        fields = raw if isinstance(raw, dict) else {}
+        spec = codec.encode({"targets": _valid_targets(fields.get("targets"))})
         return NewJob(
             id=job_id,
-            provider=_name(asked.get("provider")),
-            operation=_name(asked.get("operation")),
-            digest=f"refused-{codec.fingerprint(repr(asked))}",
+            provider=_name(fields.get("provider")),
+            operation=_name(fields.get("operation")),
+            digest=f"refused-{codec.fingerprint(repr(fields))}",
             spec=codec.blob(spec, self._compress_above),
             error=JobError(error.code, str(error)).text(),
             message=message,
@@ -106,12 +111,12 @@ def _name(value: Any) -> str:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
 
 
-def _usable(asked: Any) -> list[str]:
-    """The targets of a refused request that can be told of the refusal."""
-    found = []
-    for target in asked if isinstance(asked, list) else []:
+def _valid_targets(raw: Any) -> list[str]:
+    """The valid targets of a refused request: they are informed of the refusal."""
+    valid = []
+    for target in raw if isinstance(raw, list) else []:
         try:
-            found.append(targets.canonical(targets.parse(str(target))))
+            valid.append(targets.canonical(targets.parse(str(target))))
         except InvalidRequest:
             continue
-    return found
+    return valid

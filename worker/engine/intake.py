@@ -1,7 +1,7 @@
-"""How producers' messages become jobs: taken from their queue under a lease, decoded by kombu, recorded in one batch.
+"""Turns producers' messages into jobs: takes them from their queue under a lease, decodes them and records them.
 
-Celery's consumer can lose what it pops from Redis, so it does not consume this queue; here a message is gone only when
-its job is recorded. On a broker with real acknowledgements `tasks.submit` is an ordinary task that calls `accept`.
+Celery's consumer can lose what it pops from Redis, so it does not consume this queue. Here a message is deleted only
+when its job is recorded. On a broker with real acknowledgements, `tasks.submit` is an ordinary task and calls `accept`.
 """
 
 import logging
@@ -28,17 +28,16 @@ from outwait.worker.store.lanes import Lanes, NewJob
 log = logging.getLogger(__name__)
 
 TASK = "tasks.submit"
+"""The wire name of the task that producers send: version 1 of the contract."""
 
 PARKED_SHOWN = 4000
-"""Bytes of a message that can be no job that a person is shown."""
-"""The wire name that producers send: version 1 of the contract."""
+"""Bytes of a parked message that are kept for a person to read."""
 
 OUTAGE_PAUSE = 1.0
-"""Seconds between two tries while Redis is away."""
+"""Seconds between two tries while Redis does not answer."""
 
 JSON = "application/json"
-"""The content type of a message that can be read; a pickle could run code here."""
-
+"""The only content type that is read: a pickle could run code here."""
 
 _AFTER = ("callbacks", "errbacks", "chain", "chord")
 
@@ -46,7 +45,7 @@ _AFTER = ("callbacks", "errbacks", "chain", "chord")
 class Sent(NamedTuple):
     """A producer's message, decoded.
 
-    `countdown` is seconds; `refusal` is why it can be no job, if so; `trace` is the producer's trace context.
+    `countdown` is in seconds; `refusal` says why the message is refused, or is empty; `trace` is its trace context.
     """
 
     job_id: str
@@ -57,26 +56,26 @@ class Sent(NamedTuple):
 
 
 class Unusable(Exception):
-    """The message names no job: it is put aside for a person."""
+    """The message has no valid job id, so its error cannot be stored as a job. It is parked for a person."""
 
 
 class Ready(NamedTuple):
-    """A job to record, and the parameters that its row shows."""
+    """A job to record, and the parameters that its row in Flower shows."""
 
     job: NewJob
     params: Mapping[str, Any]
 
 
 class Intake:
-    """Takes messages in for one process.
+    """Takes the messages of one process.
 
     Args:
-        lanes: where jobs are recorded.
+        lanes: records the jobs.
         inbox: the producers' queue.
-        acceptance: the checks.
-        events: told of each new job.
-        results: answers producers who ask again for a job that has ended; None keeps no results.
-        own: the producers' queue, and how many messages are taken at once.
+        acceptance: checks the requests.
+        events: shows each new job in Flower.
+        results: answers a repeated request for a job that has ended; None stores no results.
+        settings: the name of the producers' queue, and how many messages are taken at once.
     """
 
     def __init__(
@@ -86,19 +85,19 @@ class Intake:
         acceptance: Acceptance,
         events: FlowerEvents,
         results: CeleryResults | None,
-        own: IntakeSettings,
+        settings: IntakeSettings,
     ) -> None:
         self._lanes = lanes
         self._inbox = inbox
         self._acceptance = acceptance
         self._events = events
         self._results = results
-        self._lists = lists_of(own.queue)
-        self._most = own.batch
+        self._lists = lists_of(settings.queue)
+        self._batch = settings.batch
 
     async def take(self) -> int:
-        """Turn waiting messages into jobs; how many messages there were."""
-        taken = await self._inbox.take(self._lists, self._most)
+        """Turn one batch of waiting messages into jobs. Returns the number of messages."""
+        taken = await self._inbox.take(self._lists, self._batch)
         ready: list[Ready] = []
         for message in taken:
             try:
@@ -115,7 +114,7 @@ class Intake:
         await self._record([self._ready(sent, "")])
 
     async def park(self, message: Taken, reason: str) -> None:
-        """Put a message that names no job aside for a person."""
+        """Store a message without a valid job id where a person can read it."""
         log.warning("message-refused", extra={"reason": reason})
         shown = redact(message.body[:PARKED_SHOWN].decode(errors="replace"))
         await self._inbox.park(message.name, redact(reason), shown)
@@ -131,20 +130,20 @@ class Intake:
             return Ready(job, request.params)
         except RequestError as error:
             return self._refused(sent, error, message)
-        except Exception as error:  # one message that cannot be stored must hold back no other
+        except Exception as error:  # a message that cannot be stored must not hold back the others
             log.exception("request-broken", extra={"job": sent.job_id})
-            told = InvalidRequest(f"the request cannot be stored: {type(error).__name__}: {error}")
-            return self._refused(sent, told, message)
+            refusal = InvalidRequest(f"the request cannot be stored: {type(error).__name__}: {error}")
+            return self._refused(sent, refusal, message)
 
     def _refused(self, sent: Sent, error: RequestError, message: str) -> Ready:
         try:
             return Ready(self._acceptance.refused(sent.job_id, sent.request, error, message=message), {})
-        except (ValueError, OverflowError):  # lone surrogates, say, that no JSON text can have
+        except (ValueError, OverflowError):  # for example lone surrogates, which JSON cannot represent
             error = InvalidRequest(ascii(str(error)))
             return Ready(self._acceptance.refused(sent.job_id, {}, error, message=message), {})
 
     async def _record(self, ready: Sequence[Ready]) -> None:
-        again: list[tuple[str, str]] = []
+        repeated: list[tuple[str, str]] = []
         conflicts: list[Ready] = []
         answers = await self._lanes.enqueue([job for job, _ in ready]) if ready else []
         for (job, params), (code, other) in zip(ready, answers, strict=True):
@@ -152,27 +151,31 @@ class Intake:
                 case EnqueueResult.CREATED:
                     self._events.accepted(job.id, job.provider, job.operation, params)
                 case EnqueueResult.SAME:
-                    again.append((job.id, other))
+                    repeated.append((job.id, other))
                 case EnqueueResult.CONFLICT if other != job.id:
                     conflicts.append(self._conflict(job, other))
                 case EnqueueResult.CONFLICT:
-                    log.warning("request-refused", extra={"job": job.id, "reason": "its id belongs to another request"})
-        if again and self._results:
-            await self._results.keep_ended(again)
+                    log.warning("request-refused", extra={"job": job.id, "reason": "another request has this id"})
+        if repeated and self._results:
+            await self._results.keep_ended(repeated)
         if conflicts:
             await self._record(conflicts)
 
     def _conflict(self, job: NewJob, other: str) -> Ready:
-        error = Conflict(f"idempotency key {job.key!r} belongs to job {other}, which asks for something else")
-        asked = {"provider": job.provider, "operation": job.operation}
-        return Ready(self._acceptance.refused(job.id, asked, error, message=job.message), {})
+        error = Conflict(f"the idempotency key {job.key!r} belongs to job {other}, whose request is different")
+        fields = {"provider": job.provider, "operation": job.operation}
+        return Ready(self._acceptance.refused(job.id, fields, error, message=job.message), {})
 
 
 def decode(body: bytes, now: float) -> Sent:
-    """Read a message as Celery's producers write it (protocol 1 and 2), at `now` by Redis's clock.
+    """Read a message as Celery's producers write it (protocols 1 and 2).
+
+    Args:
+        body: the message.
+        now: the time by Redis's clock, in seconds since 1970.
 
     Raises:
-        Unusable: it has no job id.
+        Unusable: it has no valid job id.
     """
     try:
         envelope = loads(body)
@@ -186,13 +189,13 @@ def decode(body: bytes, now: float) -> Sent:
             accept={JSON},
         )
     except Exception as error:
-        raise Unusable(f"not a Celery message: {type(error).__name__}: {error}") from error
+        raise Unusable(f"this is not a Celery message: {type(error).__name__}: {error}") from error
     try:
         return _sent(headers, message.decode(), now)
     except Unusable:
         raise
-    except Exception as error:  # noqa: BLE001 - each serializer and each compression has errors of its own
-        return Sent(_job_id(headers.get("id")), {}, refusal=f"message: {error}; it must be JSON ({JSON})")
+    except Exception as error:  # noqa: BLE001 - each serializer and each compression raises its own errors
+        return Sent(_job_id(headers.get("id")), {}, refusal=f"the message must be JSON ({JSON}): {error}")
 
 
 def _sent(headers: Mapping[str, Any], content: Any, now: float) -> Sent:
@@ -200,40 +203,40 @@ def _sent(headers: Mapping[str, Any], content: Any, now: float) -> Sent:
         return read(headers, *content, now=now)
     if isinstance(content, dict) and "task" in content:  # protocol 1
         return read(content, content.get("args"), content.get("kwargs"), content, now=now)
-    raise Unusable("a message without a task")
+    raise Unusable("the message names no task")
 
 
 def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: float = 0.0) -> Sent:
-    """What a message asks for.
+    """Read the fields of a message.
 
     Args:
         fields: `task`, `id`, `eta`, `expires` and `traceparent`.
-        args: the task's.
-        kwargs: the task's.
-        embed: what should run after it.
-        now: seconds since 1970 that `eta` and `expires` are compared with: never this machine's, which may be wrong.
+        args: the task's positional arguments.
+        kwargs: the task's keyword arguments.
+        embed: the tasks that should run after it (callbacks, chains).
+        now: seconds since 1970 by Redis's clock, to compare with `eta` and `expires`; this machine's may be wrong.
 
     Raises:
-        Unusable: its id can be no job's.
+        Unusable: its id is not a valid job id.
     """
-    job_id, asked = _job_id(fields.get("id")), _requested(args, kwargs)
+    job_id, request = _job_id(fields.get("id")), _request(args, kwargs)
     try:
         if fields["task"] != TASK:
-            raise ValueError(f"task: given {fields['task']!r:.100}; this queue takes {TASK} only")
+            raise ValueError(f"task: given {fields['task']!r:.100}; this queue accepts only {TASK}")
         countdown = _countdown(fields.get("eta"), fields.get("expires"), embed, now)
-        return Sent(job_id, asked, countdown, trace=str(fields.get("traceparent", "")))
+        return Sent(job_id, request, countdown, trace=str(fields.get("traceparent", "")))
     except ValueError as error:
-        return Sent(job_id, asked, refusal=str(error))
+        return Sent(job_id, request, refusal=str(error))
 
 
 def _job_id(given: Any) -> str:
     if not isinstance(given, str) or not re.fullmatch(JOB_ID_PATTERN, given):
-        raise Unusable(f"task id {str(given)[:200]!r} is no job id: it must match {JOB_ID_PATTERN}")
+        raise Unusable(f"the task id {str(given)[:200]!r} is not a valid job id: it must match {JOB_ID_PATTERN}")
     return given
 
 
-def _requested(args: Any, kwargs: Any) -> Any:
-    """The kwargs, or a single positional dict; anything else will be refused under the job's id."""
+def _request(args: Any, kwargs: Any) -> Any:
+    """The kwargs, or a single positional dict. Anything else is refused later, under the job's id."""
     if not args:
         return kwargs or {}
     if not kwargs and isinstance(args, list | tuple) and len(args) == 1:
@@ -242,18 +245,18 @@ def _requested(args: Any, kwargs: Any) -> Any:
 
 
 def _countdown(eta: Any, expires: Any, embed: Any, now: float) -> float:
-    """Seconds until the job is due. Raises ValueError for what no job can have."""
-    later = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
-    if later:
+    """Seconds until the job is due. Raises ValueError for options that jobs do not support."""
+    follow_ups = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
+    if follow_ups:
         raise ValueError(
-            f"{', '.join(later)}: nothing is run after a job; name a target instead (celery://task?queue=q)"
+            f"{', '.join(follow_ups)}: not supported for jobs; use a target instead (celery://task?queue=q)"
         )
-    if expires and _from("expires", expires, now) <= 0:
-        raise ValueError(f"expires: the message was taken in after {expires}")
-    return max(0.0, _from("eta", eta, now)) if eta else 0.0
+    if expires and _seconds_until("expires", expires, now) <= 0:
+        raise ValueError(f"expires: the message expired at {expires}, before it was read")
+    return max(0.0, _seconds_until("eta", eta, now)) if eta else 0.0
 
 
-def _from(name: str, given: Any, now: float) -> float:
+def _seconds_until(name: str, given: Any, now: float) -> float:
     try:
         at = datetime.fromisoformat(given)
     except (TypeError, ValueError):

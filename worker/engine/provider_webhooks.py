@@ -1,7 +1,7 @@
-"""Webhooks of providers: the URL that each job's is sent to, and what one that came means for its job.
+"""Webhooks from providers: the URL for each job's webhook, and what a received webhook means for its job.
 
-A webhook's content proves nothing, since no provider here signs it: it is a hint, which a poll confirms, unless the
-provider's settings trust it. That it came to a URL which only the provider was told is what lets it in at all.
+No provider here signs its webhooks, so their content proves nothing: it is a hint, and a poll confirms it, unless the
+provider's settings trust webhooks. A webhook is accepted only at a secret URL that was given to the provider.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from outwait.worker.store.store import Store
 log = logging.getLogger(__name__)
 
 SIGNED = 22
-"""Characters of a token that sign the job id behind them: 128 bits."""
+"""Characters at the start of a token that sign the job id after them: 128 bits."""
 
 _EXTERNAL_ID = re.compile(r"[!-~]{1,128}")
-"""What an external id may look like that a webhook names."""
+"""The form of an external id that is accepted from a webhook."""
 
 
 class WebhookUrls:
-    """Where providers send webhooks to. The part that nobody can guess is made with a secret that the store keeps.
+    """The URLs to which providers send webhooks. Their tokens are signed with a secret that the store keeps.
 
     Args:
-        settings: where providers reach the web process.
+        settings: the URL at which providers reach the web process.
         webhooks: keeps the secret.
     """
 
@@ -51,14 +51,14 @@ class WebhookUrls:
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Have the secret. Raises StoreUnavailable."""
+        """Read the secret, once. Raises StoreUnavailable."""
         if self._secret:
             return
-        async with self._opening:  # a burst asks for it once
+        async with self._opening:  # concurrent callers read it only once
             self._secret = self._secret or await self._webhooks.secret()
 
     async def url(self, provider: str, job_id: str) -> str | None:
-        """Where the provider posts this job's webhook; None: nowhere. Raises StoreUnavailable before the first one."""
+        """The URL for this job's webhook; None if webhooks are off. The first call may raise StoreUnavailable."""
         if self._root is None:
             return None
         await self.open()
@@ -69,8 +69,8 @@ class WebhookUrls:
         signature, job_id = token[:SIGNED], token[SIGNED:]
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             return None
-        right = hmac.compare_digest(signature.encode(), self._signature(provider, job_id).encode())
-        return job_id if right else None
+        valid = hmac.compare_digest(signature.encode(), self._signature(provider, job_id).encode())
+        return job_id if valid else None
 
     def _signature(self, provider: str, job_id: str) -> str:
         text = f"webhook|{self._namespace}|{provider}|{job_id}"
@@ -78,7 +78,7 @@ class WebhookUrls:
 
 
 class _Reading(NamedTuple):
-    """What a webhook says. `answer` is there if it says that the job ended."""
+    """What a webhook says. `answer` is set if it says that the job ended; `summary` is for people."""
 
     verdict: WebhookVerdict
     summary: str
@@ -86,8 +86,8 @@ class _Reading(NamedTuple):
     answer: Succeeded | Failed | None = None
 
 
-class Receiver:
-    """Webhooks that came, of one namespace, for one event loop."""
+class WebhookProcessor:
+    """Reads and processes the received webhooks of one namespace, for one event loop."""
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._settings = store.settings
@@ -96,15 +96,15 @@ class Receiver:
         self._lanes = store.lanes
         self._reads = store.reads
 
-    def webhook_received(self, webhook: Webhook, *, again: bool = False) -> WebhookReceived:
-        """What is recorded of a webhook. Whatever its body is, this raises nothing. `again`: it was kept before."""
+    def webhook_received(self, webhook: Webhook, *, stored: bool = False) -> WebhookReceived:
+        """What to record for a webhook. It raises no error, whatever the body is. `stored`: it is stored already."""
         name, store = webhook.provider, self._settings.store
         reading = self._read(webhook)
         trusted = reading.answer if self._registry.limits(name).trust_webhooks else None
         kept = msgspec.structs.replace(webhook, summary=reading.summary)
         return WebhookReceived(
             work_id=webhook.job_id,
-            record=None if again else kept.packed(store.compress_above),
+            record=None if stored else kept.packed(store.compress_above),
             summary=f"{reading.summary}, {webhook.size} bytes",
             verdict=reading.verdict,
             external_id=reading.external_id,
@@ -114,54 +114,54 @@ class Receiver:
         )
 
     async def of(self, job_id: str) -> list[Webhook]:
-        """A job's webhooks, oldest first; more than the first twenty are only counted. Raises JobNotFound."""
+        """The first twenty webhooks of a job, oldest first; later ones are only counted. Raises JobNotFound."""
         return await self._webhooks.of((await self._reads.job(job_id)).id)
 
     async def unknown(self) -> list[Webhook]:
-        """Webhooks for jobs that are gone, oldest first."""
+        """The webhooks whose jobs were not stored when they came, oldest first."""
         return await self._webhooks.unknown()
 
     async def replay(self, job_id: str) -> int:
-        """Do again what a job's webhooks say, their reader having been mended, say; how many. Raises JobNotFound."""
+        """Process a job's webhooks again, for example after a fix. Returns their number. Raises JobNotFound."""
         webhooks = await self.of(job_id)
-        await self._lanes.record([self.webhook_received(webhook, again=True) for webhook in webhooks])
+        await self._lanes.record([self.webhook_received(webhook, stored=True) for webhook in webhooks])
         return len(webhooks)
 
     async def replay_unknown(self) -> int:
-        """The same for webhooks whose jobs are there after all; how many."""
+        """Process the unknown webhooks whose jobs are stored now. Returns their number."""
         unknown = await self.unknown()
-        there = {job.id for job in await self._reads.jobs(sorted({webhook.job_id for webhook in unknown}))}
-        known = [webhook for webhook in unknown if webhook.job_id in there]
+        job_ids = {job.id for job in await self._reads.jobs(sorted({webhook.job_id for webhook in unknown}))}
+        known = [webhook for webhook in unknown if webhook.job_id in job_ids]
         await self._lanes.record([self.webhook_received(webhook) for webhook in known])
-        for job_id in there:
+        for job_id in job_ids:
             await self._webhooks.forget_unknown(job_id)
         return len(known)
 
     async def last_end(self, job: Job) -> End:
-        """The end that a job's last webhook tells. Raises WrongState if none tells one."""
+        """The end according to the job's last webhook that reports one. Raises WrongState if none does."""
         for webhook in reversed(await self._webhooks.of(job.id)):
             answer = self._read(webhook).answer
             if answer:
                 return end_outcome(job.id, NO_FENCE, answer, self._settings.store)
-        raise WrongState(f"no webhook of job {job.id} says how it ended: `outwait webhooks {job.id}` lists them")
+        raise WrongState(f"no webhook of job {job.id} says how it ended; `outwait webhooks {job.id}` shows them")
 
     def _read(self, webhook: Webhook) -> _Reading:
         if webhook.problem:
             return _Reading(WebhookVerdict.UNCLEAR, webhook.problem)
         try:
-            found = self._registry.get(webhook.provider).read_webhook(webhook.body)
+            content = self._registry.get(webhook.provider).read_webhook(webhook.body)
         except OutwaitError as error:
             return _Reading(WebhookVerdict.UNCLEAR, redact(f"{error.code}: {error}"))
         except Exception as error:
             log.exception("webhook-reader-broken", extra={"job": webhook.job_id, "provider": webhook.provider})
-            return _Reading(WebhookVerdict.UNCLEAR, f"its reader failed: {type(error).__name__}")
-        external_id = found.external_id or ""
+            return _Reading(WebhookVerdict.UNCLEAR, f"the provider's reader failed: {type(error).__name__}")
+        external_id = content.external_id or ""
         if not _EXTERNAL_ID.fullmatch(external_id):
             external_id = ""
-        match found.answer:
+        match content.answer:
             case Pending(status=status, warning=warning):
                 return _Reading(
                     WebhookVerdict.UNCLEAR if warning else WebhookVerdict.UNFINISHED, redact(status), external_id
                 )
             case Succeeded() | Failed():
-                return _Reading(WebhookVerdict.ENDED, redact(found.answer.status), external_id, found.answer)
+                return _Reading(WebhookVerdict.ENDED, redact(content.answer.status), external_id, content.answer)

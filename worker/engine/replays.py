@@ -1,4 +1,4 @@
-"""Deliveries that were given up: shown, and made pending again. The paid submit is never repeated."""
+"""Dead deliveries: lists them and makes them pending again. The request to the provider is never repeated."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,8 +13,8 @@ from outwait.worker.store.dead import DeadDelivery
 from outwait.worker.store.store import Store
 
 
-class Wanted(TypedDict, total=False):
-    """Which dead deliveries are meant. `since` is seconds since 1970 of when they were given up."""
+class DeadFilter(TypedDict, total=False):
+    """Which dead deliveries are meant. `since` is the time when they were given up, in seconds since 1970."""
 
     target: str | None
     provider: str | None
@@ -26,51 +26,56 @@ class Replays:
     """The deliveries of one namespace, for one event loop.
 
     Args:
-        store: where they are.
-        registry: the providers that there are.
+        store: the store with the deliveries.
+        registry: all providers.
     """
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry
 
-    async def dead(self, limit: int, **wanted: Unpack[Wanted]) -> list[DeadDelivery]:
-        """Those that are dead, newest first. Raises InvalidRequest if `target` or `provider` is none."""
-        found: list[DeadDelivery] = []
-        async with aclosing(self._pages(wanted)) as pages:
+    async def dead(self, limit: int, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
+        """Dead deliveries, newest first. Raises InvalidRequest if `target` or `provider` is invalid."""
+        deliveries: list[DeadDelivery] = []
+        async with aclosing(self._pages(filters)) as pages:
             async for page in pages:
-                found += page
-                if len(found) >= limit:
+                deliveries += page
+                if len(deliveries) >= limit:
                     break
-        return found[:limit]
+        return deliveries[:limit]
 
-    async def one(self, job_id: str, target: str | None) -> int:
-        """Repeat a job's dead deliveries, or those to `target`; how many. Raises InvalidRequest or NotReplayable."""
+    async def of_job(self, job_id: str, target: str | None) -> int:
+        """Repeat a job's dead deliveries, or the ended one to `target`. Returns their number.
+
+        Raises:
+            InvalidRequest: `target` is invalid.
+            NotReplayable: there is nothing to repeat.
+        """
         target = target and targets.canonical(targets.parse(target))
         deliveries = await self._store.reads.deliveries(job_id)
-        wanted = [one for one in deliveries if _replayable(one, target)]
-        if not wanted:
+        replayable = [delivery for delivery in deliveries if _replayable(delivery, target)]
+        if not replayable:
             raise NotReplayable(_why_not(job_id, deliveries, target))
-        return await self._repeat(wanted)
+        return await self._repeat(replayable)
 
-    async def all(self, **wanted: Unpack[Wanted]) -> int:
-        """Repeat all that are dead now; how many. Raises InvalidRequest if `target` or `provider` is none."""
-        return sum([await self._repeat(page) async for page in self._pages(wanted)])
+    async def all(self, **filters: Unpack[DeadFilter]) -> int:
+        """Repeat all dead deliveries that match. Returns their number. Raises InvalidRequest as `dead` does."""
+        return sum([await self._repeat(page) async for page in self._pages(filters)])
 
-    async def _pages(self, wanted: Wanted) -> AsyncGenerator[list[DeadDelivery], None]:
-        target, provider, tenant = wanted.get("target"), wanted.get("provider"), wanted.get("tenant")
+    async def _pages(self, filters: DeadFilter) -> AsyncGenerator[list[DeadDelivery], None]:
+        target, provider, tenant = filters.get("target"), filters.get("provider"), filters.get("tenant")
         target = target and targets.canonical(targets.parse(target))
         if provider is not None:
-            self._registry.limits(provider)  # a misspelt one is told, not taken for one without dead deliveries
-        async for page in self._store.dead_letters.pages(wanted.get("since")):
+            self._registry.limits(provider)  # raises an error for a misspelt name
+        async for page in self._store.dead_letters.pages(filters.get("since")):
             yield [
-                one
-                for one in page
-                if target in {None, one.target} and provider in {None, one.provider} and tenant in {None, one.tenant}
+                dead
+                for dead in page
+                if target in {None, dead.target} and provider in {None, dead.provider} and tenant in {None, dead.tenant}
             ]
 
     async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
-        codes, _ = await self._store.lanes.record([Replay(work_id=one.id) for one in deliveries])
+        codes, _ = await self._store.lanes.record([Replay(work_id=delivery.id) for delivery in deliveries])
         return sum(code > 0 for code in codes)
 
 
@@ -82,10 +87,8 @@ def _replayable(delivery: Delivery, target: str | None) -> bool:
 
 def _why_not(job_id: str, deliveries: Sequence[Delivery], target: str | None) -> str:
     if not deliveries:
-        return f"job {job_id} has no deliveries: it has not ended yet, or it names no target and no route matches it"
-    states = ", ".join(f"{one.target} is {one.state}" for one in deliveries)
-    return (
-        f"job {job_id}: nothing to replay for {target}; {states}"
-        if target
-        else (f"job {job_id} has no dead delivery ({states}); name a target to repeat a delivered one")
-    )
+        return f"job {job_id} has no deliveries: it has not ended yet, or it has no target and no route matches it"
+    states = ", ".join(f"{delivery.target} is {delivery.state}" for delivery in deliveries)
+    if target:
+        return f"job {job_id} has no delivery to {target} that can be repeated ({states})"
+    return f"job {job_id} has no dead delivery ({states}); name a target to repeat a delivery that succeeded"

@@ -1,1 +1,1 @@
-"""Processes on this machine: the embedded Redis, and children that end when we end."""
+"""Processes on this machine: the embedded Redis, and child processes that end when this process ends."""

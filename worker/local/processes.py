@@ -1,4 +1,4 @@
-"""A child process that ends when we end, however we end."""
+"""A child process that ends when this process ends, even after a kill."""
 
 import contextlib
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 _WATCHER = 'read -r _; kill -TERM "$0" 2>/dev/null'
-"""Waits on a pipe whose other end only we hold: the kernel closes it even when we are killed. A shell is all it needs,
-on Linux and macOS alike; a parent-death signal is for Linux alone, and follows a thread, not a process."""
+"""Waits on a pipe whose other end only this process holds: the kernel closes it even when we are killed. It needs only
+a shell, on Linux and on macOS. A parent-death signal exists only on Linux, and belongs to a thread, not a process."""
 
 
 class Child:
-    """One process, in a session of its own, so that Ctrl-C in our terminal reaches us and not it.
+    """One process in its own session, so that Ctrl-C in our terminal does not reach it.
 
     Args:
         argv: the command.
-        log: file that its output is added to; None: our own output.
-        env: its whole environment; None: ours.
-        folder: where it runs; None: here.
-        stdin: what it reads, to its end.
+        log: file to which its output is appended; None: our output.
+        env: its complete environment; None: ours.
+        folder: its working folder; None: ours.
+        stdin: its standard input.
         keep_fds: open files that it inherits.
     """
 
@@ -37,7 +37,7 @@ class Child:
     ) -> None:
         self._log = log
         with _output(log) as output:
-            self._process = subprocess.Popen(  # noqa: S603 - commands of ours alone
+            self._process = subprocess.Popen(  # noqa: S603 - only our own commands
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -69,12 +69,12 @@ class Child:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def terminate(self) -> None:
-        """Ask it to end; do not wait."""
+        """Ask it to end, without waiting."""
         if self.code is None:
             self._process.terminate()
 
     def stop(self, *, grace: float) -> int:
-        """Ask it to end, wait `grace` seconds, then kill it and what it started. Gives its exit code."""
+        """Ask it to end, wait `grace` seconds, then kill it and its children. Returns its exit code."""
         self.terminate()
         try:
             self._process.wait(grace)
@@ -105,6 +105,6 @@ def _output(log: Path | None) -> contextlib.AbstractContextManager[BinaryIO | No
 def _feed(process: "subprocess.Popen[bytes]", content: bytes) -> None:
     if process.stdin is None:
         return
-    with contextlib.suppress(BrokenPipeError):  # it ended already; its exit code tells
+    with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code says why
         process.stdin.write(content)
         process.stdin.close()

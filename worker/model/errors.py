@@ -1,45 +1,45 @@
-"""Every error of Outwait, sorted by who must act.
+"""All errors of Outwait, sorted by who must act.
 
 OutwaitError
-├── RequestError                the producer changes the request
-│   ├── InvalidRequest          malformed, unknown provider or operation, wrong parameter, too large
-│   │   └── WrongState          the job is not in a state in which this can be done
-│   ├── Conflict                the same job id or idempotency key was used for another request
-│   ├── JobNotFound             no job has this id (any more)
-│   ├── NotReplayable           nothing of this job can be delivered again
-│   ├── Unauthenticated         no API key came with the request, or none that is good (any more)
-│   └── Forbidden               the API key is not for this
-├── ProviderError               the provider's side; each step's `decide_error` says what happens to the job
-│   ├── NotSent                 the request certainly never left: connection refused, DNS, TLS
-│   │   └── AddressRefused      a producer named a host whose address is not public: the operator may allow it
-│   ├── AnswerLost              it left, and no answer came: broken connection, time-out
-│   ├── RateLimited             429 (or what the provider uses for it): wait `retry_after`
+├── RequestError                the producer must change the request
+│   ├── InvalidRequest          malformed, unknown provider or operation, invalid parameter, too large
+│   │   └── WrongState          the job's state does not allow this
+│   ├── Conflict                a different request has the same job id or idempotency key
+│   ├── JobNotFound             no job has this id, or it was purged
+│   ├── NotReplayable           the job has no delivery that can be repeated
+│   ├── Unauthenticated         the request has no API key, or the key is unknown or revoked
+│   └── Forbidden               the API key does not allow this
+├── ProviderError               the request to the provider failed; each step's `decide_error` decides what follows
+│   ├── NotSent                 the request certainly never left this machine: connection refused, DNS, TLS
+│   │   └── AddressRefused      a producer named a host without a public address; the operator may allow it
+│   ├── AnswerLost              the request may have left, and no answer came: broken connection, time-out
+│   ├── RateLimited             429 (or the provider's equivalent): wait `retry_after`
 │   ├── Unavailable             408 or 5xx
 │   ├── Unreadable              the answer is not what the provider documents (HTML, broken JSON)
-│   ├── Unauthorized            401 or 403: the operator checks the credentials
-│   ├── Rejected                any other 4xx: this request will never be accepted
-│   ├── ExternalIdUnknown       the provider does not know the id (any more)
-│   └── ResultTooLarge          an answer over `OUTWAIT_STORE__RESULT_MAX`
-├── HandlerError
-│   ├── DeliveryFailed          worth another attempt
-│   └── DeliveryRefused         never will succeed: straight to the dead letter
-├── OperatorError               the operator acts
-│   ├── ProviderNotConfigured   its settings are missing or wrong
+│   ├── Unauthorized            401 or 403: the operator must check the credentials
+│   ├── Rejected                any other 4xx: the provider will never accept this request
+│   ├── ExternalIdUnknown       the provider does not know the external id, or has deleted it
+│   └── ResultTooLarge          the answer is larger than `OUTWAIT_STORE__RESULT_MAX`
+├── HandlerError                a delivery failed; who runs the handler must act
+│   ├── DeliveryFailed          another attempt may succeed
+│   └── DeliveryRefused         no attempt can succeed: the delivery is dead at once
+├── OperatorError               the operator must act
+│   ├── ProviderNotConfigured   the provider's settings are missing or wrong
 │   ├── StoreUnfit              Redis evicts keys or is too old
 │   ├── StoreUnavailable        Redis does not answer
-│   ├── StoreRefused            Redis refuses a command for good: no permission, too large, a bug of ours
-│   └── NoRedisServer           no server binary for the embedded Redis
-└── JobEnded                    what AsyncResult(job_id).get() raises in the producer
-    ├── JobFailed               the provider, or we, gave up
+│   ├── StoreRefused            Redis refuses a command for good: no permission, too large, a bug in Outwait
+│   └── NoRedisServer           there is no server binary for the embedded Redis
+└── JobEnded                    the job ended without a result; raised by AsyncResult(job_id).get() in the producer
+    ├── JobFailed               the provider or Outwait gave up
     ├── JobExpired              the deadline passed
-    └── JobCancelled            somebody gave it up
+    └── JobCancelled            a person or the producer cancelled it
 """
 
 from typing import ClassVar
 
 
 class OutwaitError(Exception):
-    """Root of the tree. `code` is stable: branch on it, never on the message."""
+    """The base of all errors. `code` is stable: branch on it, never on the message."""
 
     code: ClassVar[str] = "outwait_error"
 
@@ -57,13 +57,13 @@ class InvalidRequest(RequestError):
 
 
 class WrongState(InvalidRequest):
-    """The job is not in a state in which this can be done."""
+    """The job's state does not allow this."""
 
     code = "wrong_state"
 
 
 class Conflict(RequestError):
-    """The same job id or idempotency key was used for another request."""
+    """A different request has the same job id or idempotency key."""
 
     code = "conflict"
 
@@ -75,29 +75,29 @@ class JobNotFound(RequestError):
 
 
 class NotReplayable(RequestError):
-    """The job has no delivery that could be repeated."""
+    """The job has no delivery that can be repeated."""
 
     code = "not_replayable"
 
 
 class Unauthenticated(RequestError):
-    """No API key came with the request, or none that is good (any more)."""
+    """The request has no API key, or the key is unknown or revoked."""
 
     code = "unauthenticated"
 
 
 class Forbidden(RequestError):
-    """The API key has not the scope, or not the tenant."""
+    """The API key lacks the scope, or is for another tenant."""
 
     code = "forbidden"
 
 
 class ProviderError(OutwaitError):
-    """Something on the provider's side.
+    """A request to a provider failed.
 
     Args:
         message: what happened, without secrets.
-        retry_after: seconds that the provider asked us to wait, if it said so.
+        retry_after: seconds to wait, if the provider named a time.
         detail: the provider's own code or body, shortened.
         status: the HTTP status of the answer, if there was one.
     """
@@ -120,13 +120,13 @@ class NotSent(ProviderError):
 
 
 class AddressRefused(NotSent):
-    """A producer named a host that has no public address and that the operator does not allow."""
+    """A producer named a host that has no public address, and the operator does not allow it."""
 
     code = "address_refused"
 
 
 class AnswerLost(ProviderError):
-    """The request left, perhaps, and no answer came."""
+    """The request may have left this machine, and no answer came."""
 
     code = "answer_lost"
 
@@ -162,13 +162,13 @@ class Rejected(ProviderError):
 
 
 class ExternalIdUnknown(ProviderError):
-    """The provider does not know the external id (any more)."""
+    """The provider does not know the external id, or has deleted it."""
 
     code = "external_id_unknown"
 
 
 class ResultTooLarge(ProviderError):
-    """An answer was larger than the cap."""
+    """The answer is larger than `OUTWAIT_STORE__RESULT_MAX`."""
 
     code = "result_too_large"
 
@@ -180,11 +180,11 @@ class HandlerError(OutwaitError):
 
 
 class DeliveryFailed(HandlerError):
-    """Worth another attempt.
+    """The delivery failed, and another attempt may succeed.
 
     Args:
         message: what happened, without secrets.
-        retry_after: seconds that the receiver asked us to wait, if it said so.
+        retry_after: seconds to wait, if the receiver named a time.
     """
 
     code = "delivery_failed"
@@ -195,7 +195,7 @@ class DeliveryFailed(HandlerError):
 
 
 class DeliveryRefused(HandlerError):
-    """Will never succeed: the handler is unknown, or said so."""
+    """The delivery cannot succeed: the handler is unknown, or it refused for good."""
 
     code = "delivery_refused"
 
@@ -237,14 +237,14 @@ class NoRedisServer(OperatorError):
 
 
 class JobEnded(OutwaitError):
-    """A job ended without a result. Celery names the class by this module in the producer's process."""
+    """A job ended without a result. Celery finds the class in the producer's process by this module name."""
 
     __module__ = "outwait"
     code = "job_ended"
 
 
 class JobFailed(JobEnded):
-    """The provider, or we, gave up."""
+    """The provider or Outwait gave up."""
 
     __module__ = "outwait"
     code = "job_failed"
@@ -258,7 +258,7 @@ class JobExpired(JobEnded):
 
 
 class JobCancelled(JobEnded):
-    """Somebody gave the job up."""
+    """A person or the producer cancelled the job."""
 
     __module__ = "outwait"
     code = "job_cancelled"

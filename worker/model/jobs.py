@@ -1,7 +1,7 @@
-"""The words of the domain: states, steps, requests, jobs, claims. Pure data, no I/O.
+"""The types of the domain: states, steps, requests, jobs, claims. Pure data, no I/O.
 
 docs/state-chart.md draws the transitions. The store's scripts make them: `record` when an outcome is written, `claim`
-when the lease of a worker that was lost ends. `enqueue` writes a job's first state.
+when the lease of a lost worker has ended. `enqueue` writes a job's first state.
 """
 
 from collections.abc import Mapping
@@ -14,28 +14,28 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from outwait.worker.model.errors import JobCancelled, JobEnded, JobExpired, JobFailed
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
-"""What a job id may look like; a Celery task id (UUID) fits."""
+"""The form of a job id. A Celery task id (a UUID) matches."""
 
 TENANT_PATTERN = r"^[A-Za-z0-9_.@-]{1,60}$"
-"""What the name of a tenant may look like."""
+"""The form of a tenant's name."""
 
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
 
 
 class JobState(StrEnum):
-    """Where a job is, and who moves it next."""
+    """The state of a job, and who changes it next."""
 
-    QUEUED = "queued"  # a worker submits it when its lane allows; after a crash its lease ends and another one does
+    QUEUED = "queued"  # a worker submits it when its lane allows; after a crash its lease ends and another worker does
     WAITING = "waiting"  # at the provider; a worker polls it when its countdown ends, or a webhook ends it
-    UNCERTAIN = "uncertain"  # submitted, perhaps; the provider's policy or a person decides
+    UNCERTAIN = "uncertain"  # it is not known whether the provider has it; the provider's policy or a person decides
     SUCCEEDED = "succeeded"  # end: the result is stored; callback and deliver follow
-    FAILED = "failed"  # end: the provider, or we, gave up; `error` says why
+    FAILED = "failed"  # end: the provider or Outwait gave up; `error` says why
     EXPIRED = "expired"  # end: the deadline, or the life of the external id, passed
-    CANCELLED = "cancelled"  # end: a person or the producer gave it up
+    CANCELLED = "cancelled"  # end: a person or the producer cancelled it
 
     @property
     def ended(self) -> bool:
-        """Whether the job's outcome is decided (it may still be on its way to handlers)."""
+        """Whether the job has ended (its deliveries may still be pending)."""
         return self in _ENDS
 
 
@@ -47,11 +47,11 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: _ENDS,
     **dict.fromkeys(_ENDS, frozenset[JobState]()),
 }
-"""Where a job may go from each state. The store's scripts obey it; random interleavings prove that they do."""
+"""The states that may follow each state. The store's scripts obey it; the property test of a job's life proves that."""
 
 
 class Step(StrEnum):
-    """What is done to a job."""
+    """A step of a job."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -60,23 +60,23 @@ class Step(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where one delivery (one job for one handler) is."""
+    """The state of a delivery: one job for one handler."""
 
     PENDING = "pending"  # a worker runs the handler when it is due
     DELIVERED = "delivered"
-    DEAD = "dead"  # given up with a reason; `replay` makes it pending again
+    DEAD = "dead"  # given up, with a reason; `replay` makes it pending again
 
 
 class UncertainPolicy(StrEnum):
     """What happens to a submit whose answer was lost."""
 
     HOLD = "hold"  # wait for a person: the default where a submit costs money
-    RESUBMIT = "resubmit"  # the provider's declared choice to risk a second submit
+    RESUBMIT = "resubmit"  # submit again, at the risk of a second job
     FAIL = "fail"
 
 
 NORMAL = 5
-"""Priority of a job that names none."""
+"""The default priority of a job."""
 
 
 class JobRequest(BaseModel):
@@ -95,19 +95,25 @@ class JobRequest(BaseModel):
         default={}, description="The operation's parameters, as the provider names them."
     )
     targets: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] = Field(
-        default=[], max_length=20, description="Handlers to deliver to, instead of the routes in the settings."
+        default=[],
+        max_length=20,
+        description="Handlers that get the result, instead of those that the routes in the settings name.",
     )
     idempotency_key: str | None = Field(
-        default=None, min_length=1, max_length=200, description="The same key gives the same job."
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="A second request with the same key creates no second job.",
     )
     deadline: float | None = Field(
         default=None, gt=0, le=30 * 86400, description="Seconds after which the job expires, from when it is due."
     )
-    metadata: dict[str, JsonValue] = Field(default={}, description="Handed to every handler as it is.")
+    metadata: dict[str, JsonValue] = Field(default={}, description="Passed on to every handler unchanged.")
     tenant: Annotated[str, StringConstraints(pattern=TENANT_PATTERN)] | None = Field(
-        default=None, description="Whose job it is. Tenants take turns: one's backlog does not hold up another's job."
+        default=None,
+        description="Owner of the job. Tenants take turns, so that one tenant's backlog does not delay another's jobs.",
     )
-    priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted before all others, 0 after them.")
+    priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted first, 0 last.")
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 
@@ -142,7 +148,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Requests really sent for one job, and what came for it."""
+    """Requests really sent for one job, and webhooks received for it."""
 
     submits: int = 0
     polls: int = 0
@@ -159,12 +165,12 @@ class JobError(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: Any = None
 
     def text(self) -> str:
-        """As it is stored."""
+        """The error as it is stored."""
         return msgspec.json.encode(self).decode()
 
 
 class TimelineEntry(msgspec.Struct, frozen=True):
-    """One thing that happened to a job: when (seconds, Redis's clock), what, and a detail without secrets."""
+    """One event of a job: its time (seconds, Redis's clock), its name, and a detail without secrets."""
 
     at: float
     event: str
@@ -172,7 +178,7 @@ class TimelineEntry(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One job for one handler. `id` is stable, for the receiver's de-duplication."""
+    """One job for one handler. `id` is stable, so that the handler can detect repetitions."""
 
     id: str
     job_id: str
@@ -188,7 +194,7 @@ def job_of(delivery_id: str) -> str:
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A job as it stands in the store. Times are seconds since 1970 of Redis's clock."""
+    """A job as it is in the store. Times are seconds since 1970 of Redis's clock."""
 
     id: str
     provider: str
@@ -211,12 +217,12 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def exception(self) -> JobEnded:
-        """What a job that ended without a result raises in its producer: "code: message"."""
-        told = f"{self.error.code}: {self.error.message}" if self.error else f"the job is {self.state}"
+        """The error that a job without a result raises in its producer; its text is "code: message"."""
+        message = f"{self.error.code}: {self.error.message}" if self.error else f"the job is {self.state}"
         match self.state:
             case JobState.EXPIRED:
-                return JobExpired(told)
+                return JobExpired(message)
             case JobState.CANCELLED:
-                return JobCancelled(told)
+                return JobCancelled(message)
             case _:
-                return JobFailed(told)
+                return JobFailed(message)

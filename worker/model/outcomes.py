@@ -19,13 +19,13 @@ class _Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """Any outcome."""
 
 
-class _WorkOutcome(_Outcome, frozen=True, kw_only=True):
+class WorkOutcome(_Outcome, frozen=True, kw_only=True):
     """About a job, or about a delivery: `work_id` is its id."""
 
     work_id: str
 
 
-class _StepOutcome(_WorkOutcome, frozen=True, kw_only=True):
+class StepOutcome(WorkOutcome, frozen=True, kw_only=True):
     """Learnt under a lease: refused if `fence` is not the present one."""
 
     fence: int
@@ -37,7 +37,7 @@ class ProviderOutcome(_Outcome, frozen=True, kw_only=True):
     provider: str
 
 
-class Submitted(_StepOutcome, tag="submitted", frozen=True, kw_only=True):
+class Submitted(StepOutcome, tag="submitted", frozen=True, kw_only=True):
     """The provider took the job; it waits for its first poll."""
 
     external_id: str
@@ -47,7 +47,7 @@ class Submitted(_StepOutcome, tag="submitted", frozen=True, kw_only=True):
     fetches: int = 0
 
 
-class Wait(_StepOutcome, tag="wait", frozen=True, kw_only=True):
+class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
     """Polled and not finished: no failure, no attempt spent.
 
     Args:
@@ -71,7 +71,7 @@ class Wait(_StepOutcome, tag="wait", frozen=True, kw_only=True):
     expiry_warning: str = ""
 
 
-class Retry(_StepOutcome, tag="retry", frozen=True, kw_only=True):
+class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):
     """The step failed in a way that is safe to repeat. `attempt` is 0 where the job was only made to wait, else 1."""
 
     countdown_ms: int
@@ -82,26 +82,26 @@ class Retry(_StepOutcome, tag="retry", frozen=True, kw_only=True):
     fetches: int = 0
 
 
-class Release(_StepOutcome, tag="release", frozen=True, kw_only=True):
+class Release(StepOutcome, tag="release", frozen=True, kw_only=True):
     """Given back untouched: due again now, no attempt spent. `intent` (if not empty) names the begin to take back."""
 
     intent: str = ""
 
 
-class Uncertain(_StepOutcome, tag="uncertain", frozen=True, kw_only=True):
+class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):
     """The request left, perhaps, and its answer is lost; the provider's policy is applied next."""
 
     reason: str
     submits: int
 
 
-class Hold(_StepOutcome, tag="hold", frozen=True, kw_only=True):
+class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
     """Uncertain, and waiting for a person."""
 
     reason: str
 
 
-class End(_StepOutcome, tag="end", frozen=True, kw_only=True):
+class End(StepOutcome, tag="end", frozen=True, kw_only=True):
     """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`."""
 
     state: JobState
@@ -113,7 +113,7 @@ class End(_StepOutcome, tag="end", frozen=True, kw_only=True):
     fetches: int = 0
 
 
-class Cancel(_WorkOutcome, tag="cancel", frozen=True, kw_only=True):
+class Cancel(WorkOutcome, tag="cancel", frozen=True, kw_only=True):
     """Somebody gives the job up; `error` says who and why, as JSON."""
 
     error: str
@@ -128,7 +128,7 @@ class Choice(StrEnum):
     AS_WEBHOOK = "as-webhook"  # it ended as its webhook says
 
 
-class Resolve(_WorkOutcome, tag="resolve", frozen=True, kw_only=True):
+class Resolve(WorkOutcome, tag="resolve", frozen=True, kw_only=True):
     """A person decides about an uncertain job.
 
     Args:
@@ -150,7 +150,7 @@ class WebhookVerdict(StrEnum):
     UNCLEAR = "unclear"  # nothing that its provider documents: a poll is to see
 
 
-class WebhookReceived(_WorkOutcome, tag="webhook_received", frozen=True, kw_only=True):
+class WebhookReceived(WorkOutcome, tag="webhook_received", frozen=True, kw_only=True):
     """A webhook came for a job: kept, and taken for a hint that a poll confirms, or for the job's end if it is trusted.
 
     Args:
@@ -172,37 +172,37 @@ class WebhookReceived(_WorkOutcome, tag="webhook_received", frozen=True, kw_only
     end_outcome: End | None = None
 
 
-class Fanout(_StepOutcome, tag="fanout", frozen=True, kw_only=True):
+class Fanout(StepOutcome, tag="fanout", frozen=True, kw_only=True):
     """One delivery for each target. `provider_answer` is what came of telling the provider of a cancel, if it was."""
 
     targets: tuple[str, ...]
     provider_answer: str = ""
 
 
-class Delivered(_StepOutcome, tag="delivered", frozen=True, kw_only=True):
+class Delivered(StepOutcome, tag="delivered", frozen=True, kw_only=True):
     """The handler took the result. `detail` is what it answered, short."""
 
     detail: str = ""
 
 
-class Redeliver(_StepOutcome, tag="redeliver", frozen=True, kw_only=True):
+class Redeliver(StepOutcome, tag="redeliver", frozen=True, kw_only=True):
     """The handler failed; another attempt follows. `error` is JSON."""
 
     countdown_ms: int
     error: str
 
 
-class Dead(_StepOutcome, tag="dead", frozen=True, kw_only=True):
+class Dead(StepOutcome, tag="dead", frozen=True, kw_only=True):
     """The delivery is given up; a person may replay it. `error` is JSON."""
 
     error: str
 
 
-class ReleaseDelivery(_StepOutcome, tag="release_delivery", frozen=True, kw_only=True):
+class ReleaseDelivery(StepOutcome, tag="release_delivery", frozen=True, kw_only=True):
     """Given back untouched."""
 
 
-class Replay(_WorkOutcome, tag="replay", frozen=True, kw_only=True):
+class Replay(WorkOutcome, tag="replay", frozen=True, kw_only=True):
     """Repeat a settled delivery."""
 
 

@@ -1,6 +1,6 @@
-"""Where a result goes: what a job or a route may name as a target, and the handler that it means. No I/O.
+"""Targets: the names and URIs of handlers in jobs and routes. No I/O.
 
-A target is read once, where it enters; its canonical form names the lane of its handler.
+A target is parsed once, where it enters. Its canonical form names the lane of its handler.
 """
 
 import re
@@ -16,7 +16,7 @@ from outwait.config.masking import masked_url
 from outwait.worker.model.errors import InvalidRequest
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
-"""A handler function's name."""
+"""The form of a handler function's name."""
 
 FORMS = (
     "a handler's name (crm), https://host/path, celery://task.name?queue=name, stream://key?maxlen=1000 or "
@@ -24,10 +24,10 @@ FORMS = (
 )
 
 CELERY_QUEUE = "celery"
-"""The queue that a Celery app listens to unless it is told otherwise."""
+"""The queue that a Celery app reads by default."""
 
-# No braces: they are the hash tag of the store's own keys, which no target may reach. The other characters left out
-# would need escapes, and two spellings of one handler would be two lanes.
+# Braces are left out: they mark the hash tag of the store's keys, which no target may reach. The other characters that
+# are left out would need escapes; then one handler could be written in two ways, and would have two lanes.
 _WORD = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _MAXLEN = re.compile(r"0*[1-9][0-9]{0,11}")
@@ -56,7 +56,7 @@ class CeleryTarget:
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """A Redis stream, trimmed to about `maxlen` entries if it is given."""
+    """A Redis stream; it is trimmed to about `maxlen` entries if that is given."""
 
     key: str
     maxlen: int | None = None
@@ -64,7 +64,7 @@ class StreamTarget:
 
 @dataclass(frozen=True, slots=True)
 class FileTarget:
-    """A JSON Lines file; `path` is relative to the folder of the settings."""
+    """A JSON Lines file; `path` is relative to OUTWAIT_HANDLERS__FOLDER."""
 
     path: str
 
@@ -77,7 +77,7 @@ class WebhookTarget:
 
     @property
     def endpoint(self) -> str:
-        """The URL without its query: what has a secret of its own, and what a receiver that is gone switches off."""
+        """The URL without its query. It identifies the receiver: its secret, and whether it is disabled."""
         return self.url.partition("?")[0]
 
     @property
@@ -98,13 +98,13 @@ def parse(target: str) -> Target:
     """Read a target.
 
     Raises:
-        InvalidRequest: it is none; the message says what is wrong and which forms there are.
+        InvalidRequest: it is not a valid target; the message says why, and which forms exist.
     """
     scheme, colon, rest = target.partition(":")
     try:
         return _by_scheme(scheme.lower(), rest) if colon else FunctionTarget(_name(target))
     except ValueError as error:
-        raise InvalidRequest(f"target {masked_url(target)[:200]!r}: {error}. A target is {FORMS}") from None
+        raise InvalidRequest(f"invalid target {masked_url(target)[:200]!r}: {error}. A target is {FORMS}") from None
 
 
 def canonical(target: Target) -> str:
@@ -123,23 +123,23 @@ def canonical(target: Target) -> str:
 
 
 def allowed(target: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns lets a target (in canonical form) through.
+    """Whether one of the patterns allows a target (in canonical form).
 
-    A pattern without a scheme means handlers' names only, so that `*` opens no stream and no file. In a URL's pattern
-    host and path are matched each by itself, so that no path passes for a host; without a path it means every path.
+    A pattern without a scheme matches only handlers' names, so that `*` allows no stream and no file. In the pattern of
+    a URL, host and path are matched separately, so that no path counts as a host. Without a path it matches any path.
     """
     return any(_matches(target, pattern) for pattern in patterns)
 
 
 def route(routes: Sequence[Route], provider: str, operation: str) -> tuple[str, ...]:
-    """Targets (in canonical form) of a job that names none: those of the first route that matches, or none at all.
+    """The targets (in canonical form) of the first route that matches; empty if none matches.
 
     Raises:
-        InvalidRequest: the route names something that is no target.
+        InvalidRequest: a target of the route is invalid.
     """
-    for each in routes:
-        if each.provider in (None, provider) and each.operation in (None, operation):
-            return tuple(dict.fromkeys(canonical(parse(target)) for target in each.targets))
+    for candidate in routes:
+        if candidate.provider in (None, provider) and candidate.operation in (None, operation):
+            return tuple(dict.fromkeys(canonical(parse(target)) for target in candidate.targets))
     return ()
 
 
@@ -160,13 +160,13 @@ def _by_scheme(scheme: str, rest: str) -> Target:
 
 
 def _address(rest: str, option: str) -> tuple[str, dict[str, str]]:
-    """What stands between `//` and `?`, and the options after it, of which only `option` is known."""
+    """The text between `//` and `?`, and the options after it, of which only `option` is allowed."""
     if not rest.startswith("//"):
         raise ValueError("'//' must follow the scheme")
     address, _, query = rest[2:].partition("?")
     pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     if any(name != option for name, _ in pairs) or len(pairs) > 1:
-        raise ValueError(f"the only option here is one {option!r}")
+        raise ValueError(f"the only option allowed is {option!r}, given once")
     return address, dict(pairs)
 
 
@@ -174,11 +174,11 @@ def _matches(target: str, pattern: str) -> bool:
     scheme, colon, _ = pattern.partition(":")
     if scheme not in _PORTS:
         return (":" in target) is bool(colon) and fnmatchcase(target, pattern)
-    (base, path), (wanted, wanted_path) = _halves(target), _halves(pattern)
-    return fnmatchcase(base, wanted) and fnmatchcase(path, wanted_path or "*")
+    (base, path), (base_pattern, path_pattern) = _split(target), _split(pattern)
+    return fnmatchcase(base, base_pattern) and fnmatchcase(path, path_pattern or "*")
 
 
-def _halves(url: str) -> tuple[str, str]:
+def _split(url: str) -> tuple[str, str]:
     """`scheme://host:port`, and the rest."""
     scheme, _, rest = url.partition("://")
     base, slash, path = rest.partition("/")
@@ -189,12 +189,12 @@ def _webhook(url: str) -> str:
     if not url.partition(":")[2].startswith("//"):
         raise ValueError("'//' must follow the scheme")
     if not _URL.fullmatch(url):
-        raise ValueError("a URL is ASCII without spaces, braces and a fragment: percent-encode what else it has")
+        raise ValueError("a URL must be ASCII without spaces, braces and fragment; percent-encode other characters")
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise ValueError("a URL with a user or password is refused: receivers check signatures instead")
+        raise ValueError("a URL must not have a user or password; receivers check signatures instead")
     if any(part in {".", ".."} for part in unquote(parts.path).split("/")):
-        raise ValueError("'.' and '..' are refused as parts of the path")
+        raise ValueError("the path must not contain '.' or '..' as a part")
     port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{_host(parts.hostname or '')}{port}{parts.path or '/'}{query}"
@@ -206,13 +206,13 @@ def _host(host: str) -> str:
     if _NUMBER.fullmatch(host):
         return str(IPv4Address(host))
     if not _HOST.fullmatch(host):
-        raise ValueError("the host must be a name of letters, digits and hyphens (others in their xn-- form)")
+        raise ValueError("the host must be a name of letters, digits and hyphens (write other letters in xn-- form)")
     return host
 
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise ValueError("a handler's name has 1 to 60 lower-case letters, digits, '_' or '-' and begins with a letter")
+        raise ValueError("a handler's name must have 1 to 60 lower-case letters, digits, '_' or '-', a letter first")
     return text
 
 

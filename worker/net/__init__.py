@@ -1,1 +1,1 @@
-"""How requests leave: connections, which addresses they may reach, what is redacted, signatures."""
+"""Outgoing requests: connections, allowed addresses, redaction, signatures."""

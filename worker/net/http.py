@@ -1,8 +1,8 @@
 """The process's connections to providers: httpx's types over aiohttp's connections.
 
-httpx's own pool costs ten times the CPU at 64 requests in flight, and the ready-made httpx transport over aiohttp
-reports a connection that broke after the request left as a failed connect. For us that difference is a second
-payment, so errors are sorted here from aiohttp's own.
+httpx's own pool costs ten times the CPU at 64 requests in flight. The existing httpx transport over aiohttp reports a
+connection that broke after the request left as a failed connect. For us that difference can be a second payment, so
+aiohttp's errors are classified here.
 """
 
 import socket
@@ -21,21 +21,21 @@ from outwait.worker.net.outbound import Guard
 from outwait.worker.net.redaction import redact
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for DNS, TCP and TLS; a request that has not got that far certainly never left."""
+"""Seconds for DNS, TCP and TLS. A request that is not connected by then certainly never left."""
 
 _AGENT = {"User-Agent": "outwait"}
 
 IDLE_CONNECTION = 30.0
-"""Seconds that an unused connection is kept for the next poll."""
+"""Seconds for which an unused connection is kept for the next poll."""
 
 
 class Http:
-    """Connections of one process. Build it inside the loop that uses it.
+    """The connections of one process. Build it inside the event loop that uses it. Proxies are not used.
 
     Args:
         body_max: bytes of the largest answer that is read, after decompression.
         verify: how servers' certificates are checked.
-        guard: where `stream` may connect to. The environment's proxies are used by nobody.
+        guard: where `stream` may connect to.
     """
 
     def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None, guard: Guard | None = None) -> None:
@@ -51,29 +51,29 @@ class Http:
         Args:
             request: its body is sent as it is; a stream is sent as it comes.
             timeout: seconds for the whole exchange.
-            fresh: use a new connection. A kept one may be closed by the server just as we send, and then nobody
-                knows whether the request was processed.
+            fresh: use a new connection. The server may close a kept one at the moment when we send, and then it is
+                unknown whether the request was processed.
 
         Raises:
             NotSent: it certainly never left.
-            AnswerLost: it left, perhaps, and no whole answer came.
-            ResultTooLarge: the answer is over the cap.
+            AnswerLost: it may have left, and no complete answer came.
+            ResultTooLarge: the answer is larger than the limit.
         """
         try:
             async with _ask(self._fresh if fresh else self._kept, request, timeout) as answer:
                 content = await self._read(answer, request)
                 return _response(answer, content, request)
         except _BROKEN as error:
-            raise _sorted(error, request) from error
+            raise _classified(error, request) from error
 
     @asynccontextmanager
     async def stream(self, request: httpx.Request, *, timeout: float) -> AsyncIterator[httpx.Response]:
-        """Send a request on a producer's word, and hand out its answer unread, for `aiter_raw()`.
+        """Send a request to a URL that a producer gave, and yield the answer before its body is read (`aiter_raw()`).
 
-        However large it is, little is in memory.
+        However large the body is, only a small part of it is in memory.
 
         Raises:
-            AddressRefused: no address of the host is public, nor allowed.
+            AddressRefused: no address of the host is public or allowed.
             NotSent, AnswerLost: as `send`; also while the body is read.
         """
         session = self._kept if self._guard.allows(_url(request).raw_host or "") else self._guarded
@@ -82,7 +82,7 @@ class Http:
                 body = _Unread(answer, request)
                 yield httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
         except _BROKEN as error:
-            raise _sorted(error, request) from error
+            raise _classified(error, request) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -90,9 +90,9 @@ class Http:
             await session.close()
 
     def _socket(self, place: aiohttp.AddrInfoType) -> socket.socket:
-        """The last thing before a connection: after names were resolved, whatever they were, and for each address."""
+        """Called directly before each connection, after DNS, with each address. Refuses what the guard refuses."""
         family, kind, protocol, _, address = place
-        if not self._guard.lets(str(address[0])):
+        if not self._guard.permits(str(address[0])):
             raise _NotPublic
         return socket.socket(family, kind, protocol)
 
@@ -112,7 +112,7 @@ class Http:
 
 
 class _NotPublic(PermissionError):
-    """The guard refuses an address."""
+    """The guard refused an address."""
 
     def __str__(self) -> str:
         return "not a public address"
@@ -133,18 +133,18 @@ class _Unread(httpx.AsyncByteStream):
             async for chunk in self._answer.content.iter_chunked(65536):
                 yield chunk
         except _BROKEN as error:
-            raise _sorted(error, self._request) from error
+            raise _classified(error, self._request) from error
 
 
 def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_once]
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_no_repetition]
     )
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Once: aiohttp repeats a GET at once when its connection breaks: a poll too soon, and in no ledger."""
+async def _no_repetition(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Stop aiohttp from repeating a GET whose connection broke: that poll comes too soon, and is not counted."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -158,7 +158,7 @@ def _ask(
 ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     body = _body(request)
     headers = request.headers.multi_items()
-    if not isinstance(body, bytes | None):  # aiohttp decides about chunks itself
+    if not isinstance(body, bytes | None):  # aiohttp sets this header itself
         headers = [pair for pair in headers if pair[0] != "transfer-encoding"]
     return session.request(
         request.method,
@@ -172,7 +172,7 @@ def _ask(
 
 @lru_cache(maxsize=64)
 def _limits(timeout: float) -> aiohttp.ClientTimeout:
-    # Connecting ends before the whole does: else a connection that never stood would look like a lost answer.
+    # The time-out for connecting is shorter than the total: otherwise a failed connect would look like a lost answer.
     return aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout * 0.8))
 
 
@@ -190,7 +190,7 @@ def _body(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
 
 
 def _response(answer: aiohttp.ClientResponse, content: bytes, request: httpx.Request) -> httpx.Response:
-    """As `httpx.Response(content=…)`, which would send the body through its decoders, a twentieth of a poll."""
+    """Like `httpx.Response(content=…)`, but without its decoders, which cost a twentieth of a poll."""
     body = httpx.ByteStream(content)
     response = httpx.Response(answer.status, headers=_headers(answer), stream=body, request=request)
     response._content = content  # noqa: SLF001 - see above
@@ -199,17 +199,17 @@ def _response(answer: aiohttp.ClientResponse, content: bytes, request: httpx.Req
 
 
 def _headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    # The body is decompressed already; httpx would try it a second time.
+    # The body is decompressed already; httpx would try to decompress it again.
     return [pair for pair in answer.raw_headers if pair[0].lower() != b"content-encoding"]
 
 
-def _sorted(error: Exception, request: httpx.Request) -> ProviderError:
+def _classified(error: Exception, request: httpx.Request) -> ProviderError:
     where = f"{request.method} {request.url.host}{request.url.path}"
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _NotPublic):
         return AddressRefused(
-            f"{request.url.host} has no public address: the operator may allow it in OUTWAIT_OUTBOUND__ALLOW"
+            f"{request.url.host} has no public address; the operator can allow it in OUTWAIT_OUTBOUND__ALLOW"
         )
     cause = redact(str(error)) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return NotSent(f"{where} was not sent: {cause}")
-    return AnswerLost(f"{where} got no whole answer: {cause}")
+    return AnswerLost(f"{where} got no complete answer: {cause}")

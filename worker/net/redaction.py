@@ -1,4 +1,4 @@
-"""Secrets taken out of texts that are logged, stored as an error or shown."""
+"""Removes secrets from texts that are logged, stored as an error or shown."""
 
 import re
 from collections.abc import Mapping
@@ -7,28 +7,28 @@ from typing import Any
 
 from outwait.config.masking import MASK, is_secret, scrubbed
 
-# Queries carry access tokens and signatures, paths our own webhook tokens, and "user:password@" passwords: of a URL
-# only scheme and host are kept. Slashes may be escaped as JSON or as a query does.
+# Of a URL only scheme and host are kept: a query may hold access tokens and signatures, a path our webhook tokens, and
+# "user:password@" a password. Slashes may be escaped as in JSON or in a query.
 _URL = re.compile(
     r"\b([a-z][a-z0-9+.-]*)(?:://|%3a%2f%2f|:\\/\\/)(?:[^\s\"'<>/\\?#@]*@)?([^\s\"'<>/\\?#%@]*)([^\s\"'<>]*)",
     re.IGNORECASE,
 )
 
 
-_LONG = 4000
-"""Characters of a text that are looked at before it is shortened."""
+_TEXT_LIMIT = 4000
+"""Characters of a text that are shown."""
 
-_MANY = 50
-"""Items of a list or an object that are looked at before it is shortened."""
+_ITEM_LIMIT = 50
+"""Items of a list or an object that are shown."""
 
 
 def redact(text: str) -> str:
     """The text without credentials, and with every URL cut down to its scheme and host."""
-    return scrubbed(_URL.sub(_cut, text) if ":" in text or "%3" in text else text)
+    return scrubbed(_URL.sub(_scheme_and_host, text) if ":" in text or "%3" in text else text)
 
 
 def redact_all(value: Any) -> Any:
-    """JSON data with every string in it redacted."""
+    """JSON data with every string redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
@@ -38,25 +38,27 @@ def redact_all(value: Any) -> Any:
     return value
 
 
-def shown(params: Mapping[str, Any], most: int) -> str:
-    """Parameters as people may see them: `most` characters, redacted, and no values whose names speak of a secret."""
-    return repr(presentable(params))[:most]
+def shown(params: Mapping[str, Any], limit: int) -> str:
+    """Parameters that are safe to show: at most `limit` characters, redacted, without values with a secret's name."""
+    return repr(presentable(params))[:limit]
 
 
 def presentable(value: Any) -> Any:
-    """JSON data as people may see it: redacted, no values whose names speak of a secret, long texts and lists cut."""
+    """JSON data that is safe to show: redacted, without values with a secret's name, and with long parts cut."""
     if isinstance(value, str):
-        return redact(value if len(value) <= _LONG else value[:_LONG].rpartition(" ")[0] + "…")  # no half URL
+        return redact(
+            value if len(value) <= _TEXT_LIMIT else value[:_TEXT_LIMIT].rpartition(" ")[0] + "…"
+        )  # a URL is not cut in the middle
     if isinstance(value, list):
-        return [presentable(item) for item in value[:_MANY]]
+        return [presentable(item) for item in value[:_ITEM_LIMIT]]
     if isinstance(value, Mapping):
-        items = islice(value.items(), _MANY)
+        items = islice(value.items(), _ITEM_LIMIT)
         return {
             key: MASK if is_secret(key) and not isinstance(item, bool) else presentable(item) for key, item in items
         }
     return value
 
 
-def _cut(match: re.Match[str]) -> str:
+def _scheme_and_host(match: re.Match[str]) -> str:
     scheme, host, rest = match.groups()
     return f"{scheme}://{host}" + ("/…" if rest else "")

@@ -1,8 +1,8 @@
-"""What a provider is to Outwait: its operations, and how to submit and poll one job.
+"""The contract of a provider: its operations, and how to submit and poll a job.
 
-A provider is one file. It subclasses `Provider`, gets its own settings, and writes plain `httpx.Request`s; an
-`Exchange` sends and counts them. What its methods return or raise is the closed set below; it never touches
-the store, another provider or Celery.
+A provider is one file. It subclasses `Provider`, has its own settings, and builds plain `httpx.Request`s; an `Exchange`
+sends and counts them. Its methods return or raise only what is defined below. A provider never uses the store, another
+provider or Celery.
 """
 
 import re
@@ -32,13 +32,13 @@ Credential = Annotated[SecretStr, AfterValidator(_one_line)]
 
 
 HeaderText = Annotated[str, Field(pattern=r"^[!-~]+$")]
-"""A setting that is sent in a header and is no secret."""
+"""A setting that is sent in a header and is not secret."""
 
 
 class ProviderSettings(BaseModel):
-    """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`. Each has its own default for `base_url`."""
+    """Settings that every provider has: `OUTWAIT_PROVIDERS__<NAME>__…`. Each sets its own default for `base_url`."""
 
-    # Digits in a variable arrive as a number; a key made of digits is still a text.
+    # A variable with only digits is read as a number; here it is a string again, for example a key.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     base_url: BaseUrl
@@ -51,7 +51,7 @@ class ProviderSettings(BaseModel):
     jobs_in_flight: int | None = Field(default=None, ge=1, description="Jobs that the provider may have at once.")
     breaker_after: int = Field(default=10, ge=1, description="Outages in a row after which nothing more is sent.")
     breaker_wait: float = Field(default=5, gt=0, description="Seconds until the first probe; doubled each time.")
-    breaker_longest: float = Field(default=60, gt=0, description="Seconds that two probes are apart at most.")
+    breaker_longest: float = Field(default=60, gt=0, description="Maximum seconds between two probes.")
     deadline: float | None = Field(
         default=None, gt=0, description="Seconds after which a job expires, if it says nothing."
     )
@@ -64,18 +64,18 @@ class ProviderSettings(BaseModel):
 
 
 class Params(BaseModel):
-    """Parameters of one operation; an unknown name and a value of another type are errors."""
+    """Parameters of one operation. An unknown name or a value of a wrong type is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One endpoint or kind of a provider. Times in seconds."""
+    """One operation of a provider. Times are seconds."""
 
     name: str
     params: type[BaseModel]
-    poll_every: float  # the vendor's shortest interval, or ours where it publishes none
+    poll_every: float  # the provider's shortest allowed interval, or our choice if it publishes none
     first_poll: float  # after the submit
     deadline: float  # after the enqueue
     expiry: float | None = None  # life of the external id after the submit
@@ -98,9 +98,9 @@ class Waiting:
     job_id: str
     operation: str
     external_id: str
-    memo: str  # what submit left for poll, at most 64 bytes
+    memo: str  # a note from submit for poll, at most 64 bytes
     age: float  # seconds since the submit
-    params: Callable[[], Awaitable[Any]]  # reads the params from the store; only where a poll needs them
+    params: Callable[[], Awaitable[Any]]  # reads the parameters from the store, for a poll that needs them
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +109,23 @@ class SubmitAnswer:
 
     external_id: str
     memo: str = ""
-    first_poll: float | None = None  # seconds; None: the operation's own
+    first_poll: float | None = None  # seconds; None: that of the operation
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not finished. `status` is the provider's own word."""
+    """Not finished. `status` is the provider's word for it."""
 
     status: str
-    poll_in: float | None = None  # seconds that the provider, or we, want to wait at least; None: the operation's own
+    poll_in: float | None = None  # minimum seconds until the next poll; None: the operation's interval
     warning: str | None = None
-    memo: str | None = None  # what the next poll needs instead of the present memo; None: the same
-    safety: float | None = None  # seconds to wait instead as long as a webhook is awaited; None: none is
+    memo: str | None = None  # replaces the memo for the next poll; None keeps it
+    safety: float | None = None  # seconds to the next poll while a webhook is expected; None: none is expected
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """Finished, with its result as JSON data."""
+    """Finished, with a result as JSON data."""
 
     result: Any
     status: str
@@ -133,7 +133,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Finished, and the provider says that it failed. `code` and `message` are the provider's."""
+    """Finished with a failure. `code` and `message` are the provider's."""
 
     status: str
     code: str
@@ -146,22 +146,22 @@ PollAnswer = Pending | Succeeded | Failed
 
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
-    """What a provider's webhook says. Without `external_id`, our own URL alone tells the job."""
+    """What a provider's webhook says. If it has no `external_id`, only our URL identifies the job."""
 
     external_id: str | None
     answer: PollAnswer
 
 
 class Provider(ABC):
-    """One provider. Constructed once a process, with its settings; holds no state of jobs."""
+    """One provider. Each process has one instance; it holds no state of jobs."""
 
     name: ClassVar[str]
     operations: ClassVar[Mapping[str, Operation]]
     settings_model: ClassVar[type[ProviderSettings]]
     refused: ClassVar[frozenset[int]] = frozenset({429})
-    """Statuses of a submit (`ProviderError.status`) that say for certain that the job was not taken."""
+    """HTTP statuses of a submit which say for certain that the provider did not accept the job."""
     webhooks: ClassVar[bool] = False
-    """Whether a submission's `webhook_url` is passed on, and `read_webhook` reads what comes there."""
+    """Whether the provider sends webhooks: submit passes `webhook_url` on, and `read_webhook` reads the body."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -169,38 +169,38 @@ class Provider(ABC):
 
     @abstractmethod
     async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
-        """Send the job. Raises a ProviderError."""
+        """Submit the job. Raises a ProviderError."""
 
     @abstractmethod
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
-        """Ask for the job; fetch its results if it is finished. Raises a ProviderError."""
+        """Ask for the job's status, and fetch its result if it is finished. Raises a ProviderError."""
 
-    async def cancel(self, job: Waiting, exchange: Exchange) -> str:  # noqa: ARG002 - for those who can cancel
-        """Tell the provider that nobody wants the job any more; what came of it. Raises a ProviderError."""
-        return f"{self.name} cannot cancel"
+    async def cancel(self, job: Waiting, exchange: Exchange) -> str:  # noqa: ARG002 - for providers that can cancel
+        """Cancel the job at the provider. Returns what happened, for the timeline. Raises a ProviderError."""
+        return f"{self.name} does not support cancelling"
 
     async def prepare(self, exchange: Exchange) -> None:  # noqa: B027 - most providers need none
-        """Do what must precede a submit and costs nothing if it fails (get a token, say)."""
+        """Do what a submit needs before it and what costs nothing if it fails, for example get a token."""
 
-    def read_webhook(self, body: bytes) -> WebhookAnswer:  # noqa: ARG002 - for those who send webhooks
-        """What a webhook's body says. Raises Unreadable."""
+    def read_webhook(self, body: bytes) -> WebhookAnswer:  # noqa: ARG002 - for providers that send webhooks
+        """Read the body of a webhook. Raises Unreadable."""
         raise Unreadable(f"{self.name} sends no webhooks")
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Request:
-        """A request below the provider's base URL. `path` may carry a query; both are percent-encoded already."""
+        """A request to a path below the base URL. `path` may have a query; both must be percent-encoded."""
         if content.keys() <= {"headers"}:
-            content["stream"] = _NO_BODY  # else httpx goes through the ways to give one
+            content["stream"] = _NO_BODY  # saves the time that httpx needs to find out that there is no body
         return httpx.Request(method, below(self._base, path), **content)
 
 
 _NO_BODY = httpx.ByteStream(b"")
 
 _PLAIN = re.compile(r"((?:/[\w~-][\w.~-]*)+)(?:\?([\w.~=&%-]*))?", re.ASCII)
-"""A path, and perhaps a query, that httpx would leave as it is."""
+"""A path, perhaps with a query, that httpx would not change."""
 
 
 def below(base: httpx.URL, path: str) -> httpx.URL:
-    """The URL of a path below `base`. The base is not parsed anew: that took a tenth of the CPU of a poll."""
+    """The URL of a path below `base`. The base is not parsed again: that took a tenth of the CPU of a poll."""
     plain = _PLAIN.fullmatch(path)
     if plain is None:
         return httpx.URL(str(base).rstrip("/") + path)

@@ -1,7 +1,7 @@
 """ElevateAI by NICE: declare an interaction, upload its file if it has no URL, wait, and read its results.
 
-Facts: docs.elevateai.com and, for the exact spelling of the statuses, NICE's own SDKs and sample bot; docs/providers.md
-tells where they disagree and what was decided.
+Facts: docs.elevateai.com and, for the exact spelling of the statuses, NICE's own SDKs and sample bot. docs/providers.md
+lists where they disagree, and our decisions.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ _IN_PROGRESS = frozenset(
 )
 
 _PARTS = {"transcript": "/transcript", "punctuated": "/transcripts/punctuated", "ai": "/ai"}
-"""Where the parts of a result are. Some SDKs ask for /transcripts; the reference and the others say /transcript."""
+"""The paths of a result's parts. Some SDKs use /transcripts; the reference and the other SDKs use /transcript."""
 
 _FOLDER = "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER"
 
@@ -70,7 +70,7 @@ class ElevateAISettings(ProviderSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Memo:
-    """What a poll knows of a job: whether AI results were asked for, and what was tried in vain."""
+    """The memo of a job: whether AI results were requested, and how many uploads and reads failed."""
 
     ai: bool = False
     uploads: int = 0
@@ -90,8 +90,8 @@ class ElevateAI(Provider):
 
     name = "elevateai"
     settings_model = ElevateAISettings
-    # Statuses may be asked for every 30 s of an audio file and every 5 s of a text (reference, processing status).
-    # Results are kept up to 45 days (overview). Nothing tells how long processing takes: a day is ours.
+    # The status may be polled every 30 s for audio and every 5 s for text (reference, processing status). Results are
+    # kept up to 45 days (overview). How long processing takes is not documented; the deadline of a day is our choice.
     operations: ClassVar[Mapping[str, Operation]] = {
         "audio": Operation("audio", Audio, poll_every=30, first_poll=30, deadline=_DAY, expiry=45 * _DAY),
         "chat": Operation("chat", Chat, poll_every=5, first_poll=5, deadline=_DAY, expiry=45 * _DAY),
@@ -100,12 +100,12 @@ class ElevateAI(Provider):
 
     def __init__(self, settings: ElevateAISettings) -> None:
         super().__init__(settings)
-        self._own = settings
+        self._settings = settings
         token = settings.api_token.get_secret_value()
         self._headers = httpx.Headers({"accept": "application/json", "x-api-token": token})
 
     async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
-        """POST /interactions. Each declaration costs quota, so a file that cannot be sent is refused before it."""
+        """POST /interactions. Each declaration costs quota, so a file that cannot be sent is refused before that."""
         source = getattr(job.params, "source", None)
         await self._require(source)
         body = {"type": job.operation, **job.params.model_dump(mode="json", exclude_none=True, exclude={"source"})}
@@ -119,7 +119,7 @@ class ElevateAI(Provider):
         return SubmitAnswer(identifier, str(memo), first_poll=0 if source else None)
 
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
-        """GET the status; upload the file if that is what it waits for, or read the results if there are some."""
+        """GET the status; upload the file if the interaction waits for it, or read the results if it is finished."""
         path = "/interactions/" + quote(job.external_id, safe="")
         response = check(await self._get(path + "/status", Count.POLLS, exchange))
         document = json_object(response)
@@ -137,7 +137,7 @@ class ElevateAI(Provider):
                 return Pending(status[:60], retry_after(response), f"unknown status {status[:60]!r}")
 
     async def cancel(self, job: Waiting, exchange: Exchange) -> str:
-        """DELETE the interaction: the nearest thing to a cancel that there is."""
+        """DELETE the interaction: ElevateAI has no cancel."""
         path = "/interactions/" + quote(job.external_id, safe="")
         check(await exchange.send(self.request("DELETE", path, headers=self._headers), Count.FETCHES))
         return "the interaction was deleted"
@@ -152,7 +152,7 @@ class ElevateAI(Provider):
         if source is None or is_url(source):
             return
         try:
-            await locate(source, self._own.upload_folder, _FOLDER)
+            await locate(source, self._settings.upload_folder, _FOLDER)
         except FileProblem as problem:
             raise Rejected(f"params.source: {problem}") from problem
 
@@ -161,14 +161,14 @@ class ElevateAI(Provider):
     ) -> Pending | Succeeded:
         memo = _Memo.read(job.memo)
         audio = job.operation == "audio"  # texts have no transcripts, and nothing but AI results
-        wanted = (*(("transcript", "punctuated") if audio else ()), *(("ai",) if memo.ai or not audio else ()))
-        found = {name: await self._part(path + _PARTS[name], exchange) for name in wanted}
-        certain = "transcript" if audio else "ai" if memo.ai else None
-        if certain and found[certain] is _ABSENT and memo.absences < _ABSENCES:
+        names = (*(("transcript", "punctuated") if audio else ()), *(("ai",) if memo.ai or not audio else ()))
+        parts = {name: await self._part(path + _PARTS[name], exchange) for name in names}
+        required = "transcript" if audio else "ai" if memo.ai else None
+        if required and parts[required] is _ABSENT and memo.absences < _ABSENCES:
             later = replace(memo, absences=memo.absences + 1)
-            return Pending(document["status"], warning=f"processed, but there is no {certain} yet", memo=str(later))
-        parts = {name: None if found.get(name) is _ABSENT else found.get(name) for name in _PARTS}
-        return Succeeded({"interaction": document, **parts}, document["status"])
+            return Pending(document["status"], warning=f"processed, but there is no {required} yet", memo=str(later))
+        result = {name: None if parts.get(name) is _ABSENT else parts.get(name) for name in _PARTS}
+        return Succeeded({"interaction": document, **result}, document["status"])
 
     async def _part(self, path: str, exchange: Exchange) -> Any:
         try:
@@ -187,25 +187,25 @@ class ElevateAI(Provider):
         params = await job.params()
         source = getattr(params, "source", None)
         if source is None:
-            return Pending(status, warning="it waits for a file although none was announced")
-        if memo.uploads >= self._own.upload_tries:
-            told = f"{status} after {memo.uploads} uploads: {_message(document)}"
-            return Failed(status, "upload_failed", told, document)
-        tried = str(replace(memo, uploads=memo.uploads + 1))
+            return Pending(status, warning="the interaction waits for a file, but the job has none")
+        if memo.uploads >= self._settings.upload_tries:
+            message = f"{status} after {memo.uploads} uploads: {_message(document)}"
+            return Failed(status, "upload_failed", message, document)
+        counted = str(replace(memo, uploads=memo.uploads + 1))
         try:
             async with await self._open(source, params.file_name, exchange) as file:
-                return replace(await self._send(file, path, status, exchange), memo=tried)
+                return replace(await self._send(file, path, status, exchange), memo=counted)
         except FileProblem as problem:
             if problem.lasting:
                 return Failed(status, "file_unreadable", str(problem))
-            return Pending(status, warning=str(problem), memo=tried)
-        except Rejected as error:  # too large, no audio: the same file again would not help
+            return Pending(status, warning=str(problem), memo=counted)
+        except Rejected as error:  # too large or not audio: sending the same file again cannot help
             return Failed(status, "upload_refused", str(error), error.detail)
 
     async def _open(self, source: str, name: str, exchange: Exchange) -> AbstractAsyncContextManager[File]:
         if is_url(source):
-            return open_url(source, name, exchange, self._own.upload_time_limit)
-        return open_path(await locate(source, self._own.upload_folder, _FOLDER), name)
+            return open_url(source, name, exchange, self._settings.upload_time_limit)
+        return open_path(await locate(source, self._settings.upload_folder, _FOLDER), name)
 
     async def _send(self, file: File, path: str, status: str, exchange: Exchange) -> Pending:
         form = multipart(file)
@@ -216,12 +216,12 @@ class ElevateAI(Provider):
             content=form["content"],
         )
         try:
-            response = await exchange.send(request, Count.FETCHES, timeout=self._own.upload_time_limit)
+            response = await exchange.send(request, Count.FETCHES, timeout=self._settings.upload_time_limit)
         except Exception:
             if file.problem is not None:
                 raise file.problem from None
             raise
-        if response.status_code == 409:  # somebody's upload arrived already; the next status tells
+        if response.status_code == 409:  # an earlier upload has arrived; the next status shows it
             return Pending(status, warning="the file was uploaded already")
         check(response)
         return Pending(status)
@@ -231,12 +231,12 @@ _ABSENT = object()
 """A part of a result that the provider does not have."""
 
 _ABSENCES = 3
-"""Polls that a processed interaction gets to show the part it must have; a paid result is not given up sooner."""
+"""How many polls of a processed interaction may lack a required part before the result is accepted without it."""
 
 
 def _message(document: dict[str, Any]) -> str:
-    told = document.get("errorMessage")
-    return redact(told)[:500] if isinstance(told, str) and told else "the provider gave no reason"
+    message = document.get("errorMessage")
+    return redact(message)[:500] if isinstance(message, str) and message else "the provider gave no reason"
 
 
 def _failed(document: dict[str, Any]) -> Failed:

@@ -1,4 +1,4 @@
-"""Parameters of ElevateAI's declarations, spelt as its reference spells them."""
+"""Parameters of ElevateAI's declarations, named as in its reference."""
 
 from typing import Any, Literal, Self
 
@@ -9,7 +9,7 @@ from outwait.worker.providers.files import file_name
 
 
 class Declaration(Params):
-    """What all kinds of interaction take."""
+    """Parameters of all kinds of interaction."""
 
     languageTag: str = Field(min_length=2, max_length=20, description="en-us, en, es-419; audio also pt-br, ja.")
     vertical: str | None = Field(default="default", min_length=1, description="null: left out, for the model echo.")
@@ -31,7 +31,7 @@ class Audio(Declaration):
 
     @property
     def file_name(self) -> str:
-        """What an uploaded file is called; the vendor reads the format off its extension."""
+        """The name of an uploaded file; its extension shows the provider the format."""
         return self.originalFilename or file_name(self.source or "")
 
     @model_validator(mode="after")
@@ -39,18 +39,18 @@ class Audio(Declaration):
         if (self.downloadUri is None) == (self.source is None):
             raise ValueError("exactly one of downloadUri and source must be given")
         if self.source is not None and "." not in self.file_name.strip("."):
-            raise ValueError("source has no file extension, which tells the format: give originalFilename with one")
+            raise ValueError("source has no file extension, which shows the format: add originalFilename with one")
         return self
 
 
 class _Open(Params):
-    """Parts of a text that may have more fields than the reference shows."""
+    """A part of a text that may have more fields than the reference shows."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Participant(_Open):
-    """Somebody in a chat."""
+    """A participant of a chat."""
 
     participant_id: str
     name: str | None = None
@@ -58,7 +58,7 @@ class Participant(_Open):
 
 
 class Message(_Open):
-    """Something said in a chat."""
+    """A message of a chat."""
 
     participant_id: str
     timestamp: str
@@ -79,7 +79,7 @@ class Chat(Declaration):
 
 
 class PhraseSegment(_Open):
-    """Where a phrase is. Milliseconds."""
+    """The position of a phrase, in milliseconds."""
 
     startTimeOffset: int
     endTimeOffset: int
@@ -88,7 +88,7 @@ class PhraseSegment(_Open):
 
 
 class Speech(_Open):
-    """What one side, or all, said."""
+    """The phrases of one participant or of all."""
 
     phrases: list[Any]
     phraseSegments: list[PhraseSegment]

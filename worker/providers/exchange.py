@@ -1,4 +1,4 @@
-"""One step's conversation with a provider: sends its requests, counts them, and sorts what goes wrong."""
+"""The requests of one step to a provider: sends them, counts them, and turns failures into errors."""
 
 import email.utils
 import math
@@ -28,55 +28,55 @@ from outwait.worker.net.redaction import redact
 
 
 class Count(StrEnum):
-    """Which line of the job's ledger a request adds to."""
+    """The line of the job's ledger in which a request is counted."""
 
     SUBMITS = "submits"
     POLLS = "polls"
-    FETCHES = "fetches"  # whatever else a poll needs of the provider: results read, files uploaded
-    NONE = ""  # not counted: access tokens belong to no one job, and a file's source is not the provider
+    FETCHES = "fetches"  # other requests of a poll: results read, files uploaded
+    NONE = ""  # not counted: an access token belongs to no job, and a file's source is not the provider
 
 
 class Sender(Protocol):
-    """What sends requests: the process's connections (`outwait.worker.net.http.Http`)."""
+    """Sends requests: the connections of the process (`outwait.worker.net.http.Http`)."""
 
     async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
         """Send and read the whole answer. Raises NotSent, AnswerLost or ResultTooLarge."""
         ...
 
     def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
-        """Send and hand out the answer unread. Raises NotSent or AnswerLost."""
+        """Send, and yield the answer before its body is read. Raises NotSent or AnswerLost."""
         ...
 
 
 class RequestCounts(Protocol):
-    """Where requests are counted for /metrics: the process's tally."""
+    """Counts requests for /metrics: the tally of the process."""
 
     def request(self, provider: str, kind: str, result: str, seconds: float) -> None:
-        """One request is over."""
+        """Count one request that has ended."""
         ...
 
 
 class TokenStore(Protocol):
-    """Where workers share an access token; one of them renews it."""
+    """Stores the access token that all workers share. One of them renews it."""
 
     async def token(self, name: str) -> tuple[str, float] | None:
-        """The token and the seconds for which it is still good, or None."""
+        """The token and the seconds for which it is still valid, or None."""
         ...
 
     async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        """Keep a token for `ttl` seconds."""
+        """Store a token for `ttl` seconds."""
         ...
 
     async def drop_token(self, name: str, token: str) -> None:
-        """Forget this token, unless another one stands there already."""
+        """Delete this token, unless another one has replaced it."""
         ...
 
     async def lock_token(self, name: str, *, ttl: float) -> bool:
-        """Become the one who renews, for at most `ttl` seconds. False: somebody else is at it."""
+        """Try to become the worker that renews, for at most `ttl` seconds. False: another worker is renewing it."""
         ...
 
     async def unlock_token(self, name: str) -> None:
-        """Done renewing."""
+        """End the renewal."""
         ...
 
 
@@ -84,16 +84,16 @@ class Exchange:
     """Sends the requests of one step.
 
     Args:
-        sender: the process's connections.
-        tokens: shared access tokens.
+        sender: the connections of the process.
+        tokens: the shared access tokens.
         time_limit: seconds for one request.
-        provider: whom the requests go to, for the tally.
-        tally: counts them for /metrics; None counts nothing.
+        provider: name of the provider, for the tally.
+        tally: counts the requests for /metrics; None counts nothing.
 
     Attributes:
         ledger: requests really sent.
-        pause: seconds for which the provider wants no request at all of this rate group, or None; the engine reads
-            it after the step and tells the governor.
+        pause: seconds for which the provider wants no more requests of this rate group, or None. The engine passes it
+            on to the governor after the step.
     """
 
     __slots__ = ("_provider", "_sender", "_tally", "ledger", "pause", "time_limit", "tokens")
@@ -115,12 +115,12 @@ class Exchange:
         self.pause: float | None = None
 
     async def send(self, request: httpx.Request, count: Count, *, timeout: float | None = None) -> httpx.Response:
-        """Send one request and count it. All but GETs use a fresh connection, so that a stale one loses no answer.
+        """Send one request and count it. All but GETs use a new connection: a stale one may lose the answer.
 
         Raises:
-            NotSent: it certainly never left (and is not counted).
-            AnswerLost: it left, perhaps.
-            ResultTooLarge: the answer is over the cap.
+            NotSent: it certainly never left; it is not counted.
+            AnswerLost: it may have left, and no answer came.
+            ResultTooLarge: the answer is larger than the limit.
         """
         self._count(count, 1)
         began, result = time.monotonic(), "stopped"
@@ -143,7 +143,7 @@ class Exchange:
         return answer
 
     def stream(self, request: httpx.Request, *, timeout: float) -> AbstractAsyncContextManager[httpx.Response]:
-        """Read something large that is not the provider's, and is not counted. Raises NotSent or AnswerLost."""
+        """Read something large from another server; it is not counted. Raises NotSent or AnswerLost."""
         return self._sender.stream(request, timeout=timeout)
 
     def _count(self, count: Count, number: int) -> None:
@@ -152,16 +152,16 @@ class Exchange:
 
 
 def check(response: httpx.Response, *, submit: bool = False) -> httpx.Response:
-    """Give back a 2xx answer, or raise what its status means, in the provider's own words where it has any.
+    """Return a 2xx answer; for any other status raise its error, with the provider's own text if there is one.
 
     Args:
         response: the answer.
-        submit: there is no external id yet that could be unknown, so that 404 means a wrong address.
+        submit: whether it answers a submit. Then 404 cannot mean an unknown external id; the URL is wrong.
     """
     status = response.status_code
     if 200 <= status < 300:
         return response
-    kind = _meaning(status, submit=submit)
+    kind = _error_class(status, submit=submit)
     text = error_text(decoded(response))
     message = f"{response.request.method} {response.request.url.path} answered {status}" + (f": {text}" if text else "")
     raise kind(
@@ -169,7 +169,7 @@ def check(response: httpx.Response, *, submit: bool = False) -> httpx.Response:
     )
 
 
-def _meaning(status: int, *, submit: bool) -> type[ProviderError]:
+def _error_class(status: int, *, submit: bool) -> type[ProviderError]:
     if status == 429:
         return RateLimited
     if status in (401, 403):
@@ -178,11 +178,11 @@ def _meaning(status: int, *, submit: bool) -> type[ProviderError]:
         return ExternalIdUnknown
     if status == 408 or status >= 500:
         return Unavailable
-    return Rejected if status >= 400 else Unreadable  # nobody documents a redirect; it leads away from the API
+    return Rejected if status >= 400 else Unreadable  # no provider documents redirects
 
 
 def error_text(body: Any) -> str:
-    """The provider's own error text, in any of the shapes that APIs use, shortened and without secrets; or ""."""
+    """The provider's own error text in one of the usual forms, shortened and without secrets; "" if there is none."""
     if not isinstance(body, dict):
         return ""
     errors = body.get("errors")
@@ -196,7 +196,7 @@ _TEXTS = ("message", "errorMessage", "error_description")
 
 
 def decoded(response: httpx.Response) -> Any:
-    """The answer's JSON, or None if it is none."""
+    """The answer's JSON, or None if it is not JSON."""
     try:
         return msgspec.json.decode(response.content)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -217,7 +217,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the answer asks us to wait (`Retry-After` in seconds or as a date), or None."""
+    """Seconds to wait according to `Retry-After` (a number or a date), or None."""
     value = response.headers.get("retry-after")
     if value is None:
         return None
@@ -230,7 +230,7 @@ def retry_after(response: httpx.Response) -> float | None:
     at = _date(value)
     if at is None:
         return None
-    # Counted by the clock of who wrote the date: ours may be wrong.
+    # Measured by the server's own clock, since ours may be wrong.
     now = _date(response.headers.get("date", ""))
     return max(0.0, at - (time.time() if now is None else now))
 

@@ -1,4 +1,4 @@
-"""Files that a provider is sent: opened in a folder or at a URL, and streamed as multipart, never whole in memory."""
+"""Files to send to a provider: opened in a folder or at a URL, and streamed as multipart, never held in memory."""
 
 import asyncio
 import os
@@ -18,11 +18,11 @@ CHUNK = 1 << 18
 """Bytes that are read at once."""
 
 _ESCAPED = {'"': "%22", "\r": "%0D", "\n": "%0A"}
-"""In a part's name, as browsers write it."""
+"""How these characters are written in a part's name, as browsers do it."""
 
 
 class FileProblem(Exception):
-    """The file cannot be read. `lasting`: nor will it be later. The message names no more of a URL than its host."""
+    """The file cannot be read. `lasting`: it cannot be read later either. Of a URL, the message shows only the host."""
 
     def __init__(self, message: str, *, lasting: bool) -> None:
         super().__init__(message)
@@ -33,12 +33,12 @@ class File:
     """An open file.
 
     Args:
-        name: what the provider is told; its extension tells the format.
+        name: its name for the provider; the extension shows the format.
         chunks: its content.
-        size: bytes, if known beforehand.
+        size: bytes, if that is known.
 
     Attributes:
-        problem: why reading stopped in the middle, if it did: whoever sends the file sees a broken connection only.
+        problem: why reading stopped early, if it did; the sender of the file sees only a broken connection.
     """
 
     def __init__(self, name: str, chunks: AsyncIterable[bytes], size: int | None) -> None:
@@ -52,12 +52,12 @@ class File:
             async for chunk in self._chunks:
                 yield chunk
         except (OSError, ProviderError) as error:
-            self.problem = FileProblem(f"{self.name} could not be read to its end", lasting=False)
+            self.problem = FileProblem(f"{self.name} could not be read completely", lasting=False)
             raise self.problem from error
 
 
 def multipart(file: File) -> dict[str, Any]:
-    """Headers and content of a request that sends one file as `multipart/form-data`."""
+    """The headers and the content of a request that sends one file as `multipart/form-data`."""
     boundary = uuid.uuid4().hex
     name = "".join(_ESCAPED.get(letter, letter) for letter in file.name)
     head = (
@@ -79,7 +79,7 @@ async def _framed(head: bytes, file: File, tail: bytes) -> AsyncIterator[bytes]:
 
 
 def is_url(source: str) -> bool:
-    """Whether a file comes over HTTP rather than from a folder."""
+    """Whether the source is an HTTP URL, and not a path in a folder."""
     return source.lower().startswith(("http://", "https://"))
 
 
@@ -90,18 +90,18 @@ def file_name(source: str) -> str:
 
 
 async def locate(source: str, folder: Path | None, setting: str) -> Path:
-    """The file that a path means, inside the folder that the operator allows.
+    """The file of a path, which must be inside the folder that the operator allows.
 
     Args:
-        source: relative to the folder, or absolute.
-        folder: None: no paths are allowed.
+        source: a path, relative to the folder or absolute.
+        folder: the folder; None allows no paths.
         setting: name of the folder's variable, for the message.
 
     Raises:
         FileProblem: lasting.
     """
     if folder is None:
-        raise FileProblem(f"files are sent from URLs only, unless {setting} names a folder for paths", lasting=True)
+        raise FileProblem(f"only URLs are allowed: {setting}, the folder for paths, is not set", lasting=True)
     return await asyncio.to_thread(_inside, source, folder, setting)
 
 
@@ -111,7 +111,7 @@ def _inside(source: str, folder: Path, setting: str) -> Path:
     if not path.is_relative_to(root):
         raise FileProblem(f"{source!r:.200} is outside the folder of {setting}", lasting=True)
     if not path.is_file():
-        raise FileProblem(f"{source!r:.200} is no file in the folder of {setting} on this machine", lasting=True)
+        raise FileProblem(f"there is no file {source!r:.200} in the folder of {setting} on this machine", lasting=True)
     return path
 
 
@@ -139,7 +139,7 @@ async def open_url(url: str, name: str, exchange: Exchange, timeout: float) -> A
     host = urlsplit(url).hostname
     opened = False
     try:
-        # Compressed, its length would not be the one that is announced.
+        # Without compression, Content-Length is the size of the file.
         request = httpx.Request("GET", url, headers={"accept-encoding": "identity"})
         async with exchange.stream(request, timeout=timeout) as answer:
             if answer.status_code != 200:
@@ -153,8 +153,8 @@ async def open_url(url: str, name: str, exchange: Exchange, timeout: float) -> A
         raise FileProblem(f"the file's server {error}", lasting=True) from error
     except ProviderError as error:
         if opened:
-            raise  # of the one who sends the file on
-        raise FileProblem(f"the file's server {host} cannot be asked: {error.code}", lasting=False) from error
+            raise  # it comes from sending the file on, not from opening it
+        raise FileProblem(f"cannot connect to the file's server {host}: {error.code}", lasting=False) from error
 
 
 def _refused(host: str | None, status: int) -> FileProblem:

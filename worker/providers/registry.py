@@ -1,4 +1,4 @@
-"""The providers that there are, and those that this process may use."""
+"""The list of all providers, and those that are configured in this process."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,35 +21,35 @@ PROVIDERS: Mapping[str, type[Provider]] = {
     "ringcentral": RingCentral,
     "unless": Unless,
 }
-"""Every provider, one line each."""
+"""All providers, one line each."""
 
 
 class Registry:
-    """The providers of one process, as its settings make them. See `build`.
+    """The providers of one process. `build` makes it from the settings.
 
     Args:
-        settings: of the providers that are configured.
-        missing: of the others, the variables that they lack.
+        settings: the settings of each configured provider.
+        missing: the missing variables of each other provider.
     """
 
     def __init__(self, settings: Mapping[str, ProviderSettings], missing: Mapping[str, list[str]]) -> None:
         self._settings = settings
         self._missing = missing
-        self._providers = {name: PROVIDERS[name](own) for name, own in settings.items()}
+        self._providers = {name: PROVIDERS[name](fields) for name, fields in settings.items()}
         self._operations = {name: _adjusted(kind, settings.get(name)) for name, kind in PROVIDERS.items()}
 
     @property
     def providers(self) -> Mapping[str, Provider]:
-        """Those that are configured, by name."""
+        """The configured providers, by name."""
         return MappingProxyType(self._providers)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that there are, configured or not."""
+        """The names of all providers, configured or not."""
         return tuple(self._operations)
 
     def get(self, name: str) -> Provider:
-        """A provider. Raises ProviderNotConfigured, and InvalidRequest if there is none of this name."""
+        """A provider. Raises ProviderNotConfigured, or InvalidRequest if no provider has this name."""
         provider = self._providers.get(name)
         if provider is None:
             self._known(name)
@@ -57,47 +57,48 @@ class Registry:
         return provider
 
     def limits(self, name: str) -> ProviderSettings:
-        """What every provider's settings have; the defaults if it is not configured. Raises InvalidRequest."""
+        """The common settings of a provider; the defaults if it is not configured. Raises InvalidRequest."""
         self._known(name)
         defaults: Any = PROVIDERS[name].settings_model
         return self._settings.get(name) or defaults.model_construct()
 
     def operation(self, provider: str, operation: str) -> Operation:
-        """An operation with its times as the settings have them. Raises InvalidRequest."""
-        found = self._known(provider).get(operation)
-        if found is None:
-            known = ", ".join(self._operations[provider])
-            raise InvalidRequest(f"operation: given {operation!r:.80}; {provider} has {known}")
-        return found
+        """An operation, with the times of the settings. Raises InvalidRequest."""
+        operations = self._known(provider)
+        if operation not in operations:
+            known = ", ".join(operations)
+            raise InvalidRequest(f"operation: given {operation!r:.80}; the operations of {provider} are {known}")
+        return operations[operation]
 
     def longest_interval(self, provider: str) -> float:
-        """Seconds between two polls of one job that are enough for every operation. Raises InvalidRequest."""
+        """The longest polling interval of the provider's operations, in seconds. Raises InvalidRequest."""
         return max(operation.poll_every for operation in self._known(provider).values())
 
     def validate(self, provider: str, operation: str, params: Mapping[str, Any]) -> BaseModel:
-        """The parameters of a job as the operation's model. Raises InvalidRequest, naming each wrong parameter."""
+        """The parameters of a job as the operation's model. Raises InvalidRequest, naming each invalid parameter."""
         model = self.operation(provider, operation).params
         try:
             return model.model_validate(params)
         except ValidationError as error:
-            raise InvalidRequest(told(error, model, "params")) from error
+            raise InvalidRequest(describe(error, model, "params")) from error
 
     def _known(self, provider: str) -> dict[str, Operation]:
-        found = self._operations.get(provider)
-        if found is None:
-            raise InvalidRequest(f"provider: given {provider!r:.80}; there are {', '.join(self._operations)}")
-        return found
+        operations = self._operations.get(provider)
+        if operations is None:
+            known = ", ".join(self._operations)
+            raise InvalidRequest(f"provider: given {provider!r:.80}; the providers are {known}")
+        return operations
 
 
 def build(raw: Mapping[str, Mapping[str, Any]]) -> Registry:
-    """The registry that these settings make: `OUTWAIT_PROVIDERS__<NAME>__…`.
+    """Make the registry from the settings `OUTWAIT_PROVIDERS__<NAME>__…`.
 
-    A provider without credentials is known, so that its jobs can be validated, and cannot be asked for.
+    A provider without credentials is in it too, so that its jobs can be validated, but `get` refuses it.
 
     Raises:
-        ConfigError: an unknown provider, or a wrong value; a line each.
+        ConfigError: an unknown provider or an invalid value; one line for each.
     """
-    wrong = [_unknown(name) for name in raw if name not in PROVIDERS]
+    problems = [_unknown(name) for name in raw if name not in PROVIDERS]
     settings: dict[str, ProviderSettings] = {}
     missing: dict[str, list[str]] = {}
     for name, kind in PROVIDERS.items():
@@ -108,14 +109,14 @@ def build(raw: Mapping[str, Mapping[str, Any]]) -> Registry:
             lacking = [str(item["loc"][0]) for item in error.errors() if item["type"] == "missing"]
             missing[name] = [variable(field, prefix=prefix) for field in lacking]
             if len(lacking) < error.error_count():
-                wrong.append(explain(error, prefix, kind.settings_model))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+                problems.append(explain(error, prefix, kind.settings_model))
+    if problems:
+        raise ConfigError("\n".join(problems))
     return Registry(settings, missing)
 
 
 def _unknown(name: str) -> str:
-    return f"{PREFIX}PROVIDERS__{name.upper()}: there is no such provider; there are {', '.join(PROVIDERS)}"
+    return f"{PREFIX}PROVIDERS__{name.upper()}: there is no such provider; the providers are {', '.join(PROVIDERS)}"
 
 
 def _adjusted(kind: type[Provider], settings: ProviderSettings | None) -> dict[str, Operation]:
@@ -131,18 +132,18 @@ def _with(operation: Operation, settings: ProviderSettings) -> Operation:
     return operation if settings.deadline is None else replace(operation, deadline=settings.deadline)
 
 
-def told(error: ValidationError, model: type[BaseModel], *at: str) -> str:
-    """What is wrong with a request, value by value; `at` leads to the model."""
-    return "; ".join(_wrong(item, model, at) for item in error.errors(include_url=False))
+def describe(error: ValidationError, model: type[BaseModel], *at: str) -> str:
+    """What is wrong with each value of a request; `at` is the path to the model."""
+    return "; ".join(_problem(problem, model, at) for problem in error.errors(include_url=False))
 
 
-def _wrong(item: Any, model: type[BaseModel], at: tuple[str, ...]) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*at, *item["loc"]))[1:]
-    if item["type"] == "missing":
+def _problem(problem: Any, model: type[BaseModel], at: tuple[str, ...]) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*at, *problem["loc"]))[1:]
+    if problem["type"] == "missing":
         return f"{where}: is missing"
-    if item["type"] == "extra_forbidden":
-        known = f"; {', '.join(model.model_fields)} are known" if len(item["loc"]) == 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = f"; the parameters are {', '.join(model.model_fields)}" if len(problem["loc"]) == 1 else ""
         return f"{where}: there is no such parameter{known}"
-    given = repr(redact_all(item["input"]))
-    reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    given = repr(redact_all(problem["input"]))
+    reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{where or 'request'}: given {given:.80}; {reason}"

@@ -1,7 +1,7 @@
 """RingCentral's AI API: six asynchronous operations, one job status, a webhook, and one small rate limit for all.
 
 Facts: RingCentral's developer guide (AI, authentication, rate limits, errors) and the definitions of its generated
-SDK; docs/providers.md tells where they disagree and what was decided.
+SDK. docs/providers.md lists where they disagree, and our decisions.
 """
 
 import base64
@@ -37,15 +37,15 @@ from outwait.worker.providers.oauth import AccessToken
 from outwait.worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
 
 PENALTY = 60.0
-"""Seconds of silence that exceeding a limit costs; any request inside them starts them anew (guide, rate limits)."""
+"""Seconds of the penalty for exceeding a limit; any request during the penalty restarts it (guide, rate limits)."""
 
-LEAST_SILENCE = 30.0
-"""Seconds to wait after a 429 that names none, at the very least (the same page)."""
+MINIMUM_WAIT = 30.0
+"""Minimum seconds to wait after a 429 that names no time (the same page)."""
 
 _DAY = 86400.0
 
 _WEBHOOK_MEMO = "webhook"
-"""Memo of a job that a webhook was asked for: polling is its safety net only."""
+"""Memo of a job for which a webhook is expected, so that it is polled only rarely."""
 
 _PATHS = {
     "speech-to-text": "/ai/audio/v1/async/speech-to-text",
@@ -64,7 +64,7 @@ class RingCentralSettings(ProviderSettings):
     client_id: Credential = Field(description="Client id of the app.")
     client_secret: Credential = Field(description="Client secret of the app.")
     jwt: Credential = Field(description="JWT of the user whose media are analysed.")
-    # Submits and status polls are one rate group, Heavy: ten a minute for a user and app unless raised for the app.
+    # Submits and status polls share one rate group, Heavy: ten a minute for each user and app, unless it was raised.
     rate_limit: int | None = Field(default=10, ge=1, description="Requests that may start in one rate_window.")
     safety_poll_every: float = Field(
         default=300, gt=0, description="Seconds between polls of a job whose end a webhook will tell."
@@ -72,8 +72,8 @@ class RingCentralSettings(ProviderSettings):
 
 
 def _operation(name: str, params: type[Any], first_poll: float) -> Operation:
-    # No interval is published. A job takes seconds to minutes, mostly five to ten under load, thirty at worst; the
-    # deadline is for the queue in front of ten requests a minute. A jobId lives a week (guide, `expirationTime`).
+    # No interval is published. A job takes seconds to minutes, under load mostly five to ten minutes, thirty at worst.
+    # The long deadline is for the queue before ten requests a minute. A jobId lives a week (guide, `expirationTime`).
     return Operation(name, params, poll_every=30, first_poll=first_poll, deadline=_DAY, expiry=7 * _DAY)
 
 
@@ -95,12 +95,12 @@ class RingCentral(Provider):
 
     def __init__(self, settings: RingCentralSettings) -> None:
         super().__init__(settings)
-        self._own = settings
+        self._settings = settings
         self._token = AccessToken(_token_name(settings), self._token_request)
         self._headers = "", httpx.Headers()  # of the token in use
 
     async def prepare(self, exchange: Exchange) -> None:
-        """Have an access token."""
+        """Get an access token."""
         await self._token.get(exchange)
 
     async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
@@ -114,7 +114,7 @@ class RingCentral(Provider):
         if not (isinstance(job_id, str) and job_id):
             raise Unreadable("the job was accepted without a jobId", detail=sorted(answer))
         if job.webhook_url:
-            return SubmitAnswer(job_id, _WEBHOOK_MEMO, self._own.safety_poll_every)
+            return SubmitAnswer(job_id, _WEBHOOK_MEMO, self._settings.safety_poll_every)
         return SubmitAnswer(job_id)
 
     async def poll(self, job: Waiting, exchange: Exchange) -> PollAnswer:
@@ -123,7 +123,7 @@ class RingCentral(Provider):
         response = await self._send("GET", path, Count.POLLS, exchange)
         answer = _read(json_object(response), retry_after(response))
         if isinstance(answer, Pending) and job.memo == _WEBHOOK_MEMO:
-            return replace(answer, safety=self._own.safety_poll_every)
+            return replace(answer, safety=self._settings.safety_poll_every)
         return answer
 
     def read_webhook(self, body: bytes) -> WebhookAnswer:
@@ -131,26 +131,26 @@ class RingCentral(Provider):
         try:
             document = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unreadable("the webhook's body is no JSON object") from error
+            raise Unreadable("the webhook's body is not a JSON object") from error
         job_id = document.get("jobId")
         return WebhookAnswer(job_id if isinstance(job_id, str) and job_id else None, _read(document, None))
 
     async def _send(
         self, method: str, path: str, count: Count, exchange: Exchange, content: bytes | None = None
     ) -> httpx.Response:
-        """Send with the token; after a 401, which says that nothing was processed, once more with a new one."""
+        """Send with the token. After a 401, which means that nothing was processed, send once more with a new token."""
         token = await self._token.get(exchange)
         response = await exchange.send(self._request(method, path, token, content), count)
         if response.status_code == 401:
             newer = await self._token.replace(exchange, token)
             if newer is not None:
                 response = await exchange.send(self._request(method, path, newer, content), count)
-        _heed(response, exchange)
+        _pause_if_exhausted(response, exchange)
         try:
             return check(response, submit=count is Count.SUBMITS)
         except RateLimited as error:
             if error.retry_after is None:
-                error.retry_after = max(LEAST_SILENCE, _window(response))
+                error.retry_after = max(MINIMUM_WAIT, _window(response))
             raise
 
     def _request(self, method: str, path: str, token: str, content: bytes | None) -> httpx.Request:
@@ -160,11 +160,11 @@ class RingCentral(Provider):
         return self.request(method, path, headers=self._headers[1], content=content)
 
     def _token_request(self) -> httpx.Request:
-        client = f"{self._own.client_id.get_secret_value()}:{self._own.client_secret.get_secret_value()}"
-        # The JWT grant is repeated, and no refresh token used: using one ends the access token that others still have.
+        client = f"{self._settings.client_id.get_secret_value()}:{self._settings.client_secret.get_secret_value()}"
+        # The JWT grant is used again, not a refresh token: using one would end the access token of the other workers.
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-            "assertion": self._own.jwt.get_secret_value(),
+            "assertion": self._settings.jwt.get_secret_value(),
         }
         headers = {
             "accept": "application/json",
@@ -175,7 +175,7 @@ class RingCentral(Provider):
 
 
 def _token_name(settings: RingCentralSettings) -> str:
-    """Other credentials never meet a token of these."""
+    """The token's name in the store. Different credentials have different names."""
     parts = (
         settings.base_url,
         *(s.get_secret_value() for s in (settings.client_id, settings.client_secret, settings.jwt)),
@@ -183,14 +183,14 @@ def _token_name(settings: RingCentralSettings) -> str:
     return "ringcentral-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _heed(response: httpx.Response, exchange: Exchange) -> None:
-    """The last request of the window is spent: nothing more until it is over. The header may be missing."""
+def _pause_if_exhausted(response: httpx.Response, exchange: Exchange) -> None:
+    """Pause until the end of the rate window if its last request is used. The header may be missing."""
     if response.headers.get("x-rate-limit-remaining") == "0":
         exchange.pause = max(exchange.pause or 0.0, _window(response))
 
 
 def _window(response: httpx.Response) -> float:
-    """Seconds that the vendor's rate window, and so its penalty, lasts."""
+    """Length of the rate window, and so of its penalty, in seconds."""
     try:
         return max(float(response.headers.get("x-rate-limit-window", PENALTY)), 1.0)
     except ValueError:
@@ -203,7 +203,7 @@ def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
         case "inprogress":
             return Pending(status, wait)
         case "success":
-            # The same whether polled or posted: some webhooks carry nothing but it.
+            # The same for a poll and a webhook: some webhooks contain nothing else.
             return Succeeded(document.get("response"), status)
         case "fail":
             return _failed(status, document.get("response"))

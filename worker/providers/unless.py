@@ -1,7 +1,7 @@
 """Unless: ask a question, and ask for the answer.
 
 Facts: docs.unless.com, the REST reference of `/ai/async/query` and `/ai/async/answer`. Pacing, limits, retention and
-error bodies are not documented there; docs/providers.md tells what was decided.
+error bodies are not documented there; docs/providers.md explains our decisions.
 """
 
 from collections.abc import Mapping
@@ -61,13 +61,13 @@ class Unless(Provider):
     name = "unless"
     settings_model = UnlessSettings
     operations: ClassVar[Mapping[str, Operation]] = {
-        # Nothing is published: an answer of a language model takes seconds, and who waits ten minutes has lost it.
+        # No times are published. A language model answers in seconds; after ten minutes no answer can be expected.
         "query": Operation("query", Query, poll_every=2, first_poll=2, deadline=600),
     }
 
     def __init__(self, settings: UnlessSettings) -> None:
         super().__init__(settings)
-        # One copy of the reference asks for all four on both calls, another for the key alone on the answer.
+        # One copy of the reference asks for all four headers on both calls, another only for the key on the answer.
         self._headers = httpx.Headers(
             {
                 "accept": "application/json",
@@ -103,19 +103,19 @@ def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
             return Pending(status, wait)
         case "DONE":
             chat = document.get("chatData")
-            return Succeeded({"answer": _last_word(chat), "chatData": chat}, status)
+            return Succeeded({"answer": _last_answer(chat), "chatData": chat}, status)
         case "ERROR":
             error = document.get("error")
-            told = error if isinstance(error, str) and error else "the provider gave no reason"
-            return Failed(status, "ERROR", redact(told)[:500])
+            message = error if isinstance(error, str) and error else "the provider gave no reason"
+            return Failed(status, "ERROR", redact(message)[:500])
         case _:
             return Pending(status[:60], wait, f"unknown status {status[:60]!r}")
 
 
-def _last_word(chat: Any) -> str | None:
-    """The answer is no field of its own: it is the last message whose sender is the bot."""
+def _last_answer(chat: Any) -> str | None:
+    """The answer. It has no field of its own: it is the last message whose sender is the bot."""
     history = chat.get("history") if isinstance(chat, dict) else None
-    for item in reversed(history if isinstance(history, list) else []):
-        if isinstance(item, dict) and item.get("sender") == "bot" and isinstance(item.get("message"), str):
-            return str(item["message"])
+    for entry in reversed(history if isinstance(history, list) else []):
+        if isinstance(entry, dict) and entry.get("sender") == "bot" and isinstance(entry.get("message"), str):
+            return str(entry["message"])
     return None

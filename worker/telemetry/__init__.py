@@ -1,1 +1,1 @@
-"""What a process counts, and its traces."""
+"""The counts of a process, and its traces."""

@@ -1,7 +1,7 @@
-"""Spans for OpenTelemetry. Where they go, and how many, its own OTEL_* variables tell.
+"""Spans for OpenTelemetry. Its own OTEL_* variables configure the exporter and the sampling.
 
-A job has one span of its own, the child of its producer's; its steps are the children of that one. Workers that never
-meet must agree on its id, so that is made from the job's, as is the trace's where no producer gave one.
+Each job has one span, a child of the producer's span; the spans of its steps are children of the job's span. All
+workers must use the same id for it, so it is derived from the job id. So is the trace id, if the producer sent none.
 """
 
 from hashlib import sha256
@@ -31,16 +31,16 @@ from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, End, Fanout, Hold, Outcome, Redeliver, Retry, Uncertain
 
 LAST_EXPORT = 3.0
-"""Seconds in which the last spans of a worker that ends are sent."""
+"""Seconds that a stopping worker has to send its last spans."""
 
 SHOWN = 300
-"""Characters of a reason that a span carries."""
+"""Characters of a reason in a span."""
 
 _KINDS: dict[Step | None, SpanKind] = {Step.CALLBACK: SpanKind.INTERNAL, Step.DELIVER: SpanKind.PRODUCER}
 
 
 class _Place(NamedTuple):
-    """Where a job stands among traces: its trace, its own span, its producer's (0: none), and whether it is sampled."""
+    """The ids of a job's trace, its span and its producer's span (0: none), and whether it is sampled."""
 
     trace: int
     span: int
@@ -49,7 +49,7 @@ class _Place(NamedTuple):
 
 
 class Spans:
-    """The spans of one process. `namespace` keeps the jobs of two installations apart."""
+    """The spans of one process. The namespace distinguishes the jobs of two installations."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
@@ -76,17 +76,17 @@ class Spans:
             self._job(place, claim, now)
 
     def close(self) -> None:
-        """See `Tracer`. A collector that is away delays a worker's end by `LAST_EXPORT` at most."""
-        giving_up = Timer(LAST_EXPORT, self._exporter.shutdown)
-        giving_up.daemon = True
-        giving_up.start()
+        """See `Tracer`. A collector that does not answer delays a worker's end by at most `LAST_EXPORT`."""
+        timeout = Timer(LAST_EXPORT, self._exporter.shutdown)
+        timeout.daemon = True
+        timeout.start()
         self._provider.shutdown()
-        giving_up.cancel()
+        timeout.cancel()
 
     def _job(self, place: _Place, claim: Claim, now: int) -> None:
-        """The job's own span, from its enqueue to its end: since then its callback has been due."""
+        """Record the job's span, from its enqueue to its end, which is when its callback became due."""
         ended = now if claim.attempts or not claim.due_ms else claim.due_ms
-        self._ids.given = place
+        self._ids.preset = place
         span = self._tracer.start_span(
             f"job {claim.provider}.{claim.operation}",
             context=_under(place.trace, place.parent, place.flags) if place.parent else Context(),
@@ -94,7 +94,7 @@ class Spans:
             start_time=claim.created_ms * 1_000_000,
             attributes=_about(claim.work_id, claim) | {"outwait.outcome": claim.state},
         )
-        self._ids.given = None
+        self._ids.preset = None
         _fail(span, "" if claim.state == JobState.SUCCEEDED else claim.state)
         span.end(ended * 1_000_000)
 
@@ -104,31 +104,31 @@ class Spans:
         if trace:
             _, trace_id, parent, flags = trace.split("-")
             return _Place(int(trace_id, 16), span, int(parent, 16), TraceFlags(int(flags, 16)))
-        own = int.from_bytes(digest[:16]) or 1
-        # As the job's own span will be: the sampler decides by the trace's id, so that it always says the same.
-        decision = self._provider.sampler.should_sample(Context(), own, "job").decision
+        trace_number = int.from_bytes(digest[:16]) or 1
+        # The sampler decides by the trace id, so that the decision is the same for the job's span and for its steps.
+        decision = self._provider.sampler.should_sample(Context(), trace_number, "job").decision
         sampled = decision is Decision.RECORD_AND_SAMPLE
-        return _Place(own, span, 0, TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT))
+        return _Place(trace_number, span, 0, TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT))
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for the span that `given` says."""
+    """Random ids, except for a span whose ids are preset."""
 
-    given: _Place | None = None
+    preset: _Place | None = None
 
     def generate_span_id(self) -> int:
         """The id of the next span."""
-        return self.given.span if self.given else super().generate_span_id()
+        return self.preset.span if self.preset else super().generate_span_id()
 
     def generate_trace_id(self) -> int:
         """The id of the next trace."""
-        return self.given.trace if self.given else super().generate_trace_id()
+        return self.preset.trace if self.preset else super().generate_trace_id()
 
 
 def _resource() -> Resource:
-    found = Resource.create()
-    named = not str(found.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service")
-    return found if named else found.merge(Resource({SERVICE_NAME: "outwait"}))
+    resource = Resource.create()
+    has_name = not str(resource.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service")
+    return resource if has_name else resource.merge(Resource({SERVICE_NAME: "outwait"}))
 
 
 def _under(trace: int, span: int, flags: TraceFlags) -> Context:
@@ -141,7 +141,7 @@ def _about(job_id: str, claim: Claim) -> dict[str, Any]:
 
 
 def _shown(name: str) -> str:
-    """A handler's or a provider's name; of a URL only the host, since its path may be a secret."""
+    """The name of a handler or provider. Of a URL only the host, because its path may be a secret."""
     return urlsplit(name).hostname or "" if name.startswith(("http:", "https:")) else name
 
 
@@ -150,12 +150,12 @@ def _name(outcome: Outcome) -> str:
 
 
 def _late(claim: Claim, now: int) -> float:
-    """Seconds; 0 where a worker of the previous release made the claim."""
+    """Delay in seconds; 0 if a worker of the previous release made the claim."""
     return max(0, now - claim.due_ms) / 1000 if claim.due_ms else 0.0
 
 
 def _reason(outcome: Outcome) -> str:
-    """Why a step did not bring its job on; "" if it did."""
+    """Why a step did not succeed; "" if it did."""
     match outcome:
         case Retry() | Uncertain() | Hold():
             return outcome.reason

@@ -1,7 +1,7 @@
 """What one process counts for /metrics, in memory, until `outwait.worker.store.statistics` adds it to the store.
 
-Only what the store's scripts cannot see is counted here: requests, and how late steps start. What becomes of jobs is
-counted by the scripts that decide it.
+Only what the store's scripts cannot see is counted here: requests, and the delay of steps. The scripts count what
+happens to jobs.
 """
 
 from bisect import bisect_left
@@ -22,30 +22,30 @@ class Tally:
         self._counts: defaultdict[Name, int] = defaultdict(int)
 
     def request(self, provider: str, kind: str, result: str, seconds: float) -> None:
-        """One request is over. `kind` is a line of the ledger (`Count` of providers/exchange.py), or `other`."""
+        """Count a request that has ended. `kind` is a line of the ledger (`Count` in exchange.py) or `other`."""
         counts = self._counts
         counts["requests", provider, kind, result, bisect_left(REQUEST_BOUNDS, seconds)] += 1
         counts["request-micros", provider, kind] += int(seconds * 1_000_000)
 
     def started(self, lane: Lane, claims: Iterable[Claim], now: int) -> None:
-        """Steps start `now`, in milliseconds of Redis's clock."""
+        """Count steps that start `now`, in milliseconds of Redis's clock."""
         counts = self._counts
         step = str(lane.step)
         provider = "" if lane.step is Step.DELIVER else lane.name  # there may be any number of targets
         total = 0
         for claim in claims:
-            if claim.due_ms:  # a worker of the previous release does not say
+            if claim.due_ms:  # a claim by a worker of the previous release has none
                 late = max(0, now - claim.due_ms)
                 counts["late", step, provider, bisect_left(_LATE_MS, late)] += 1
                 total += late
         counts["late-ms", step, provider] += total
 
     def take(self) -> Mapping[Name, int]:
-        """What was counted since the last time."""
+        """The counts since the last call."""
         taken, self._counts = self._counts, defaultdict(int)
         return taken
 
     def give_back(self, taken: Mapping[Name, int]) -> None:
-        """It could not be added to the store: it is taken again next time."""
-        for name, many in taken.items():
-            self._counts[name] += many
+        """Add counts again that could not be stored; the next `take` returns them."""
+        for name, count in taken.items():
+            self._counts[name] += count

@@ -1,6 +1,6 @@
-"""Traces: one a job, from its producer's span to its last delivery. Off unless the settings ask for them.
+"""Traces: one for each job, from its producer's span to its last delivery. They are off by default.
 
-OpenTelemetry is imported by `outwait.worker.telemetry.spans` alone, and that only when traces are on.
+Only `outwait.worker.telemetry.spans` imports OpenTelemetry, and it is imported only when traces are on.
 """
 
 from typing import Protocol
@@ -13,29 +13,29 @@ from outwait.worker.model.outcomes import Outcome
 
 
 class Tracer(Protocol):
-    """Where spans go."""
+    """Records spans."""
 
     def step(self, lane: Lane, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
         """A step is over that `began` at this nanosecond since 1970, `now` in milliseconds of Redis's clock."""
         ...
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         ...
 
 
 def tracer(settings: Settings) -> Tracer | None:
-    """What these settings ask for. Raises ConfigError."""
+    """The tracer, or None if traces are off. Raises ConfigError."""
     if not settings.traces.enabled:
         return None
     try:
         from outwait.worker.telemetry.spans import Spans  # noqa: PLC0415 - an optional extra, and half a second to import
     except ImportError as error:
         raise ConfigError(
-            f"OUTWAIT_TRACES__ENABLED is on and a package is missing ({error}): install the extra `outwait[traces]`, "
-            "or switch it off"
+            f"OUTWAIT_TRACES__ENABLED is on, but a package is missing ({error}): install the extra `outwait[traces]`, "
+            "or turn the setting off"
         ) from error
     try:
         return Spans(settings.namespace)
     except ValueError as error:
-        raise ConfigError(f"OpenTelemetry refuses one of its OTEL_* variables: {error}") from error
+        raise ConfigError(f"an OTEL_* variable is invalid: {error}") from error

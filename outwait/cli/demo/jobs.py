@@ -1,6 +1,6 @@
 """The demo's jobs: real request bodies for every provider, and how each is planned to end.
 
-What a job meets at the sandbox is ordered by a marker in its own parameters (docs/sandbox.md).
+A marker in a job's parameters orders how the sandbox treats it (docs/sandbox.md).
 """
 
 import json
@@ -15,7 +15,7 @@ from outwait.worker.model.jobs import JobRequest, JobState
 
 @dataclass(frozen=True)
 class Planned:
-    """One job of the demo: its id, what is asked, and how it must end."""
+    """One job of the demo: its id, its request, and the state in which it must end."""
 
     id: str
     request: JobRequest

@@ -1,4 +1,4 @@
-"""Plays the demo: enqueues the planned jobs, watches them, and checks what came of them."""
+"""Runs the demo: enqueues the planned jobs, watches them, and checks the results."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ LOOKS = ("status", "jobs --state failed", f"timeline {STORY}", "result question-
 
 
 class Check(NamedTuple):
-    """One thing that must hold at the end."""
+    """A condition that must be true at the end."""
 
-    well: bool
-    what: str
+    passed: bool
+    text: str
 
 
 def play(results: Path, *, keep: bool) -> Exit:
-    """Play the demo and say what came of it."""
+    """Run the demo and report the results."""
     began, shown = time.monotonic(), results
     with _interruptible(), Stage(results.resolve()) as stage:
         key = local_key(load_settings(), stage.folder).read_text().strip()
@@ -55,17 +55,17 @@ def play(results: Path, *, keep: bool) -> Exit:
         say(f"Logs:     {shown}/logs")
         say(f"Took:     {span(time.monotonic() - began)}")
         _look_around(stage, keep=keep)
-    return Exit.OK if all(check.well for check in checks) else Exit.FAILED
+    return Exit.OK if all(check.passed for check in checks) else Exit.FAILED
 
 
 async def _run(plan: Sequence[Planned], stage: Stage) -> tuple[list[Job], list[TimelineEntry]]:
     async with StoreClient(load_settings()) as client:
-        for answer in await client.enqueue_many([(one.request, one.id) for one in plan]):
+        for answer in await client.enqueue_many([(job.request, job.id) for job in plan]):
             if isinstance(answer, OutwaitError):
                 raise answer
         attending = asyncio.create_task(_attend(stage))
         with board() as shown:
-            ids = [one.id for one in plan]
+            ids = [job.id for job in plan]
             following = follow(client, ids, shown, timeout=PLAY_WITHIN, interval=0.25, until=_at_rest)
             watching = asyncio.create_task(following)
             await asyncio.wait((watching, attending), return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +77,7 @@ async def _run(plan: Sequence[Planned], stage: Stage) -> tuple[list[Job], list[T
 
 
 async def _attend(stage: Stage) -> None:
-    """Until a process of the stage ends before its time. Raises OperatorError then."""
+    """Wait until a process of the stage ends too early, and raise OperatorError."""
     while not (troubles := stage.troubles()):  # noqa: ASYNC110 - processes set no event
         await asyncio.sleep(0.5)
     raise OperatorError(f"the demo cannot go on: {troubles}")
@@ -88,24 +88,24 @@ def _at_rest(job: Job) -> bool:
 
 
 def _checks(plan: Sequence[Planned], jobs: Sequence[Job], stage: Stage) -> list[Check]:
-    stood = {job.id: job for job in jobs}
-    other = [one.id for one in plan if stood[one.id].state is not one.ends]
+    by_id = {job.id: job for job in jobs}
+    other = [planned_job.id for planned_job in plan if by_id[planned_job.id].state is not planned_job.ends]
     ended = sum(job.state.ended for job in jobs)
     lines = _lines(stage.results / "results.jsonl")
-    told = _lines(stage.results / "crm.txt")
+    notes = _lines(stage.results / "crm.txt")
     ledger = stage.ledger()
     return [
         Check(not other, f"{len(plan) - len(other)} of {len(plan)} jobs stand as planned {', '.join(other)}".rstrip()),
         *paid_once(plan, ledger),
         _webhooks(jobs, ledger),
         Check(lines == ended, f"{lines} results in results.jsonl for {ended} jobs that ended"),
-        Check(told == ended, f"{told} notes by the Python handler"),
+        Check(notes == ended, f"{notes} notes by the Python handler"),
     ]
 
 
 def paid_once(plan: Sequence[Planned], ledger: Mapping[str, Mapping[str, int]]) -> Iterator[Check]:
-    """Whether each provider took each of its jobs once, as the sandbox counted."""
-    for provider, ours in Counter(one.request.provider for one in plan).items():
+    """Whether each provider accepted each of its jobs once, as the sandbox counted."""
+    for provider, ours in Counter(job.request.provider for job in plan).items():
         totals = ledger.get(provider, {})
         taken, repeated = totals.get("jobs", 0), totals.get("repeated_submits", 0)
         once = taken == ours and repeated == 0
@@ -113,7 +113,7 @@ def paid_once(plan: Sequence[Planned], ledger: Mapping[str, Mapping[str, int]]) 
 
 
 def _webhooks(jobs: Sequence[Job], ledger: Mapping[str, Mapping[str, int]]) -> Check:
-    """Whether each webhook that was sent and answered is in our books."""
+    """Whether each webhook that was sent and answered is in our ledger."""
     answered = sum(totals.get("webhooks_acknowledged", 0) for totals in ledger.values())
     ours = sum(job.ledger.webhooks for job in jobs)
     return Check(0 < answered == ours, f"ringcentral sent {answered} webhooks, {ours} are in our ledger")
@@ -138,16 +138,16 @@ def _report(jobs: Sequence[Job], story: Sequence[TimelineEntry], checks: Sequenc
     print_table(("  after", "what", "detail"), rows, empty="")
     sys.stdout.write("\n")
     for check in checks:
-        sys.stdout.write(f"{'ok ' if check.well else 'NOT'} {check.what}\n")
+        sys.stdout.write(f"{'ok ' if check.passed else 'NOT'} {check.text}\n")
     sys.stdout.flush()
 
 
 def _look_around(stage: Stage, *, keep: bool) -> None:
     if not keep:
-        say("Nothing of it runs any more. `outwait demo --keep` leaves it running, to look around.")
+        say("All its processes have ended. `outwait demo --keep` leaves them running, so that you can look around.")
         return
     outwait = f"outwait --data {stage.folder}"
-    say("\nLook around in another shell (Ctrl-C here ends it all):")
+    say("\nLook around in another shell (Ctrl-C here ends everything):")
     for words in (
         "status",
         "jobs --state failed",
@@ -163,7 +163,7 @@ def _look_around(stage: Stage, *, keep: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, even in the background: end everything and leave nothing."""
+    """Make SIGTERM and SIGHUP act like Ctrl-C, also in the background: end everything and clean up."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:

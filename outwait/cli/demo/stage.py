@@ -1,4 +1,4 @@
-"""What the demo plays on: an embedded Redis, the sandbox, web, Flower, a worker; its folder is gone afterwards."""
+"""The processes of the demo: an embedded Redis, the sandbox, web, Flower, a worker."""
 
 import contextlib
 import json
@@ -28,14 +28,14 @@ POLL_EVERY = "0.5"
 """Seconds between polls: the sandbox allows it, the real providers ask for up to 30."""
 
 _GRACE = {"worker": 15.0, "web": 5.0, "flower": 3.0, "sandbox": 3.0}
-"""Seconds each process gets to end, in the order in which they are ended."""
+"""Seconds that each process has to end, in the order in which they are ended."""
 
 
 class Stage:
     """The processes of one demo. A context manager: afterwards nothing of them runs.
 
     Args:
-        results: folder that results and logs are left in; what an earlier demo left there is removed.
+        results: folder for results and logs; those of an earlier demo are removed.
     """
 
     def __init__(self, results: Path) -> None:
@@ -62,11 +62,11 @@ class Stage:
 
     def ledger(self) -> dict[str, Any]:
         """What the sandbox counted, by provider."""
-        found: dict[str, Any] = httpx.get(f"{self.sandbox}/_ledger/totals").json()
-        return found
+        totals: dict[str, Any] = httpx.get(f"{self.sandbox}/_ledger/totals").json()
+        return totals
 
     def troubles(self) -> str:
-        """The ends of the logs of the processes that are not well."""
+        """The last log lines of the processes that have ended."""
         ended = {name: child for name, child in self._children.items() if child.code is not None}
         return "\n".join(f"{name} ended with {child.code}:\n{child.tail()}" for name, child in ended.items())
 
@@ -87,7 +87,7 @@ class Stage:
         self._wait_for("web", f"{self.web}/livez")
 
     def _enter_environment(self, given: dict[str, str], ours: dict[str, str]) -> None:
-        # Nobody's own settings, credentials or .env reach the demo: it must never spend money.
+        # The user's settings, credentials and .env do not reach the demo: it must never spend money.
         for name in given:
             del os.environ[name]
         os.environ.update(ours)
@@ -102,7 +102,8 @@ class Stage:
         return {
             **providers,
             **polls,
-            "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "600",  # at ten a minute, the real one's, it would last
+            # With the real limit of ten a minute, the demo would take long.
+            "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "600",
             "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(self.folder),
             "OUTWAIT_NAMESPACE": name,
             "OUTWAIT_INTAKE__QUEUE": name,

@@ -1,7 +1,7 @@
-"""The pages for people: jobs, the dead and the held with their buttons, providers, charts. `install` adds them.
+"""The pages for people: overview, jobs, held jobs, dead deliveries, providers. `install` adds them to an application.
 
-Rendered here from the client's and the store's own words: view models in Python, templates without decisions. They work
-without JavaScript; the one script only keeps a page fresh and copies ids.
+View models are made in Python, so that the templates make no decisions. The pages work without JavaScript; their one
+script only updates a page, copies ids and selects all rows.
 """
 
 from outwait.web.pages.routes import install

@@ -1,6 +1,6 @@
-"""Charts as a template draws them: an SVG of a fixed grid that stretches with the page, its labels, and its table.
+"""Charts for the templates: an SVG with a fixed grid that the page stretches, its labels, and its table.
 
-Labels are text beside the SVG, not inside it, so that they keep their size on a phone.
+Labels are text beside the SVG, not inside it, so that they stay readable on a phone.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ WIDTH, HEIGHT = 600, 120
 """Units of the grid; the page stretches it."""
 
 WINDOWS = {60: 1, 360: 5, 1440: 15}
-"""Minutes that a chart may show, and minutes of one of its points."""
+"""Minutes that a chart can show, and the minutes of one point."""
 
 LABELS = 5
-"""Moments written under a chart."""
+"""Number of times of day under a chart."""
 
 Value = float | None
 
 
 class Series(NamedTuple):
-    """One line, or one layer of the bars. None: nobody looked."""
+    """One line, or one layer of the bars. None means that nothing was measured."""
 
     name: str
     tone: str
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Everything that is drawn of one chart. `ticks` are written from the top down, `rows` are its table."""
+    """One chart. `ticks` are its labels from top to bottom, `rows` are its table."""
 
     id: str
     title: str
@@ -76,37 +76,39 @@ class _Bucket(NamedTuple):
 
 
 def charts(history: Sequence[Minute], step: int) -> list[Chart]:
-    """The overview's charts; `step` minutes are one point."""
-    buckets = [_Bucket(group[0].at, group) for group in _grouped(history, step)]
+    """The overview's charts; each point covers `step` minutes."""
+    buckets = [_Bucket(minutes[0].at, minutes) for minutes in _grouped(history, step)]
     per = "minute" if step == 1 else f"{step} minutes"
     return [_throughput(buckets, per), _waiting(buckets), _lateness(buckets)]
 
 
 def _throughput(buckets: Sequence[_Bucket], per: str) -> Chart:
     def ended(state: JobState) -> Series:
-        return Series(state, tones.tone(state), [one.total(lambda minute: minute.ended[state]) for one in buckets])
+        return Series(
+            state, tones.tone(state), [bucket.total(lambda minute: minute.ended[state]) for bucket in buckets]
+        )
 
     series = [ended(state) for state in JobState if state.ended]
-    total = sum(value or 0 for one in series for value in one.values)
-    return _drawn("throughput", "Jobs ended", f"per {per}", f"{total:,.0f} jobs ended", buckets, series, stacked=True)
+    total = sum(value or 0 for layer in series for value in layer.values)
+    return _chart("throughput", "Jobs ended", f"per {per}", f"{total:,.0f} jobs ended", buckets, series, stacked=True)
 
 
 def _waiting(buckets: Sequence[_Bucket]) -> Chart:
     series = [
-        Series("waiting at providers", tones.WARN, [one.peak(lambda minute: minute.waiting) for one in buckets]),
-        Series("queued", tones.INFO, [one.peak(lambda minute: minute.queued) for one in buckets]),
+        Series("waiting at providers", tones.WARN, [bucket.peak(lambda minute: minute.waiting) for bucket in buckets]),
+        Series("queued", tones.INFO, [bucket.peak(lambda minute: minute.queued) for bucket in buckets]),
     ]
-    return _drawn("waiting", "Jobs open", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
+    return _chart("waiting", "Open jobs", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
 
 
 def _lateness(buckets: Sequence[_Bucket]) -> Chart:
     series = [
-        Series("95 of 100 polls start within", tones.ODD, [one.peak(lambda minute: minute.late) for one in buckets])
+        Series("95 % of polls start within", tones.ODD, [bucket.peak(lambda minute: minute.late) for bucket in buckets])
     ]
-    return _drawn("lateness", "Lateness of polls", "seconds", f"at most {_top(series):.3g} s", buckets, series)
+    return _chart("lateness", "Delay of polls", "seconds", f"at most {_top(series):.3g} s", buckets, series)
 
 
-def _drawn(  # noqa: PLR0913 - what a chart consists of
+def _chart(  # noqa: PLR0913 - the parts of a chart
     name: str,
     title: str,
     unit: str,
@@ -116,24 +118,24 @@ def _drawn(  # noqa: PLR0913 - what a chart consists of
     *,
     stacked: bool = False,
 ) -> Chart:
-    heights = [sum(one.values[at] or 0 for one in series) for at in range(len(buckets))] if stacked else []
+    heights = [sum(layer.values[at] or 0 for layer in series) for at in range(len(buckets))] if stacked else []
     top = nice(max(heights, default=0) if stacked else _top(series))
     return Chart(
         id=name,
         title=title,
         unit=unit,
         summary=summary,
-        legend=[(one.name, one.tone) for one in series],
+        legend=[(line.name, line.tone) for line in series],
         ticks=[f"{top:,g}", f"{top / 2:,g}", "0"],
         times=_times(buckets),
         bars=_bars(series, top) if stacked else [],
-        lines=[] if stacked else [Line(one.tone, _path(one.values, top)) for one in series],
-        rows=[(_moment(bucket.at), [_cell(one.values[at]) for one in series]) for at, bucket in enumerate(buckets)],
+        lines=[] if stacked else [Line(line.tone, _path(line.values, top)) for line in series],
+        rows=[(_moment(bucket.at), [_cell(line.values[at]) for line in series]) for at, bucket in enumerate(buckets)],
     )
 
 
 def nice(value: float) -> float:
-    """The least round number that is not below a value."""
+    """The smallest round number that is not below a value."""
     step = 0.001
     while True:
         for factor in (1, 2, 4, 5):
@@ -143,34 +145,33 @@ def nice(value: float) -> float:
 
 
 def _bars(series: Sequence[Series], top: float) -> list[Bar]:
-    many = max(len(series[0].values), 1)
-    width, found = WIDTH / many, []
-    for at in range(len(series[0].values)):
+    count = len(series[0].values)
+    width, bars = WIDTH / max(count, 1), []
+    for at in range(count):
         floor = float(HEIGHT)
-        for one in series:
-            height = (one.values[at] or 0) / top * HEIGHT
+        for layer in series:
+            height = (layer.values[at] or 0) / top * HEIGHT
             if height:
                 floor -= height
-                found.append(Bar(one.tone, at * width, floor, width * 0.8, height))
-    return found
+                bars.append(Bar(layer.tone, at * width, floor, width * 0.8, height))
+    return bars
 
 
 def _path(values: Sequence[Value], top: float) -> str:
-    """Straight lines between neighbours, a dash where a value stands alone, and nothing where nobody looked."""
+    """Straight lines between neighbours, a dash for a single value, and a gap where nothing was measured."""
     step = WIDTH / max(len(values) - 1, 1)
     points = [None if value is None else (at * step, HEIGHT - value / top * HEIGHT) for at, value in enumerate(values)]
-    parts, drawn = [], False
+    parts = []
     for before, point in pairwise([None, *points]):
         if point is None:
             continue
         x, y = point
         parts.append(f"L{x:.1f} {y:.1f}" if before else f"M{x:.1f} {y:.1f}h1")
-        drawn = True
-    return "".join(parts) if drawn else ""
+    return "".join(parts)
 
 
 def _top(series: Sequence[Series]) -> float:
-    return max((value for one in series for value in one.values if value is not None), default=0)
+    return max((value for line in series for value in line.values if value is not None), default=0)
 
 
 def _times(buckets: Sequence[_Bucket]) -> list[str]:
@@ -189,7 +190,7 @@ def _cell(value: Value) -> str:
 
 
 def _grouped(history: Sequence[Minute], step: int) -> list[Sequence[Minute]]:
-    """Whole groups, the last of which ends with the newest minute."""
+    """Groups of `step` minutes, the last of which ends with the newest minute."""
     first = len(history) % step
     starts = range(first, len(history), step)
     return [history[start : start + step] for start in starts]

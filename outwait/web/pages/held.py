@@ -1,4 +1,4 @@
-"""`/held`: jobs that were submitted, perhaps, and wait for a person to decide."""
+"""`/held`: uncertain jobs, about which a person must decide."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,9 +12,8 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/held")
-async def held(request: Request, shared: Shared, seen: Viewing, cursor: str = "") -> Response:
-    """The list. Its buttons lead to the jobs' own pages."""
-    found = await shared.client.jobs(
-        limit=JOBS, cursor=cursor or None, state=JobState.UNCERTAIN, tenant=seen.key.tenant
-    )
-    return await page(request, "held.html", seen, jobs=found.jobs, cursor=found.cursor)
+async def held(request: Request, shared: Shared, viewer: Viewing, cursor: str = "") -> Response:
+    """The list. Its buttons lead to the pages of the jobs."""
+    tenant = viewer.key.tenant
+    listed = await shared.client.jobs(limit=JOBS, cursor=cursor or None, state=JobState.UNCERTAIN, tenant=tenant)
+    return await page(request, "held.html", viewer, jobs=listed.jobs, cursor=listed.cursor)

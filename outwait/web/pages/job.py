@@ -1,4 +1,4 @@
-"""`/jobs/{id}`: one job's facts, timeline, deliveries and webhooks, and the buttons for it."""
+"""`/jobs/{id}`: one job with its timeline, deliveries and webhooks, and its buttons."""
 
 import asyncio
 import contextlib
@@ -26,19 +26,19 @@ from outwait.worker.store.provider_webhooks import Webhook
 log = logging.getLogger(__name__)
 
 SHOWN = 20_000
-"""Characters of a result that its job's page shows."""
+"""Characters of a result that the page shows."""
 
 PRETTY = 200_000
-"""Bytes of a result above which it is shown as it is stored, in one line."""
+"""Bytes of a result above which it is shown without indentation."""
 
 HOOK_SHOWN = 2_000
-"""Characters of a webhook's body that are shown."""
+"""Characters of a webhook's body that the page shows."""
 
 router = APIRouter(prefix="/jobs/{job_id}", include_in_schema=False)
 
 
 class Text(NamedTuple):
-    """A text as a page shows it, and the bytes that it has in full."""
+    """A text as a page shows it, its full size in bytes, and whether it is cut."""
 
     text: str
     size: int
@@ -46,102 +46,102 @@ class Text(NamedTuple):
 
 
 @router.get("")
-async def job(request: Request, shared: Shared, seen: Viewing, job_id: str) -> Response:
+async def job(request: Request, shared: Shared, viewer: Viewing, job_id: str) -> Response:
     """The page."""
-    found = await visible(shared, seen.key, job_id)
+    job = await visible(shared, viewer.key, job_id)
     entries, deliveries, webhooks, params, result = await asyncio.gather(
-        shared.client.timeline(found.id),
-        shared.client.deliveries(found.id),
-        shared.client.webhooks.of(found.id),
-        _params(shared, found.id),
-        _result(shared, found),
+        shared.client.timeline(job.id),
+        shared.client.deliveries(job.id),
+        shared.client.webhooks.of(job.id),
+        _params(shared, job.id),
+        _result(shared, job),
     )
     return await page(
         request,
         "job.html",
-        seen,
-        job=found,
+        viewer,
+        job=job,
         entries=timeline.entries(entries),
-        phases=timeline.phases(found, time.time()),
-        took=(found.ended or time.time()) - found.created,
+        phases=timeline.phases(job, time.time()),
+        took=(job.ended or time.time()) - job.created,
         deliveries=deliveries,
-        dead=sum(one.state is DeliveryState.DEAD for one in deliveries),
-        webhooks=[(one, _body(one)) for one in webhooks],
+        dead=sum(delivery.state is DeliveryState.DEAD for delivery in deliveries),
+        webhooks=[(webhook, _body(webhook)) for webhook in webhooks],
         params=None if params is None else pretty(presentable(params)),
-        metadata=pretty(presentable(found.metadata)) if found.metadata else None,
-        error_detail=_detail(found),
+        metadata=pretty(presentable(job.metadata)) if job.metadata else None,
+        error_detail=_detail(job),
         result=result,
     )
 
 
 @router.get("/result")
-async def result(shared: Shared, seen: Viewing, job_id: str) -> Response:
+async def result(shared: Shared, viewer: Viewing, job_id: str) -> Response:
     """The whole result as JSON."""
-    found = await visible(shared, seen.key, job_id)
-    if found.state is not JobState.SUCCEEDED:
-        raise InvalidRequest(f"job {job_id} has no result: it is {found.state}")
-    (text,) = await shared.store.reads.result_texts([found.id])
+    job = await visible(shared, viewer.key, job_id)
+    if job.state is not JobState.SUCCEEDED:
+        raise InvalidRequest(f"job {job_id} has no result: it is {job.state}")
+    (text,) = await shared.store.reads.result_texts([job.id])
     return Response(text, headers=HEADERS, media_type="application/json")
 
 
 @router.post("/cancel")
 async def cancel(
-    shared: Shared, seen: Operating, job_id: str, reason: Annotated[str, Form(max_length=300)] = ""
+    shared: Shared, viewer: Operating, job_id: str, reason: Annotated[str, Form(max_length=300)] = ""
 ) -> Response:
-    """Give the job up."""
-    found = await visible(shared, seen.key, job_id)
-    now = await shared.client.cancel(found.id, f"{reason.strip() or 'cancelled'} (by {seen.key.name})")
-    return pressed(seen, "cancel", found.id, "cancelled" if now else "cancel-asked")
+    """Cancel the job."""
+    job = await visible(shared, viewer.key, job_id)
+    at_once = await shared.client.cancel(job.id, f"{reason.strip() or 'cancelled'} (by {viewer.key.name})")
+    return pressed(viewer, "cancel", job.id, "cancelled" if at_once else "cancel-asked")
 
 
 @router.post("/resolve")
 async def resolve(
     shared: Shared,
-    seen: Operating,
+    viewer: Operating,
     job_id: str,
     choice: Annotated[Choice, Form()],
     external_id: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
-    """Decide about an uncertain submit."""
-    found = await visible(shared, seen.key, job_id)
+    """Decide what happens to an uncertain job."""
+    job = await visible(shared, viewer.key, job_id)
     external = external_id.strip() if choice is Choice.SUBMITTED_AS else ""
-    await shared.client.resolve(found.id, choice, external)
-    return pressed(seen, "resolve", found.id, choice)
+    await shared.client.resolve(job.id, choice, external)
+    return pressed(viewer, "resolve", job.id, choice)
 
 
 @router.post("/replay")
-async def replay(shared: Shared, seen: Operating, job_id: str, delivery: Annotated[str, Form()] = "") -> Response:
-    """Repeat one delivery, or all dead ones. The provider is not asked again."""
-    found = await visible(shared, seen.key, job_id)
-    target = await _target(shared, found.id, delivery) if delivery else None
-    many = await shared.client.replay(found.id, target)
-    return pressed(seen, "replay", found.id, "replayed", many)
+async def replay(shared: Shared, viewer: Operating, job_id: str, delivery: Annotated[str, Form()] = "") -> Response:
+    """Repeat one delivery, or all dead ones. Nothing is sent to the provider."""
+    job = await visible(shared, viewer.key, job_id)
+    target = await _target(shared, job.id, delivery) if delivery else None
+    count = await shared.client.replay(job.id, target)
+    return pressed(viewer, "replay", job.id, "replayed", count)
 
 
-async def replay_dead(shared: Services, seen: Viewer, delivery_id: str) -> int:
-    """Repeat a delivery if it is still dead; how many were repeated. Raises InvalidRequest if the id is none."""
+async def replay_dead(shared: Services, viewer: Viewer, delivery_id: str) -> int:
+    """Repeat a delivery if it is still dead. Returns the number repeated. Raises InvalidRequest for an invalid id."""
     job_id, _, number = delivery_id.rpartition("#")
     try:
-        found = await visible(shared, seen.key, job_id)
-        deliveries = await shared.client.deliveries(found.id)
-        (wanted,) = [one for one in deliveries if one.id == f"{found.id}#{number}"]
-        return await shared.client.replay(found.id, wanted.target) if wanted.state is DeliveryState.DEAD else 0
+        job = await visible(shared, viewer.key, job_id)
+        deliveries = await shared.client.deliveries(job.id)
+        (delivery,) = [delivery for delivery in deliveries if delivery.id == f"{job.id}#{number}"]
+        return await shared.client.replay(job.id, delivery.target) if delivery.state is DeliveryState.DEAD else 0
     except (JobNotFound, NotReplayable):
-        return 0  # purged, or somebody was faster
+        return 0  # it was purged, or another person repeated it first
     except ValueError:
-        raise InvalidRequest(f"{delivery_id!r:.80} is no delivery") from None
+        raise InvalidRequest(f"there is no delivery {delivery_id!r:.80}") from None
 
 
-def pressed(seen: Viewer, what: str, job_id: str, done: str, many: int = 1) -> Response:
-    """The way back to the job's page, which says what was done."""
-    log.info("pressed", extra={"what": what, "job": job_id, "key": seen.key.name})
-    return RedirectResponse(f"/jobs/{quote(job_id)}?done={done}&n={many}", 303, HEADERS)
+def pressed(viewer: Viewer, what: str, job_id: str, done: str, count: int = 1) -> Response:
+    """Log a decision, and redirect to the job's page, which says what was done."""
+    log.info("pressed", extra={"what": what, "job": job_id, "key": viewer.key.name})
+    return RedirectResponse(f"/jobs/{quote(job_id)}?done={done}&n={count}", 303, HEADERS)
 
 
 async def _target(shared: Services, job_id: str, number: str) -> str:
-    for one in await shared.client.deliveries(job_id):
-        if one.id == f"{job_id}#{number}":
-            return one.target
+    for delivery in await shared.client.deliveries(job_id):
+        if delivery.id == f"{job_id}#{number}":
+            return delivery.target
     raise InvalidRequest(f"job {job_id} has no delivery {number!r:.20}")
 
 
@@ -151,14 +151,14 @@ async def _params(shared: Services, job_id: str) -> dict[str, Any] | None:
     return None
 
 
-async def _result(shared: Services, found: Job) -> Text | None:
-    if found.state is not JobState.SUCCEEDED:
+async def _result(shared: Services, job: Job) -> Text | None:
+    if job.state is not JobState.SUCCEEDED:
         return None
-    (text,) = await shared.store.reads.result_texts([found.id])
+    (text,) = await shared.store.reads.result_texts([job.id])
     if len(text) > PRETTY:
         return Text(masked_url(text[:SHOWN].decode(errors="replace")), len(text), cut=True)
-    spread = msgspec.json.format(text, indent=2).decode(errors="replace")
-    return Text(masked_url(spread[:SHOWN]), len(text), cut=len(spread) > SHOWN)
+    indented = msgspec.json.format(text, indent=2).decode(errors="replace")
+    return Text(masked_url(indented[:SHOWN]), len(text), cut=len(indented) > SHOWN)
 
 
 def _body(webhook: Webhook) -> str:
@@ -166,8 +166,8 @@ def _body(webhook: Webhook) -> str:
     return text if len(text) <= HOOK_SHOWN else text[:HOOK_SHOWN] + "…"
 
 
-def _detail(found: Job) -> str | None:
-    if found.error is None or found.error.detail in (None, ""):
+def _detail(job: Job) -> str | None:
+    if job.error is None or job.error.detail in (None, ""):
         return None
-    detail = presentable(found.error.detail)
+    detail = presentable(job.error.detail)
     return detail if isinstance(detail, str) else pretty(detail)

@@ -23,13 +23,13 @@ JOBS = 50
 """Jobs on one page."""
 
 AGES = {"900": "15 minutes", "3600": "hour", "86400": "day", "604800": "7 days"}
-"""Seconds since which jobs were created, as the list's filter offers them."""
+"""Choices of the filter by age: seconds, and their name."""
 
 router = APIRouter(include_in_schema=False)
 
 
-class Asked(BaseModel):
-    """The list's query; what makes no sense in it filters nothing."""
+class ListQuery(BaseModel):
+    """The list's query. A value that is not valid filters nothing."""
 
     state: str = ""
     provider: str = ""
@@ -38,22 +38,22 @@ class Asked(BaseModel):
     q: str = ""
 
     def filter(self, tenant: str | None) -> Filter:
-        """Which jobs are wanted."""
+        """The filter for the store."""
         state = JobState(self.state) if self.state in list(JobState) else None
         return {"state": state, "provider": self.provider or None, "since": since(self.within), "tenant": tenant}
 
 
 @router.get("/jobs")
-async def jobs(request: Request, shared: Shared, seen: Viewing, asked: Annotated[Asked, Query()]) -> Response:
-    """The list, or the one job that is searched for."""
-    found = await _find(shared, seen.key, asked.q.strip()) if asked.q.strip() else None
-    if found:
-        return RedirectResponse(f"/jobs/{quote(found.id)}", 303, HEADERS)
-    return await listing(request, seen, asked)
+async def jobs(request: Request, shared: Shared, viewer: Viewing, query: Annotated[ListQuery, Query()]) -> Response:
+    """The list; a search redirects to the page of its job."""
+    job = await _find(shared, viewer.key, query.q.strip()) if query.q.strip() else None
+    if job:
+        return RedirectResponse(f"/jobs/{quote(job.id)}", 303, HEADERS)
+    return await listing(request, viewer, query)
 
 
 async def _find(shared: Services, key: ApiKey, text: str) -> Job | None:
-    """The job with this id, or else with this idempotency key; a tenant's is `TENANT/KEY` for those who see all."""
+    """The job with this id or idempotency key. Viewers of all tenants write `TENANT/KEY` for a tenant's job."""
     reads, (tenant, _, rest) = shared.store.reads, text.partition("/")
     lookups = [reads.of_key(text, key.tenant)]
     if key.tenant is None and rest:
@@ -66,30 +66,30 @@ async def _find(shared: Services, key: ApiKey, text: str) -> Job | None:
 
 
 def since(within: str) -> float | None:
-    """When the span of a filter began."""
+    """The start of a filter's time span, in seconds since 1970; None without a filter."""
     return time.time() - int(within) if within in AGES else None
 
 
-async def listing(request: Request, seen: Viewer, asked: Asked) -> Response:
-    """The list as a page."""
-    sought = asked.q.strip()
-    found = Page([], None)
-    if not sought:
-        wanted = asked.filter(seen.key.tenant)
-        found = await services(request).client.jobs(limit=JOBS, cursor=asked.cursor or None, **wanted)
-    shown = asked.model_dump(include={"state", "provider", "within"})
-    kept = {name: value for name, value in shown.items() if value}
+async def listing(request: Request, viewer: Viewer, query: ListQuery) -> Response:
+    """The list as a page. After a search without a result it is empty."""
+    text = query.q.strip()
+    listed = Page([], None)
+    if not text:
+        filters = query.filter(viewer.key.tenant)
+        listed = await services(request).client.jobs(limit=JOBS, cursor=query.cursor or None, **filters)
+    chosen = query.model_dump(include={"state", "provider", "within"})
+    kept = {name: value for name, value in chosen.items() if value}
     return await page(
         request,
         "jobs.html",
-        seen,
-        jobs=found.jobs,
-        more=f"/jobs?{urlencode(kept | {'cursor': found.cursor})}" if found.cursor else None,
-        first=f"/jobs?{urlencode(kept)}" if asked.cursor else None,
+        viewer,
+        jobs=listed.jobs,
+        more=f"/jobs?{urlencode(kept | {'cursor': listed.cursor})}" if listed.cursor else None,
+        first=f"/jobs?{urlencode(kept)}" if query.cursor else None,
         states=list(JobState),
         providers=services(request).registry.names,
         ages=AGES,
-        wanted=shown,
+        chosen=chosen,
         filtered=bool(kept),
-        q=sought,
+        q=text,
     )

@@ -1,4 +1,4 @@
-"""`/login` and `/logout`: an API key opens a session, as long as `OUTWAIT_WEB__SESSION` says."""
+"""`/login` and `/logout`: an API key opens a session; `OUTWAIT_WEB__SESSION` says for how long."""
 
 import logging
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from outwait.web.pages.rendering import HEADERS, drawn
+from outwait.web.pages.rendering import HEADERS, render
 from outwait.web.pages.session import (
     TooManyTries,
     Tries,
@@ -14,7 +14,7 @@ from outwait.web.pages.session import (
     check_form,
     check_origin,
     cookie_name,
-    own_path,
+    safe_path,
     set_cookie,
 )
 from outwait.web.services import Shared
@@ -26,9 +26,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
-async def form(request: Request, next: str = "/") -> Response:  # noqa: A002 - the name that people see in the address
+async def form(request: Request, next: str = "/") -> Response:  # noqa: A002 - the name in the URL
     """The form."""
-    return drawn(request, "login.html", status=200, next=own_path(next), wrong="")
+    return render(request, "login.html", status=200, next=safe_path(next), error="")
 
 
 @router.post("/login")
@@ -38,39 +38,39 @@ async def log_in(
     key: Annotated[str, Form(max_length=200)] = "",
     next: Annotated[str, Form()] = "/",  # noqa: A002
 ) -> Response:
-    """Open a session and go on to the page that was asked for."""
+    """Open a session and redirect to the requested page."""
     check_origin(request, shared)
     address, tries = request.client.host if request.client else "", _tries(request)
     try:
         tries.check(address)
-    except TooManyTries as error:
-        return drawn(request, "login.html", status=429, next=own_path(next), wrong=str(error))
-    found = await shared.access.find(key.strip())
-    if found is None:
+    except TooManyTries as refusal:
+        return render(request, "login.html", status=429, next=safe_path(next), error=str(refusal))
+    api_key = await shared.access.find(key.strip())
+    if api_key is None:
         tries.wrong(address)
         log.warning("login-refused", extra={"address": address})
-        wrong = "This key is unknown or was revoked."
-        return drawn(request, "login.html", status=401, next=own_path(next), wrong=wrong)
-    if Scope.READ not in found.scopes:
-        wrong = f"The key {found.name!r} may not look: it has not the scope read."
-        return drawn(request, "login.html", status=403, next=own_path(next), wrong=wrong)
+        error = "This API key is unknown or was revoked."
+        return render(request, "login.html", status=401, next=safe_path(next), error=error)
+    if Scope.READ not in api_key.scopes:
+        error = f"The API key {api_key.name!r} cannot view the pages: it lacks the scope read."
+        return render(request, "login.html", status=403, next=safe_path(next), error=error)
     await shared.access.log_out(request.cookies.get(cookie_name(request, shared), ""))
-    log.info("logged-in", extra={"key": found.name, "address": address})
-    answer = RedirectResponse(own_path(next), 303, HEADERS)
-    set_cookie(answer, request, shared, await shared.access.log_in(found, shared.settings.web.session))
+    log.info("logged-in", extra={"key": api_key.name, "address": address})
+    answer = RedirectResponse(safe_path(next), 303, HEADERS)
+    set_cookie(answer, request, shared, await shared.access.log_in(api_key, shared.settings.web.session))
     return answer
 
 
 @router.post("/logout")
-async def log_out(request: Request, shared: Shared, seen: Viewing, csrf: Annotated[str, Form()] = "") -> Response:
+async def log_out(request: Request, shared: Shared, viewer: Viewing, csrf: Annotated[str, Form()] = "") -> Response:
     """End the session."""
-    check_form(request, shared, seen, csrf)
-    await shared.access.log_out(seen.token)
+    check_form(request, shared, viewer, csrf)
+    await shared.access.log_out(viewer.token)
     answer = RedirectResponse("/login", 303, HEADERS)
     set_cookie(answer, request, shared, "")
     return answer
 
 
 def _tries(request: Request) -> Tries:
-    found: Tries = request.app.state.tries
-    return found
+    tries: Tries = request.app.state.tries
+    return tries

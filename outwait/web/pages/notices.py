@@ -1,28 +1,28 @@
-"""What a page says after a button was pressed: a closed set, so that no link can put words into our mouth."""
+"""The message on a page after a button was pressed: a closed set, so that no link can make a page show other text."""
 
 from outwait.worker.model.outcomes import Choice
 
 _NOTICES: dict[str, str] = {
     "cancelled": "The job is cancelled.",
-    "cancel-asked": "The job is cancelled when the answer to its submit, which is on its way, has come.",
+    "cancel-asked": "The job is being submitted now. It is cancelled when that request is answered.",
     Choice.SUBMITTED_AS: "The job waits for its result under that external id.",
-    Choice.RESUBMIT: "The job is submitted again.",
-    Choice.FAIL: "The job failed; its handlers hear of it.",
-    Choice.AS_WEBHOOK: "The job ended as its webhook says; its handlers hear of it.",
-    "paused": "Nothing more is sent there until somebody resumes it. What was on its way already ends.",
-    "resumed": "It goes on.",
-    "enabled": "It is sent to again. Replay what is dead for it.",
+    Choice.RESUBMIT: "The job will be submitted again.",
+    Choice.FAIL: "The job failed; its handlers are informed.",
+    Choice.AS_WEBHOOK: "The job ended as its webhook says; its handlers are informed.",
+    "paused": "The provider is paused until somebody resumes it. Requests that were already sent are finished.",
+    "resumed": "The provider is resumed.",
+    "enabled": "The receiver is enabled. Replay its dead deliveries.",
 }
 
 
-def notice(done: str, many: str) -> str:
-    """The words for what was done to so many; none if it is unknown."""
+def notice(done: str, count: str) -> str:
+    """The message for what was done, and to how many; empty if `done` is unknown."""
     if done != "replayed":
         return _NOTICES.get(done, "")
-    match int(many) if many.isdecimal() and len(many) < 9 else 0:
+    match int(count) if count.isdecimal() and len(count) < 9 else 0:
         case 0:
-            return "Nothing was repeated: what was chosen is dead no longer."
+            return "Nothing was repeated: the chosen deliveries are no longer dead."
         case 1:
-            return "One delivery is repeated. The provider is not asked again."
+            return "One delivery will be repeated. Nothing is sent to the provider again."
         case number:
-            return f"{number:,} deliveries are repeated. The provider is not asked again."
+            return f"{number:,} deliveries will be repeated. Nothing is sent to the provider again."

@@ -1,4 +1,4 @@
-"""`/`: how everything stands, and what needs a person. Whoever sees one tenant's jobs alone is led to those."""
+"""`/`: the overview, and what needs a person. Who sees only one tenant's jobs is redirected to the list of jobs."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -23,27 +23,27 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 class Needs(NamedTuple):
-    """What a person should look at."""
+    """What a person should take care of."""
 
     held: int
     dead: int
     stopped: Sequence[GroupStatus]
-    endpoints: Sequence[DisabledReceiver]
+    receivers: Sequence[DisabledReceiver]
     parked: int
     misdirected: int
 
     @property
     def nothing(self) -> bool:
-        """Whether all is well."""
+        """Whether nothing needs a person."""
         return not any(self)
 
 
 @router.get("/")
-async def overview(request: Request, shared: Shared, seen: Viewing, window: str = "60") -> Response:
+async def overview(request: Request, shared: Shared, viewer: Viewing, window: str = "60") -> Response:
     """The front page."""
-    if not seen.whole:
+    if not viewer.sees_all_tenants:
         return RedirectResponse("/jobs", 303, HEADERS)
-    minutes = next((one for one in WINDOWS if str(one) == window), 60)
+    minutes = next((length for length in WINDOWS if str(length) == window), 60)
     stats = shared.store.statistics
     counts, lanes, history, needs = await asyncio.gather(
         shared.client.counts(), shared.client.lanes(), stats.history(minutes), _needs(shared, stats)
@@ -51,7 +51,7 @@ async def overview(request: Request, shared: Shared, seen: Viewing, window: str 
     return await page(
         request,
         "overview.html",
-        seen,
+        viewer,
         counts=counts,
         totals=_totals(counts),
         states=list(JobState),
@@ -66,7 +66,7 @@ async def overview(request: Request, shared: Shared, seen: Viewing, window: str 
 
 async def _needs(shared: Services, stats: Statistics) -> Needs:
     client = shared.client
-    held, dead, groups, endpoints, parked, misdirected = await asyncio.gather(
+    held, dead, providers, receivers, parked, misdirected = await asyncio.gather(
         stats.held(shared.registry.names),
         stats.dead(),
         client.providers(),
@@ -74,8 +74,8 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         client.parked(),
         client.misdirected(),
     )
-    stopped = [group for group in groups if not group.flows]
-    return Needs(sum(held.values()), dead, stopped, endpoints, len(parked), misdirected)
+    stopped = [status for status in providers if not status.flows]
+    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected)
 
 
 def _totals(counts: Counts) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`/providers`: what goes to each provider now, its limits, and what holds requests back."""
+"""`/providers`: each provider's load, its limits, and what holds requests back."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from outwait.web.auth import need_whole
+from outwait.web.auth import require_all_tenants
 from outwait.web.pages.rendering import HEADERS, page, span
 from outwait.web.pages.session import Operating, Viewing
 from outwait.web.services import Shared
@@ -32,12 +32,12 @@ class Gauge(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Of a hundred."""
+        """Per cent of the limit."""
         return min(100, round(100 * self.used / self.limit)) if self.limit else 0
 
 
 class Card(NamedTuple):
-    """One provider."""
+    """What the page shows of one provider."""
 
     status: GroupStatus
     gauges: Sequence[Gauge]
@@ -46,35 +46,40 @@ class Card(NamedTuple):
 
 
 @router.get("")
-async def providers(request: Request, shared: Shared, seen: Viewing) -> Response:
-    """All of them."""
-    need_whole(seen.key)
-    groups, counts, lanes = await asyncio.gather(
+async def providers(request: Request, shared: Shared, viewer: Viewing) -> Response:
+    """The page."""
+    require_all_tenants(viewer.key)
+    statuses, counts, lanes = await asyncio.gather(
         shared.client.providers(), shared.client.counts(), shared.client.lanes()
     )
     cards = [
-        Card(group, _gauges(group), counts.get(group.group, {}), [one for one in lanes if _of(one, group.group)])
-        for group in groups
+        Card(
+            status,
+            _gauges(status),
+            counts.get(status.group, {}),
+            [lane for lane in lanes if _is_lane_of(lane, status.group)],
+        )
+        for status in statuses
     ]
-    return await page(request, "providers.html", seen, cards=cards, states=list(JobState))
+    return await page(request, "providers.html", viewer, cards=cards, states=list(JobState))
 
 
 @router.post("/{provider}/pause")
 async def pause(
-    shared: Shared, seen: Operating, provider: str, reason: Annotated[str, Form(max_length=200)] = ""
+    shared: Shared, viewer: Operating, provider: str, reason: Annotated[str, Form(max_length=200)] = ""
 ) -> Response:
-    """Send nothing more there until a person resumes it."""
-    need_whole(seen.key)
-    await shared.client.pause(provider, f"{reason.strip()} (by {seen.key.name})".strip())
-    return _back(seen.key.name, provider, "paused")
+    """Send no more requests to the provider until a person resumes it."""
+    require_all_tenants(viewer.key)
+    await shared.client.pause(provider, f"{reason.strip()} (by {viewer.key.name})".strip())
+    return _back(viewer.key.name, provider, "paused")
 
 
 @router.post("/{provider}/resume")
-async def resume(shared: Shared, seen: Operating, provider: str) -> Response:
-    """Let it go on."""
-    need_whole(seen.key)
+async def resume(shared: Shared, viewer: Operating, provider: str) -> Response:
+    """End a person's pause."""
+    require_all_tenants(viewer.key)
     await shared.client.resume(provider)
-    return _back(seen.key.name, provider, "resumed")
+    return _back(viewer.key.name, provider, "resumed")
 
 
 def _back(key: str, provider: str, done: str) -> Response:
@@ -82,14 +87,14 @@ def _back(key: str, provider: str, done: str) -> Response:
     return RedirectResponse(f"/providers?done={done}#{quote(provider)}", 303, HEADERS)
 
 
-def _gauges(group: GroupStatus) -> list[Gauge]:
-    rate = [Gauge("Requests", group.rate, group.rate_limit, f"in the last {span(group.rate_window)}")]
+def _gauges(status: GroupStatus) -> list[Gauge]:
+    rate = [Gauge("Requests", status.rate, status.rate_limit, f"in the last {span(status.rate_window)}")]
     return [
-        *(rate if group.rate_limit else []),
-        Gauge("In flight", group.in_flight, group.in_flight_limit),
-        Gauge("Jobs there", group.jobs, group.jobs_limit),
+        *(rate if status.rate_limit else []),
+        Gauge("In flight", status.in_flight, status.in_flight_limit),
+        Gauge("Jobs at the provider", status.jobs, status.jobs_limit),
     ]
 
 
-def _of(lane: LaneStatus, provider: str) -> bool:
+def _is_lane_of(lane: LaneStatus, provider: str) -> bool:
     return lane.lane.name == provider and lane.lane.step is not Step.DELIVER

@@ -1,4 +1,4 @@
-"""Templates to answers: the Jinja environment, how numbers and moments are written, and the headers of every page."""
+"""Renders pages: the Jinja environment, the formats of numbers and times, and the headers of every page."""
 
 import hashlib
 import time
@@ -25,18 +25,18 @@ HEADERS = {
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer: browsers would send our own forms with the origin `null`.
+    # With no-referrer, browsers would send our own forms with the origin `null`.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
-"""Of every page: nothing of it runs, loads, is framed or is kept elsewhere."""
+"""Headers of every page: only our own scripts and styles load, and no page is framed or cached."""
 
 
 class Asset(NamedTuple):
-    """A file that pages load, and what changes when it does."""
+    """A file that pages load. Its version changes when its content does."""
 
     body: bytes
     media_type: str
@@ -48,7 +48,7 @@ _MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; char
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Our own files, by name."""
+    """Our files, by name."""
     bodies = {file.name: file.read_bytes() for file in (HERE / "assets").iterdir() if file.suffix in _MEDIA_TYPES}
     return {
         name: Asset(body, _MEDIA_TYPES[Path(name).suffix], hashlib.sha256(body).hexdigest()[:12])
@@ -57,7 +57,7 @@ def assets() -> dict[str, Asset]:
 
 
 class Waiting(NamedTuple):
-    """How many wait for a person, beside the links to them."""
+    """How many jobs and deliveries wait for a person; shown beside the links to them."""
 
     held: int
     dead: int
@@ -66,18 +66,20 @@ class Waiting(NamedTuple):
 async def page(
     request: Request, template: str, viewer: Viewer | None = None, *, status: int = 200, **context: Any
 ) -> HTMLResponse:
-    """A page as an answer. Raises StoreUnavailable where the viewer's navigation needs the store."""
+    """Render a page with its navigation. Raises StoreUnavailable if the navigation needs the store."""
     shared = services(request)
     waiting = None
-    if viewer is not None and viewer.whole:
+    if viewer is not None and viewer.sees_all_tenants:
         stats = shared.store.statistics
         waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
-    flower = shared.settings.web.flower_url if viewer and viewer.whole else None  # it knows no tenants
-    return drawn(request, template, status=status, viewer=viewer, waiting=waiting, flower_url=flower, **context)
+    flower = (
+        shared.settings.web.flower_url if viewer and viewer.sees_all_tenants else None
+    )  # Flower shows the jobs of all tenants
+    return render(request, template, status=status, viewer=viewer, waiting=waiting, flower_url=flower, **context)
 
 
-def drawn(request: Request, template: str, *, status: int, **context: Any) -> HTMLResponse:
-    """The same without asking the store for anything."""
+def render(request: Request, template: str, *, status: int, **context: Any) -> HTMLResponse:
+    """Render a page without reading the store."""
     common = {
         "viewer": None,
         "waiting": None,
@@ -93,15 +95,15 @@ def drawn(request: Request, template: str, *, status: int, **context: Any) -> HT
 
 @cache
 def environment() -> Environment:
-    """The templates, escaped by default; a name that a page forgot to give is an error."""
-    found = Environment(
+    """The Jinja environment: values are escaped by default, and an undefined name is an error."""
+    jinja = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    jinja.filters |= {
         "ago": ago,
         "count": "{:,}".format,
         "pairs": lambda names: [(name, name) for name in names],
@@ -112,22 +114,22 @@ def environment() -> Environment:
         "iso": iso,
         "clock": clock,
     }
-    found.globals["asset"] = lambda name: f"/assets/{name}?v={assets()[name].version}"
-    return found
+    jinja.globals["asset"] = lambda name: f"/assets/{name}?v={assets()[name].version}"
+    return jinja
 
 
 def pretty(value: Any) -> str:
-    """JSON for people."""
+    """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def iso(seconds: float) -> str:
-    """A moment for machines."""
+    """A point in time in ISO 8601."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def utc(seconds: float) -> str:
-    """A moment in full."""
+    """A point in time as date and time."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -137,7 +139,7 @@ def clock(seconds: float) -> str:
 
 
 def ago(seconds: float, now: float) -> str:
-    """A moment as people say it: `3 min ago`, `in 10 s`."""
+    """A point in time relative to now: `3 min ago`, `in 10 s`."""
     distance = now - seconds
     if abs(distance) < 1:
         return "now"
@@ -151,8 +153,8 @@ def span(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for size, name, smaller, least in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, part_size, part_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {name} {rest} {least}" if rest else f"{whole // size} {name}"
+            parts = whole % size // part_size
+            return f"{whole // size} {unit} {parts} {part_unit}" if parts else f"{whole // size} {unit}"
     return f"{whole} s"

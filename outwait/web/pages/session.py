@@ -1,7 +1,7 @@
-"""Who looks at the pages: log-ins, their cookie, and what guards every button.
+"""Log-ins to the pages, their cookie, and the checks of every form.
 
-A cookie opens only what its API key opens, as long as that key is good. It is sent with links from elsewhere (a chat, a
-dashboard), so it is SameSite=Lax: what changes anything is a POST, which needs the page's own token and our origin too.
+A cookie gives the rights of its API key, as long as that key is valid. The cookie is SameSite=Lax, so that links from
+a chat or a dashboard work. Every change is a POST, which also needs the page's CSRF token and an Origin of ours.
 """
 
 import hashlib
@@ -18,42 +18,42 @@ from outwait.worker.model.errors import Forbidden, RequestError, Unauthenticated
 from outwait.worker.store.access import ApiKey, Scope
 
 TRIES, TRIES_IN = 10, 60.0
-"""Wrong keys that one address may try, in so many seconds."""
+"""How many wrong keys one address may try, and in how many seconds."""
 
-WATCHED = 1000
+ADDRESSES = 1000
 """Addresses whose tries are remembered."""
 
 
 class TooManyTries(RequestError):
-    """Somebody tries one wrong key after the other."""
+    """Too many wrong API keys came from one address."""
 
     code = "too_many_tries"
 
 
 class Viewer(NamedTuple):
-    """Somebody who is logged in: with which key, and the token of this login."""
+    """A person who is logged in: the API key, and the token of this login."""
 
     key: ApiKey
     token: str
 
     @property
     def operates(self) -> bool:
-        """Whether the buttons are for them."""
+        """Whether they may use the buttons."""
         return Scope.OPERATE in self.key.scopes
 
     @property
-    def whole(self) -> bool:
-        """Whether they see what all tenants share: counts, charts, providers."""
+    def sees_all_tenants(self) -> bool:
+        """Whether they see the jobs of all tenants, and with them counts, charts and providers."""
         return self.key.tenant is None
 
     @property
     def csrf(self) -> str:
-        """What every form of theirs carries: nobody can make it who does not know the cookie."""
+        """The CSRF token of their forms. It can only be made with the cookie."""
         return hmac.digest(self.token.encode(), b"form", hashlib.sha256).hex()
 
 
-async def viewer(request: Request, shared: Shared) -> Viewer:
-    """Who is logged in. Raises Unauthenticated."""
+async def current_viewer(request: Request, shared: Shared) -> Viewer:
+    """The person who is logged in. Raises Unauthenticated."""
     token = request.cookies.get(cookie_name(request, shared), "")
     key = await shared.access.session(token) if token else None
     if key is None or Scope.READ not in key.scopes:
@@ -62,31 +62,33 @@ async def viewer(request: Request, shared: Shared) -> Viewer:
     return Viewer(key, token)
 
 
-Viewing = Annotated[Viewer, Depends(viewer)]
-"""A route's parameter: who looks."""
+Viewing = Annotated[Viewer, Depends(current_viewer)]
+"""A route's parameter: the person who views a page."""
 
 
-async def operator(request: Request, shared: Shared, seen: Viewing, csrf: Annotated[str, Form()] = "") -> Viewer:
-    """Who presses a button: logged in, with the scope for it, on a page of ours. Raises Forbidden, Unauthenticated."""
-    check_form(request, shared, seen, csrf)
-    if not seen.operates:
-        raise Forbidden(f"the API key {seen.key.name!r} may look, but has not the scope operate")
-    return seen
+async def operator(request: Request, shared: Shared, viewer: Viewing, csrf: Annotated[str, Form()] = "") -> Viewer:
+    """The person who sent a form, if they may use the buttons. Raises Forbidden or Unauthenticated."""
+    check_form(request, shared, viewer, csrf)
+    if not viewer.operates:
+        raise Forbidden(
+            f"the API key {viewer.key.name!r} lacks the scope operate: it can view pages but change nothing"
+        )
+    return viewer
 
 
 Operating = Annotated[Viewer, Depends(operator)]
-"""A route's parameter: who presses a button."""
+"""A route's parameter: the person who sent a form."""
 
 
-def check_form(request: Request, shared: Services, seen: Viewer, csrf: str) -> None:
-    """Refuse a form that does not come from a page that we gave to this viewer. Raises Forbidden."""
+def check_form(request: Request, shared: Services, viewer: Viewer, csrf: str) -> None:
+    """Refuse a form that does not come from one of our pages for this viewer. Raises Forbidden."""
     check_origin(request, shared)
-    if not hmac.compare_digest(csrf.encode(), seen.csrf.encode()):
+    if not hmac.compare_digest(csrf.encode(), viewer.csrf.encode()):
         raise Forbidden("this form is out of date: go back, reload the page and press the button again")
 
 
 def check_origin(request: Request, shared: Services) -> None:
-    """Refuse a form that another site's page sends. Raises Forbidden."""
+    """Refuse a form from a page of another site. Raises Forbidden."""
     origin = request.headers.get("origin")
     ours = {request.headers.get("host", ""), urlsplit(shared.settings.web.public_url or "").netloc}
     if origin is not None and urlsplit(origin).netloc not in ours - {""}:
@@ -98,12 +100,12 @@ def _secure(request: Request, shared: Services) -> bool:
 
 
 def cookie_name(request: Request, shared: Services) -> str:
-    """Over https a name that browsers let no other host set."""
+    """The cookie's name. Over https it has the prefix __Host-, so that no other host can set it."""
     return "__Host-outwait" if _secure(request, shared) else "outwait"
 
 
 def set_cookie(answer: Response, request: Request, shared: Services, token: str) -> None:
-    """Give the cookie of a new login, or take it away with an empty token."""
+    """Set the cookie of a new login; an empty token removes it."""
     answer.set_cookie(
         cookie_name(request, shared),
         token,
@@ -115,28 +117,28 @@ def set_cookie(answer: Response, request: Request, shared: Services, token: str)
     )
 
 
-def own_path(wanted: str) -> str:
-    """A path of ours to go on to after the log-in; the front page instead of anything else."""
-    parts = urlsplit(wanted)
-    foreign = parts.scheme or parts.netloc or not wanted.isprintable() or "\\" in wanted
-    return "/" if foreign or not wanted.startswith("/") or wanted.startswith(("//", "/login")) else wanted
+def safe_path(path: str) -> str:
+    """The path to continue with after the log-in: `path` if it is one of ours, else the front page."""
+    parts = urlsplit(path)
+    foreign = parts.scheme or parts.netloc or not path.isprintable() or "\\" in path
+    return "/" if foreign or not path.startswith("/") or path.startswith(("//", "/login")) else path
 
 
 class Tries:
-    """Counts wrong keys by address, in this process. A key cannot be guessed; this keeps the attempt cheap for us."""
+    """Counts wrong keys by address, in this process. Keys cannot be guessed; this limits what attempts cost us."""
 
     def __init__(self) -> None:
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
     def check(self, address: str) -> None:
-        """Raises TooManyTries."""
+        """Check that the address may try another key. Raises TooManyTries."""
         recent = [at for at in self._wrong.get(address, []) if at > time.monotonic() - TRIES_IN]
         if len(recent) >= TRIES:
             raise TooManyTries("too many wrong keys from this address: wait a minute, then try again")
 
     def wrong(self, address: str) -> None:
-        """Remember a wrong key."""
+        """Count a wrong key."""
         tries = self._wrong.pop(address, [])
         self._wrong[address] = [*tries, time.monotonic()][-TRIES:]
-        if len(self._wrong) > WATCHED:
+        if len(self._wrong) > ADDRESSES:
             self._wrong.popitem(last=False)

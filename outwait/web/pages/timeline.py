@@ -1,4 +1,4 @@
-"""A job's timeline as people read it: what happened, how long nothing did before it, and the parts of its life."""
+"""A job's timeline for people: its entries, the waits between them, and the phases of the job's life."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,18 +11,18 @@ from outwait.worker.model.jobs import Job, JobError, JobState, TimelineEntry
 from outwait.worker.net.redaction import redact
 
 WAIT = 1.0
-"""Seconds above which the time between two entries is shown as a wait of its own."""
+"""Seconds from which on the time between two entries is shown as a wait."""
 
 _WORDS = {
     "enqueued": "by its producer",
-    "refused": "as it is",
+    "refused": "the request is invalid",
     "submitted": "to the provider",
     "status": "at the provider",
     "retry": "later",
-    "uncertain": "submitted, perhaps",
-    "held": "for a person",
+    "uncertain": "the provider may have the job",
+    "held": "until a person decides",
     "resolved": "by a person",
-    "adopted": "the provider has it",
+    "adopted": "the provider has the job",
     "cancel-asked": "by a person or its producer",
     "callback": "to its handlers",
     "delivery-retry": "later",
@@ -34,7 +34,7 @@ _WORDS = {
 
 
 class Entry(NamedTuple):
-    """One line of a timeline. `wait` are the seconds before it, if they are worth a line of their own."""
+    """One line of a timeline. `wait` is the time before it in seconds, if it is long enough to be shown."""
 
     at: float
     event: str
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of a job's life: queued, at the provider, with its handlers. `share` is of a hundred."""
+    """A part of a job's life: queued, at the provider, with its handlers. `begin` and `share` are per cent."""
 
     name: str
     tone: str
@@ -55,48 +55,48 @@ class Phase(NamedTuple):
     share: float
 
 
-def entries(found: Sequence[TimelineEntry]) -> list[Entry]:
+def entries(timeline: Sequence[TimelineEntry]) -> list[Entry]:
     """The timeline, oldest first."""
-    start = found[0].at if found else 0.0
-    before = [start, *(one.at for one in found)]
-    return [_entry(one, one.at - previous, start) for one, previous in zip(found, before, strict=False)]
+    start = timeline[0].at if timeline else 0.0
+    before = [start, *(entry.at for entry in timeline)]
+    return [_entry(entry, entry.at - previous, start) for entry, previous in zip(timeline, before, strict=False)]
 
 
-def _entry(one: TimelineEntry, gap: float, start: float) -> Entry:
+def _entry(entry: TimelineEntry, gap: float, start: float) -> Entry:
     return Entry(
-        at=one.at,
-        event=one.event,
-        words=_WORDS.get(one.event, ""),
-        detail=told(one.detail),
-        tone=tones.tone(one.event),
-        since=one.at - start,
+        at=entry.at,
+        event=entry.event,
+        words=_WORDS.get(entry.event, ""),
+        detail=describe(entry.detail),
+        tone=tones.tone(entry.event),
+        since=entry.at - start,
         wait=gap if gap >= WAIT else None,
     )
 
 
-def told(detail: str) -> str:
-    """A detail with the error at its end, if there is one, as `code: message`."""
+def describe(detail: str) -> str:
+    """A detail for people: an error at its end, which is stored as JSON, is written as `code: message`."""
     head, brace, rest = detail.partition("{")
     if not brace or (head and not head.endswith(" ")):
         return redact(detail)
     try:
         error = msgspec.json.decode(brace + rest, type=JobError)
     except (msgspec.DecodeError, msgspec.ValidationError):
-        return redact(detail)  # cut short, or no error
+        return redact(detail)  # the JSON is cut short, or is not an error
     return redact(f"{head}{error.code}: {error.message}")
 
 
 def phases(job: Job, now: float) -> list[Phase]:
-    """How its time was spent so far."""
+    """The phases of the job's life so far."""
     over = job.closed or now
     ended = job.ended or over
     submitted = min(job.submitted or ended, ended)
     moments = [job.created, submitted, max(ended, submitted), max(over, ended)]
     whole = max(moments[-1] - moments[0], 0.001)
-    first = ("submitted, perhaps", tones.ODD) if job.state is JobState.UNCERTAIN else ("queued", tones.INFO)
-    named = (first, ("at the provider", tones.WARN), ("with its handlers", tones.GOOD))
+    first = ("uncertain", tones.ODD) if job.state is JobState.UNCERTAIN else ("queued", tones.INFO)
+    names = (first, ("at the provider", tones.WARN), ("with its handlers", tones.GOOD))
     return [
         Phase(name, tone, end - begin, (begin - job.created) / whole * 100, (end - begin) / whole * 100)
-        for (name, tone), (begin, end) in zip(named, pairwise(moments), strict=True)
+        for (name, tone), (begin, end) in zip(names, pairwise(moments), strict=True)
         if end - begin > 0
     ]

@@ -1,4 +1,4 @@
-"""What a state or an event looks like: a closed set of tones, each a colour of the style sheet."""
+"""The colours of states and events: a closed set of tones, each a class of the style sheet."""
 
 from outwait.worker.model.jobs import DeliveryState, JobState
 from outwait.worker.store.governors import Breaker
@@ -18,7 +18,7 @@ _TONES: dict[str, str] = {
     DeliveryState.DEAD: BAD,
     Breaker.OPEN: BAD,
     Breaker.PROBING: WARN,
-    # Events of a timeline that are no states.
+    # Timeline events that are not states.
     "submitted": INFO,
     "adopted": INFO,
     "webhook": INFO,
@@ -35,5 +35,5 @@ _TONES: dict[str, str] = {
 
 
 def tone(word: str) -> str:
-    """The tone of a state or an event; quiet where it says neither good nor bad."""
+    """The tone of a state or an event; quiet if it is neither good nor bad."""
     return _TONES.get(word, QUIET)

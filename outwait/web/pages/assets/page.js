@@ -1,7 +1,7 @@
-// What pages have on top of plain HTML: they keep themselves fresh, copy ids, and choose all rows. Nothing needs it.
+// Optional extras on top of plain HTML: pages update themselves, ids can be copied, and all rows can be selected.
 "use strict";
 
-const LONGEST = 60; // seconds between two tries while the server does not answer
+const RETRY_LIMIT = 60; // seconds between two tries while the server does not answer
 
 const main = document.getElementById("main");
 const live = document.getElementById("live");
@@ -11,7 +11,7 @@ let stopped = false;
 
 function enhance() {
   for (const button of main.querySelectorAll("[data-copy]")) {
-    if (!navigator.clipboard) continue; // only pages over https or of this machine may copy
+    if (!navigator.clipboard) continue; // browsers allow copying only over https or on localhost
     button.hidden = false;
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
@@ -27,7 +27,7 @@ function enhance() {
   }
 }
 
-// Nobody's work is taken from under their hands.
+// The page is not replaced while a person works with it.
 function busy() {
   return document.hidden
     || stopped
@@ -36,37 +36,37 @@ function busy() {
     || !getSelection().isCollapsed;
 }
 
-function replace(found) {
-  const open = new Set([...main.querySelectorAll("details[open][data-keep]")].map((one) => one.dataset.keep));
-  main.replaceChildren(...found.childNodes);
-  for (const one of main.querySelectorAll("details[data-keep]")) one.open = open.has(one.dataset.keep);
-  if ("refresh" in found.dataset) main.dataset.refresh = found.dataset.refresh;
+function replace(update) {
+  const open = new Set([...main.querySelectorAll("details[open][data-keep]")].map((details) => details.dataset.keep));
+  main.replaceChildren(...update.childNodes);
+  for (const details of main.querySelectorAll("details[data-keep]")) details.open = open.has(details.dataset.keep);
+  if ("refresh" in update.dataset) main.dataset.refresh = update.dataset.refresh;
   else delete main.dataset.refresh;
   enhance();
 }
 
-async function look() {
+async function load() {
   const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(15000) });
   if (answer.redirected) return location.reload(); // logged out
   if (!answer.ok) throw new Error(answer.status);
-  const found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
-  if (!busy()) replace(found);
+  const update = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+  if (!busy()) replace(update);
 }
 
-function say() {
-  fresh.textContent = stopped ? "This page stands still." : failures ? "No answer: trying again." : "This page keeps itself fresh.";
-  live.textContent = stopped ? "Go on" : "Stop";
+function showStatus() {
+  fresh.textContent = stopped ? "Updates are stopped." : failures ? "No answer: trying again." : "This page updates itself.";
+  live.textContent = stopped ? "Start updates" : "Stop updates";
 }
 
 async function refresh() {
   if (!busy()) {
     try {
-      await look();
+      await load();
       failures = 0;
     } catch {
       failures += 1;
     }
-    say();
+    showStatus();
   }
   schedule();
 }
@@ -74,21 +74,21 @@ async function refresh() {
 function schedule() {
   const seconds = Number(main.dataset.refresh);
   live.parentElement.hidden = !seconds;
-  if (seconds) setTimeout(refresh, Math.min(seconds * 2 ** failures, LONGEST) * 1000);
+  if (seconds) setTimeout(refresh, Math.min(seconds * 2 ** failures, RETRY_LIMIT) * 1000);
 }
 
 live.addEventListener("click", () => {
   stopped = !stopped;
-  say();
+  showStatus();
 });
 
 const address = new URL(location.href);
 if (address.searchParams.has("done")) {
-  // Told once: not again after a reload.
+  // The message is shown once, not again after a reload.
   address.searchParams.delete("done");
   address.searchParams.delete("n");
   history.replaceState(null, "", address);
 }
 enhance();
-say();
+showStatus();
 schedule();
