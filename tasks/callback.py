@@ -100,12 +100,12 @@ class Callback:
             return (fan_out(claim, names, f"not told: the rate of {claim.provider} has no place left"),)
         age = (now - claim.submitted_ms) / 1000
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, _no_params)
-        exchange, error = gateway.new_exchange(), None
+        exchange = gateway.new_exchange()
         try:
             outcome = fan_out(claim, names, await gateway.provider.cancel(waiting, exchange))
         except (ProviderError, OperatorError) as raised:
-            outcome, error = decide_cancel_error(claim, names, raised), raised
-        return (outcome, *gateway.feedback(claim, exchange, error))
+            return (decide_cancel_error(claim, names, raised), *gateway.feedback(claim, exchange, raised))
+        return (outcome, *gateway.feedback(claim, exchange, None))
 
     async def _show(self, jobs: Sequence[Job]) -> None:
         ids = [job.id for job in jobs]

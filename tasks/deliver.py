@@ -93,16 +93,16 @@ class Deliver:
         """Run the handler for one delivery."""
         try:
             return (await self._deliver(claim),)
+        # No name outlives its clause: an error that its own traceback leads to stays in memory, megabytes and all.
         except asyncio.CancelledError as stopped:
-            error: BaseException = stopped
+            return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
             subject = {"delivery": claim.work_id, "target": redact(self.target)}
             log.warning("delivery-failed", extra=subject, exc_info=failed.__cause__)
-            error = failed
+            return (decide_error(claim, failed, self.retries, random.random()),)
         except Exception as unexpected:
             log.exception("deliver-broken", extra={"delivery": claim.work_id, "target": redact(self.target)})
-            error = unexpected
-        return (decide_error(claim, error, self.retries, random.random()),)
+            return (decide_error(claim, unexpected, self.retries, random.random()),)
 
     async def _deliver(self, claim: Claim) -> Outcome:
         if claim.attempts >= self.retries.attempts:

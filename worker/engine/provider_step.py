@@ -78,16 +78,18 @@ class ProviderStep(ABC):
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
         """Do the step for one job: its outcome first, then what the governor needs to know."""
         exchange = self.gateway.new_exchange()
-        error: BaseException | None = None
+        # No name outlives its clause: an error that its own traceback leads to stays in memory, the answer with it.
         try:
             outcome = await self.ask(claim, now, exchange)
         except (ProviderError, asyncio.CancelledError) as raised:
-            error = raised
+            return self._failed(claim, now, exchange, raised)
         except Exception as raised:
             log.exception("%s-broken", self.step, extra={"job": claim.work_id, "provider": self.gateway.name})
-            error = raised
-        if error is not None:
-            outcome = self.decide_error(claim, now, requests_sent(exchange), error)
+            return self._failed(claim, now, exchange, raised)
+        return (outcome, *self.gateway.feedback(claim, exchange, None))
+
+    def _failed(self, claim: Claim, now: int, exchange: Exchange, error: BaseException) -> Sequence[Outcome]:
+        outcome = self.decide_error(claim, now, requests_sent(exchange), error)
         return (outcome, *self.gateway.feedback(claim, exchange, error))
 
 
