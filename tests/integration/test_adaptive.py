@@ -62,8 +62,8 @@ async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_end
     for one in (later, posted):
         await connection.redis.hincrby(connection.keys("JOB", one), JobField.LAST_POLL, -2_000_000)
     claims = {claim.work_id: claim for claim in await lanes.claim(POLL, POLICY)}
-    assert claims[first].polled == 0
-    assert claims[later].polled - claims[later].submitted_ms == pytest.approx(6_000_000, abs=PATIENCE * 1000)
+    assert claims[first].polled_ms == 0
+    assert claims[later].polled_ms - claims[later].submitted_ms == pytest.approx(6_000_000, abs=PATIENCE * 1000)
     ends = [
         End(work_id=one, fence=claims[one].fence, state=JobState.SUCCEEDED, result=RESULT) for one in (first, later)
     ]
