@@ -119,7 +119,7 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
                 await closed(client, f"c-{number}")
                 story = await client.timeline(f"c-{number}")
                 told += [entry.detail for entry in story if entry.event == "provider-told"]
-            (limits,) = [one for one in await client.providers() if one.group == "elevateai"]
+            (limits,) = [one for one in await client.providers() if one.provider == "elevateai"]
         none_left = "not told: the rate of elevateai has no place left"
         assert sorted(told) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4

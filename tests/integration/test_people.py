@@ -92,11 +92,11 @@ def hands(settings: Settings, connection: Connection) -> Hands:
 
 
 async def unless(client: StoreClient) -> GroupStatus:
-    return next(one for one in await client.providers() if one.group == "unless")
+    return next(one for one in await client.providers() if one.provider == "unless")
 
 
 async def test_an_untouched_provider_has_its_limits_and_nothing_else(client: StoreClient) -> None:
-    found = {one.group: one for one in await client.providers()}
+    found = {one.provider: one for one in await client.providers()}
     assert set(found) == {"ringcentral", "elevateai", "unless"}
     one = found["unless"]
     assert (one.rate_limit, one.rate_window, one.in_flight_limit, one.jobs_limit) == (5, 60.0, 3, 4)

@@ -208,7 +208,7 @@ def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:
     assert {one.ends for one in plan} == {"succeeded", "failed", "expired", "uncertain"}
 
 
-def group(**fields: Any) -> GroupStatus:
+def provider_status(**fields: Any) -> GroupStatus:
     quiet = GroupStatus("unless", 0, None, 60, 0, None, 0, None, None, "", None, "", Breaker.CLOSED, None, "", 0)
     return msgspec.structs.replace(quiet, **fields)
 
@@ -228,7 +228,7 @@ def group(**fields: Any) -> GroupStatus:
     ],
 )
 def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], told: str | None) -> None:
-    one = group(**fields)
+    one = provider_status(**fields)
     assert one.flows is (told is None)
     found = held_back(one)
     assert len(found) == (told is not None)
@@ -236,4 +236,4 @@ def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], told: str | 
 
 
 def test_everything_that_holds_a_provider_back_is_told() -> None:
-    assert len(held_back(group(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3
+    assert len(held_back(provider_status(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3

@@ -19,11 +19,12 @@ from outwait.worker.telemetry.tally import Tally
 ROOT = Path(__file__).parent.parent.parent
 
 
-def group(**fields: object) -> GroupStatus:
+def provider_status(**fields: object) -> GroupStatus:
     known: dict[str, object] = {
-        "group": "unless", "rate": 0, "rate_limit": None, "rate_window": 60.0, "in_flight": 0, "in_flight_limit": None,
-        "jobs": 0, "jobs_limit": None, "paused_until": None, "paused_why": "", "suspended_since": None,
-        "suspended_why": "", "breaker": Breaker.CLOSED, "breaker_until": None, "breaker_why": "", "outages": 0,
+        "provider": "unless", "rate": 0, "rate_limit": None, "rate_window": 60.0, "in_flight": 0,
+        "in_flight_limit": None, "jobs": 0, "jobs_limit": None, "paused_until": None, "paused_why": "",
+        "suspended_since": None, "suspended_why": "", "breaker": Breaker.CLOSED, "breaker_until": None,
+        "breaker_why": "", "outages": 0,
     }  # fmt: skip
     return GroupStatus(**{**known, **fields})  # type: ignore[arg-type]
 
@@ -48,7 +49,7 @@ def exported() -> dict[str, Metric]:
             LaneStatus(Lane.parse("deliver:crm"), 1, 0, 2, 3.0),
             LaneStatus(Lane.parse("deliver:file:a.jsonl"), 4, 0, 0, 1.0),
         ],
-        groups=[group(rate_limit=10, in_flight_limit=5)],
+        providers=[provider_status(rate_limit=10, in_flight_limit=5)],
         held={"unless": 1},
         dead=1,
         inbox=7,
@@ -109,8 +110,8 @@ def test_handlers_are_shown_together(exported: dict[str, Metric]) -> None:
 )
 def test_work_that_is_held_back_asks_for_no_workers(fields: dict[str, object], submits: int, polls: int) -> None:
     lane = LaneStatus(Lane.parse("poll:unless"), 8, 0, 0, 0.0)
-    assert ready(lane, Step.SUBMIT, group(**fields)) == submits
-    assert ready(lane, Step.POLL, group(**fields)) == polls
+    assert ready(lane, Step.SUBMIT, provider_status(**fields)) == submits
+    assert ready(lane, Step.POLL, provider_status(**fields)) == polls
     assert ready(lane, Step.DELIVER, None) == 8
 
 

@@ -175,9 +175,9 @@ def test_a_route_to_no_target_is_refused() -> None:
         route([Route(targets=["ftp://x"])], "unless", "query")
 
 
-def test_a_webhook_s_endpoint_and_host() -> None:
+def test_a_webhook_s_receiver_and_host() -> None:
     target = WebhookTarget("https://[2001:db8::1]:8443/x?a=https://b")
-    assert (target.endpoint, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
+    assert (target.receiver, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
 
 
 @pytest.mark.parametrize(
