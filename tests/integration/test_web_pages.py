@@ -60,7 +60,7 @@ async def logged_in(client: httpx.AsyncClient, connection: Connection) -> None:
 async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, connection: Connection) -> None:
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
-        for path, told in {
+        for path, message in {
             "/": "outwait submit",
             "/jobs": "outwait submit",
             "/jobs?state=failed": "show all jobs",
@@ -70,7 +70,7 @@ async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, c
         }.items():
             page = await client.get(path)
             assert page.status_code == 200, path
-            assert told in page.text, path
+            assert message in page.text, path
 
 
 async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settings, connection: Connection) -> None:

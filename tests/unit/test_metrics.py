@@ -60,8 +60,8 @@ def exported() -> dict[str, Metric]:
 
 
 def of(family: Metric, suffix: str = "", **labels: str) -> float:
-    (found,) = [one for one in family.samples if one.name == family.name + suffix and one.labels == labels]
-    return float(found.value)
+    (sample,) = [sample for sample in family.samples if sample.name == family.name + suffix and sample.labels == labels]
+    return float(sample.value)
 
 
 def test_names_follow_the_conventions(exported: dict[str, Metric]) -> None:
@@ -129,7 +129,7 @@ def test_whoever_asks_for_a_metric_gets_it(exported: dict[str, Metric], page: st
 
 def test_the_dashboard_can_be_provisioned() -> None:
     board = json.loads((ROOT / "docs/grafana.json").read_text())
-    assert [one["type"] for one in board["templating"]["list"]] == ["datasource", "query"]
+    assert [variable["type"] for variable in board["templating"]["list"]] == ["datasource", "query"]
     sources = {target["datasource"]["uid"] for panel in board["panels"] for target in panel["targets"]}
     assert sources == {"${datasource}"}
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

@@ -16,9 +16,9 @@ RECEIVER = "https://shop.example/hook"
 @given(st.binary(max_size=200).map(lambda data: b'"' + base64.b64encode(data) + b'"'), st.integers(1, 99))
 def test_two_verifiers_that_no_one_here_wrote_accept_a_signature(body: bytes, number: int) -> None:
     sent = signed([NEW], RECEIVER, f"job-1.5#{number}", int(time.time()), body)
-    told = secret(NEW, RECEIVER)
-    standardwebhooks.Webhook(told).verify(body, sent, json_parse=False)
-    svix.webhooks.Webhook(told).verify(
+    shown = secret(NEW, RECEIVER)
+    standardwebhooks.Webhook(shown).verify(body, sent, json_parse=False)
+    svix.webhooks.Webhook(shown).verify(
         b'"' + body + b'"', signed([NEW], RECEIVER, "a#1", int(time.time()), b'"' + body + b'"')
     )
 
