@@ -151,7 +151,7 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
 
 
 async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Person) -> None:
-    """Protected by tasks/callback.py: group.flows."""
+    """Protected by tasks/callback.py `_cancel`."""
     recording = f"https://a.example/3.wav?sandbox={NEVER}"
     params = {"languageTag": "en-us", "vertical": "default", "downloadUri": recording}
     job_id = person.types("submit", "elevateai", "audio", "--params", json.dumps(params)).stdout.strip()
