@@ -21,6 +21,7 @@ from outwait.worker.model.errors import OperatorError, ProviderError
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Waiting
 from outwait.worker.store.governors import Governors
@@ -135,9 +136,9 @@ def decide_error(claim: Claim, error: BaseException, settings: StepSettings, jit
     """What any other error means: the callback runs again, without limit. `jitter` is a random number from 0 to 1."""
     if isinstance(error, asyncio.CancelledError):
         return Release(work_id=claim.work_id, fence=claim.fence)
-    countdown = pacing.backoff(settings, claim.attempts, jitter=jitter)
+    countdown_ms = milliseconds(pacing.backoff(settings, claim.attempts, jitter=jitter))
     reason = redact(f"{type(error).__name__}: {error}")
-    return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=int(countdown * 1000), reason=reason, attempt=1)
+    return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=countdown_ms, reason=reason, attempt=1)
 
 
 async def _no_params() -> None:

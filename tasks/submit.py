@@ -31,6 +31,7 @@ from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, Ra
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
 from outwait.worker.providers.exchange import Exchange
@@ -276,7 +277,7 @@ def _retry(context: SubmitContext, reason: str, *, attempt: int, retry_after: fl
     return Retry(
         work_id=claim.work_id,
         fence=claim.fence,
-        countdown_ms=int(countdown * 1000),
+        countdown_ms=milliseconds(countdown),
         reason=reason,
         attempt=attempt,
         submits=context.sent.submits,

@@ -13,6 +13,7 @@ import msgspec
 
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import TENANT_PATTERN
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
 PREFIX = "ow"
@@ -111,11 +112,11 @@ class Access:
             await self._connection.redis.hdel(self._used, key_id)
             return bool(await self._connection.redis.hdel(self._keys, key_id))
 
-    async def log_in(self, key: ApiKey, seconds: float) -> str:
-        """Open a session for the owner of a key: the token that tells it."""
+    async def log_in(self, key: ApiKey, ttl_s: float) -> str:
+        """Open a session of `ttl_s` seconds for the owner of a key; its token."""
         token = secrets.token_urlsafe(32)
         async with self._connection.translated():
-            await self._connection.redis.set(self._session(token), key.id, px=int(seconds * 1000))
+            await self._connection.redis.set(self._session(token), key.id, px=milliseconds(ttl_s))
         return token
 
     async def session(self, token: str) -> ApiKey | None:

@@ -60,6 +60,11 @@ class Connection:
         except exceptions.ResponseError as error:
             raise StoreRefused(f"Redis at {self._where} refuses a command: {error}") from error
 
+    async def now_ms(self) -> int:
+        """Redis's time: milliseconds since 1970. Raises Redis's own errors."""
+        second, micro = await self.redis.time()
+        return int(second * 1000 + micro // 1000)
+
     async def close(self) -> None:
         """Close the connections of this loop."""
         await self.redis.aclose()
