@@ -74,7 +74,7 @@ class Callback:
         return claims
 
     async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
-        """Fan out one job; the provider of a cancelled one is told."""
+        """Fan out one job; the provider of a cancelled job is notified."""
         try:
             job = self._jobs[claim.work_id]
             names = self._targets(job)
@@ -96,9 +96,9 @@ class Callback:
         gateway = self.gateway(claim.provider)
         (governor,) = await self.governors.status([gateway.policy])
         if not governor.flows:
-            return (fan_out(claim, names, f"not told: nothing is sent to {claim.provider} now"),)
+            return (fan_out(claim, names, f"not notified: nothing is sent to {claim.provider} now"),)
         if not await self.governors.take_slot(gateway.policy, slot_name(claim)):
-            return (fan_out(claim, names, f"not told: the rate of {claim.provider} has no place left"),)
+            return (fan_out(claim, names, f"not notified: the rate of {claim.provider} has no place left"),)
         age = (now - claim.submitted_ms) / 1000
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, _no_params)
         exchange = gateway.new_exchange()

@@ -97,7 +97,7 @@ async def left(client: StoreClient) -> int:
 
 
 async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url: str, tmp_path: Path) -> None:
-    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not told."""
+    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not notified."""
     options = {"elevateai_limit": 4, "window": 600, "penalty": 300}
     variables = {
         "OUTWAIT_PROVIDERS__ELEVATEAI__RATE_LIMIT": "4",
@@ -121,7 +121,7 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
                 story = await client.timeline(f"c-{number}")
                 answers += [entry.detail for entry in story if entry.event == "provider-told"]
             (limits,) = [status for status in await client.providers() if status.provider == "elevateai"]
-        none_left = "not told: the rate of elevateai has no place left"
+        none_left = "not notified: the rate of elevateai has no place left"
         assert sorted(answers) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4
         assert stack.ledger()["totals"]["elevateai"]["rate_limited"] == 0

@@ -17,7 +17,7 @@ from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
 PREFIX = "ow"
-"""How the text of every key begins, so that scanners for leaked secrets know one."""
+"""How the text of every key begins, so that scanners for leaked secrets recognise it."""
 
 USED_EVERY = 60.0
 """Seconds of use of one key, in one process, that are written down once."""
@@ -38,7 +38,7 @@ class Scope(StrEnum):
 class ApiKey(msgspec.Struct, frozen=True):
     """An API key as it is known. `tenant` confines it to that tenant's jobs.
 
-    Times are seconds since 1970 of Redis's clock; `used` is a minute old, perhaps, and None before the first use.
+    Times are seconds since 1970 of Redis's clock; `used` may be a minute old, and is None before the first use.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Access:
         return NewKey(key, f"{PREFIX}_{key.id}_{secret}")
 
     async def find(self, text: str) -> ApiKey | None:
-        """The key that somebody shows, or None if it is none of ours (any more)."""
+        """The key that somebody shows, or None if it is unknown or revoked."""
         shape = _TEXT.fullmatch(text)
         if shape is None:
             return None

@@ -19,7 +19,7 @@ HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
 
 CONNECTIONS = 64
-"""To Redis at once, of one event loop; who comes then waits for one. redis-py's own pool refuses the 101st."""
+"""Connections to Redis at once, of one event loop; a caller beyond waits. redis-py's own pool refuses the 101st."""
 
 
 class Connection:
