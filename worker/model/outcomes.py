@@ -285,13 +285,9 @@ NO_COUNTS = Counts()
 
 def failed(claim: Claim, error: JobError, counts: Counts = NO_COUNTS, *, status: str = "") -> End:
     """The job ends as failed. `status` is the provider's word for it."""
+    text = error.text()
     return End(
-        work_id=claim.work_id,
-        fence=claim.fence,
-        state=JobState.FAILED,
-        error=error.text(),
-        status=status,
-        **counts._asdict(),
+        work_id=claim.work_id, fence=claim.fence, state=JobState.FAILED, error=text, status=status, **counts._asdict()
     )
 
 
