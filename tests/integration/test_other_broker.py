@@ -73,7 +73,7 @@ async def test_a_job_gives_its_result(producer: Celery) -> None:
 async def test_what_can_be_no_job_is_refused_under_its_id(stack: Stack, producer: Celery) -> None:
     after = producer.signature("shop.done")
     result = await came_to(producer, query().model_dump(exclude_defaults=True), task_id="linked", link=after)
-    assert "callbacks: nothing is run after a job" in str(result)
+    assert "callbacks: not supported for jobs" in str(result)
     async with stack.client() as client:
         assert (await client.job("linked")).state is JobState.FAILED
 
