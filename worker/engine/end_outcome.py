@@ -6,6 +6,7 @@ from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
+from outwait.worker.net.redaction import redact, redact_all
 from outwait.worker.providers.contract import Failed, Succeeded
 from outwait.worker.store import codec
 
@@ -18,8 +19,8 @@ def end_outcome(
     result: msgspec.Raw | None = None
     match answer:
         case Failed():
-            detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
+            detail = redact_all({"status": answer.status, "code": answer.code, "detail": answer.detail})
+            error = JobError("provider_failed", redact(f"{answer.code}: {answer.message}"), detail).text()
         case Succeeded():
             text = codec.encode(answer.result)
             if len(text) <= store.result_max:
