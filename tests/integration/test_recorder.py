@@ -35,8 +35,8 @@ async def small(connection: Connection) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    async with Store.open(settings) as found:
-        yield found
+    async with Store.open(settings) as opened:
+        yield opened
 
 
 async def running(store: Store, lane: Lane, intent: str = "") -> list[Claim]:

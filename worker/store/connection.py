@@ -22,7 +22,7 @@ HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
 
 CONNECTIONS = 64
-"""To Redis at once, of one event loop; who comes then waits for one. redis-py's own pool refuses the 101st."""
+"""Connections to Redis at once, of one event loop; a caller beyond waits. redis-py's own pool refuses the 101st."""
 
 _MASTER_MOVED = frozenset({StoreOutage.READ_ONLY, StoreOutage.MASTER_DOWN, StoreOutage.NO_REPLICAS})
 
@@ -80,6 +80,11 @@ class Connection:
         if outage in _MASTER_MOVED:
             with suppress(exceptions.RedisError, OSError):
                 await self.redis.connection_pool.disconnect(inuse_connections=False)
+
+    async def now_ms(self) -> int:
+        """Redis's time: milliseconds since 1970. Raises Redis's own errors."""
+        second, micro = await self.redis.time()
+        return int(second * 1000 + micro // 1000)
 
     async def close(self) -> None:
         """Close the connections of this loop."""
