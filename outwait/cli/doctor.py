@@ -30,6 +30,7 @@ from outwait.worker.providers.exchange import Exchange
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.health import Finding
+from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
 
 ANSWER_WITHIN = 10.0
@@ -88,7 +89,8 @@ def _store(session: Session) -> list[Finding]:
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
         gone = bool(await client.disabled_receivers())
-        people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
+        orphans = _orphans(await client.orphans(1))
+        people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone) + orphans
         return [*health, *misdirected, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
 
     try:
@@ -129,6 +131,15 @@ def _held_back(providers: list[GroupStatus]) -> list[Finding]:
         )
         findings += [Finding("warning", f"requests to {name}", f"are {why}", advice) for why in held_back(status)]
     return findings
+
+
+def _orphans(newest: list[Orphan]) -> list[Finding]:
+    if not newest:
+        return []
+    advice = (
+        "`outwait parked` lists them with their external ids: the provider has the results. See docs/operations.md."
+    )
+    return [Finding("warning", "answers without a job", "some paid answers belong to no job that is stored", advice)]
 
 
 def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> list[Finding]:

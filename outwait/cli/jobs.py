@@ -13,7 +13,9 @@ from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
 from outwait.client.store import StoreClient
 from outwait.worker.model.jobs import Delivery, Job, JobState
+from outwait.worker.store.inbox import Parked
 from outwait.worker.store.listing import Page
+from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
 
 Target = Annotated[str | None, typer.Option(help="Only deliveries to this target.")]
@@ -194,16 +196,31 @@ def dead(
 
 def parked(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of messages.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of messages, and of answers.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the producers' messages that could not become jobs, newest first, with the reasons."""
-    messages = current(context).ask(lambda client: client.parked(limit))
+    """List the producers' messages that could not become jobs, and paid answers that no job is there for."""
+
+    async def read(client: StoreClient) -> tuple[list[Parked], list[Orphan]]:
+        return await client.parked(limit), await client.orphans(limit)
+
+    messages, orphans = current(context).ask(read)
     if as_json:
-        print_json({"messages": messages})
+        print_json({"messages": messages, "orphans": orphans})
         return
     rows = [(when(message.at), message.reason, message.message) for message in messages]
     print_table(("when", "why", "message"), rows, empty="No message is parked.")
+    if orphans:
+        sys.stdout.write("\n")
+        _print_orphans(orphans)
+
+
+def _print_orphans(orphans: Sequence[Orphan]) -> None:
+    rows = [
+        (when(one.at), one.job_id, f"{one.provider} {one.operation}", one.external_id, one.outcome, one.reason)
+        for one in orphans
+    ]
+    print_table(("when", "job", "provider", "external id", "answer", "why"), rows, empty="")
 
 
 def result(

@@ -23,6 +23,7 @@ from outwait.worker.store.health import Finding
 from outwait.worker.store.inbox import Parked
 from outwait.worker.store.lanes import LanePolicy, NewJob
 from outwait.worker.store.listing import Filter, Page
+from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
 from outwait.worker.store.receivers import DisabledReceiver
 from outwait.worker.store.store import Store
@@ -223,6 +224,10 @@ class StoreClient:
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Producers' messages that could be no job, newest first."""
         return await self._store.inbox.parked(limit)
+
+    async def orphans(self, limit: int = 50) -> list[Orphan]:
+        """Answers that were paid for and that no job is there for, newest first."""
+        return await self._store.orphans.newest(limit)
 
     async def misdirected(self) -> int:
         """Jobs among the newest messages of Celery's default queue, which nobody reads: their producer named none."""

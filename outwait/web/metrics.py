@@ -178,6 +178,7 @@ _COUNTERS = (
     ("state", "outwait_jobs_entered", "Jobs that entered a state; each end is counted once.", ("provider", "state")),
     ("event", "outwait_timeline_events", "Entries of jobs' timelines.", ("event",)),
     ("delivery", "outwait_deliveries", "Delivery attempts that ended.", ("kind", "result")),
+    ("orphaned", "outwait_orphaned_answers", "Paid answers that no job was there for.", ("provider",)),
     ("opened", "outwait_breaker_openings", "How often a provider was cut off.", ("provider",)),
 )
 

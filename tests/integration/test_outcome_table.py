@@ -19,6 +19,7 @@ from outwait.worker.model.outcomes import (
     End,
     Fanout,
     Hold,
+    Orphaned,
     Outage,
     Outcome,
     Pause,
@@ -156,6 +157,7 @@ ROWS = [
         lambda _: Outage(provider="unless", reason="503", limit=1, wait_ms=1000, longest_ms=1000),
         KEPT, KEPT, KEPT, KEPT,
     ),
+    Row("orphaned", lambda _: Orphaned(provider="unless", record="{}"), KEPT, KEPT, KEPT, KEPT),
     Row(
         "spent",
         lambda fence: Spent(provider="unless", work_id="j1", claim_fence=fence, requests=1, window_ms=1000),

@@ -1,5 +1,9 @@
 """What becomes of an outcome that Redis can never write: a visible end with the external id, and nobody else waits."""
 
+import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +15,7 @@ from outwait.worker.engine.recorder import Recorder
 from outwait.worker.engine.unwritable import CODE
 from outwait.worker.model.jobs import Claim, JobState
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import End, Submitted, Wait
+from outwait.worker.model.outcomes import End, Release, Submitted, Wait
 from outwait.worker.store import codec
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Held, LanePolicy, NewJob
@@ -45,7 +49,7 @@ async def running(store: Store, lane: Lane, intent: str = "") -> list[Claim]:
     held = [Held(claim.work_id, claim.fence) for claim in claims]
     _, fences = await store.lanes.begin(lane, POLICY, held, intent=intent)
     return [
-        Claim(work_id=claim.work_id, fence=fence, external_id=claim.external_id)
+        Claim(work_id=claim.work_id, fence=fence, provider=claim.provider, external_id=claim.external_id)
         for claim, fence in zip(claims, fences, strict=True)
     ]
 
@@ -126,3 +130,58 @@ async def test_what_a_process_could_not_write_before_its_end_is_named(
     (line,) = [record for record in caplog.records if record.message == "outcome-lost"]
     assert vars(line)["external_id"] == "x-a"
     await recorder.flushed()
+
+
+async def test_a_paid_answer_without_a_job_is_kept_for_a_person(
+    store: Store, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Protected by worker/engine/unwritable.py `orphaned`: the hash of the job was lost."""
+    (claim,) = await submitting(store, "a")
+    await connection.redis.delete(connection.keys("JOB", "a"))
+    recorder = Recorder(store.lanes, lambda _: None)
+    recorder.add(submitted(claim), claim=claim)
+    await recorder.flushed()
+    (orphan,) = await store.orphans.newest()
+    assert (orphan.job_id, orphan.provider, orphan.external_id, orphan.outcome) == ("a", "unless", "x-a", "submitted")
+    assert orphan.at > 0
+    assert "outcome-orphaned" in [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert (await store.statistics.counted())["orphaned", "unless"] == 1
+
+
+async def test_an_answer_whose_job_has_another_type_is_kept_for_a_person(store: Store, connection: Connection) -> None:
+    (claim,) = await submitting(store, "a")
+    key = connection.keys("JOB", "a")
+    await connection.redis.delete(key)
+    await connection.redis.set(key, "no hash")
+    recorder = Recorder(store.lanes, lambda _: None)
+    recorder.add(submitted(claim), claim=claim)
+    await recorder.flushed()
+    assert [orphan.external_id for orphan in await store.orphans.newest()] == ["x-a"]
+
+
+async def test_what_nobody_paid_for_is_no_orphan(store: Store) -> None:
+    recorder = Recorder(store.lanes, lambda _: None)
+    recorder.add(Release(work_id="gone", fence=1), claim=Claim(work_id="gone", fence=1, provider="unless"))
+    await recorder.flushed()
+    assert await store.orphans.newest() == []
+
+
+async def test_orphans_are_shown_to_people(store: Store, connection: Connection, settings: Settings) -> None:
+    (claim,) = await submitting(store, "a")
+    await connection.redis.delete(connection.keys("JOB", "a"))
+    recorder = Recorder(store.lanes, lambda _: None)
+    recorder.add(submitted(claim), claim=claim)
+    await recorder.flushed()
+    environment = {"OUTWAIT_REDIS_URL": settings.redis_url.get_secret_value(), "OUTWAIT_NAMESPACE": settings.namespace}
+
+    async def said(*words: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "outwait", *words),
+            env={**os.environ, **environment},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return (await process.communicate())[0].decode()
+
+    assert "x-a" in await said("parked")
+    assert json.loads(await said("parked", "--json"))["orphans"][0]["external_id"] == "x-a"
+    assert "answers without a job" in await said("doctor", "--no-providers", "--json")

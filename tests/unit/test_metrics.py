@@ -42,7 +42,7 @@ def exported() -> dict[str, Metric]:
     )
     counted = {tuple(map(str, name)): number for name, number in tally.take().items()}
     counted |= {("state", "unless", "failed"): 2, ("accepted", "unless"): 3, ("event", "retry"): 1}
-    counted |= {("delivery", "function", "dead"): 1, ("opened", "unless"): 1}
+    counted |= {("delivery", "function", "dead"): 1, ("opened", "unless"): 1, ("orphaned", "unless"): 1}
     reading = Reading(
         jobs={"unless": dict.fromkeys(JobState, 1)},
         lanes=[

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import NamedTuple
 
-from outwait.worker.engine.unwritable import external_id_of, substitute
+from outwait.worker.engine.unwritable import external_id_of, kind_of, orphaned, substitute
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import End, Outcome, ProviderOutcome
@@ -73,7 +73,7 @@ class Recorder:
         for pending in self._pending:
             if external_id := external_id_of(pending.outcome, pending.claim):
                 extra = {"item": _about(pending.outcome), "external_id": external_id}
-                log.error("outcome-lost", extra={**extra, "outcome": _kind(pending.outcome)})
+                log.error("outcome-lost", extra={**extra, "outcome": kind_of(pending.outcome)})
 
     async def _write_all(self) -> None:
         await asyncio.sleep(GATHER)
@@ -111,7 +111,8 @@ class Recorder:
             return
         (refused,) = group
         instead = None if refused.is_substitute else substitute(refused.outcome, refused.claim, error)
-        extra = {"item": _about(refused.outcome), "outcome": _kind(refused.outcome), "error": str(error)}
+        instead = instead or orphaned(refused.outcome, refused.claim, "the store can never write it")
+        extra = {"item": _about(refused.outcome), "outcome": kind_of(refused.outcome), "error": str(error)}
         external_id = external_id_of(refused.outcome, refused.claim)
         log.error("outcome-unwritable", extra={**extra, "external_id": external_id})
         if instead is None:
@@ -124,12 +125,14 @@ class Recorder:
         for pending, code in zip(group, codes, strict=True):
             if code <= 0:
                 outcome = pending.outcome
-                extra = {"item": _about(outcome), "outcome": _kind(outcome), "why": code.name.lower()}
-                log.info("outcome-refused", extra=extra)
-
-
-def _kind(outcome: Outcome) -> str:
-    return type(outcome).__name__.lower()
+                extra = {"item": _about(outcome), "outcome": kind_of(outcome), "why": code.name.lower()}
+                orphan = orphaned(outcome, pending.claim, "there is no such job") if code is Recorded.UNKNOWN else None
+                if orphan is None:
+                    log.info("outcome-refused", extra=extra)
+                    continue
+                external_id = external_id_of(outcome, pending.claim)
+                log.error("outcome-orphaned", extra={**extra, "external_id": external_id})
+                self._pending.append(_Pending(orphan, is_substitute=True))
 
 
 def _about(outcome: Outcome) -> str:

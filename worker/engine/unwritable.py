@@ -1,4 +1,7 @@
-"""What is recorded in place of an outcome that Redis can never write: a visible end, with the external id. Pure."""
+"""What is recorded in place of an outcome that the store cannot take: nothing that was paid for is lost sight of. Pure.
+
+Redis can never write it: its job ends visibly, with its external id. No job is there for it: it is an orphan.
+"""
 
 import msgspec
 
@@ -11,6 +14,7 @@ from outwait.worker.model.outcomes import (
     End,
     Fanout,
     Hold,
+    Orphaned,
     Outage,
     Outcome,
     Pause,
@@ -29,6 +33,7 @@ from outwait.worker.model.outcomes import (
     WebhookReceived,
 )
 from outwait.worker.net.redaction import redact
+from outwait.worker.store.orphans import Orphan
 
 CODE = "outcome_unwritable"
 """The error's code of a job or delivery that ends because what became of it cannot be stored."""
@@ -66,14 +71,30 @@ def substitute(outcome: Outcome, claim: Claim | None, error: StoreRefused) -> Ou
             return Dead(work_id=outcome.work_id, fence=outcome.fence, error=why)
         case Release() | ReleaseDelivery() | Hold() | Fanout() | Cancel() | Resolve() | Replay() | WebhookReceived():
             return None
-        case Pause() | Suspend() | Resume() | Outage() | Spent():
+        case Pause() | Suspend() | Resume() | Outage() | Spent() | Orphaned():
             return None
+
+
+def orphaned(outcome: Outcome, claim: Claim | None, reason: str) -> Orphaned | None:
+    """What is kept for a person of an outcome that no job has; None if nothing was paid for."""
+    external_id = external_id_of(outcome, claim)
+    if claim is None or not (external_id or isinstance(outcome, Uncertain)):
+        return None
+    orphan = Orphan(claim.work_id, claim.provider, claim.operation, external_id, kind_of(outcome), reason)
+    return Orphaned(provider=claim.provider, record=msgspec.json.encode(orphan).decode())
+
+
+def kind_of(outcome: Outcome) -> str:
+    """The outcome's name in logs and records."""
+    return type(outcome).__name__.lower()
 
 
 def external_id_of(outcome: Outcome, claim: Claim | None) -> str:
     """The provider's id for the job that an outcome is about; empty if it is not known, or not the outcome's matter."""
     match outcome:
         case Submitted(external_id=external_id):
+            return external_id
+        case End(external_id=external_id) if external_id:
             return external_id
         case Wait() | Retry() | End():
             return claim.external_id if claim else ""

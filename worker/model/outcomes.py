@@ -251,6 +251,12 @@ class Spent(ProviderOutcome, tag="spent", frozen=True, kw_only=True):
     window_ms: int
 
 
+class Orphaned(ProviderOutcome, tag="orphaned", frozen=True, kw_only=True):
+    """An answer was paid for and no job is there for it: kept for a person. `record` is JSON (`store/orphans.py`)."""
+
+    record: str
+
+
 Outcome = (
     Submitted
     | Wait
@@ -273,6 +279,7 @@ Outcome = (
     | Resume
     | Outage
     | Spent
+    | Orphaned
 )
 
 

@@ -37,6 +37,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | stat:MINUTE   | hash   | what was counted in that minute since 1970, and gauges, for charts           | 25 hours |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
+| orphans       | list   | answers without a job, newest first: "milliseconds " and JSON, capped        |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
 | probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
@@ -82,6 +83,7 @@ _PREFIXES = {
     "IN_MESSAGES": "in:messages",
     "IN_REFUSED": "in:refused",
     "IN_SEQ": "in:seq",
+    "ORPHANS": "orphans",
     "PROBE": "probe",
     "NOTED": "noted:",
 }

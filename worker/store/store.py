@@ -14,6 +14,7 @@ from outwait.worker.store.health import Health
 from outwait.worker.store.inbox import Inbox
 from outwait.worker.store.lanes import Lanes
 from outwait.worker.store.listing import Listing
+from outwait.worker.store.orphans import Orphans
 from outwait.worker.store.provider_webhooks import ProviderWebhooks
 from outwait.worker.store.reads import Reads
 from outwait.worker.store.receivers import Receivers
@@ -86,6 +87,11 @@ class Store:
     def listing(self) -> Listing:
         """Jobs, page by page."""
         return Listing(self.connection)
+
+    @cached_property
+    def orphans(self) -> Orphans:
+        """Answers without a job."""
+        return Orphans(self.connection)
 
     @cached_property
     def reads(self) -> Reads:

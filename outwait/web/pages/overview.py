@@ -31,6 +31,7 @@ class Needs(NamedTuple):
     receivers: Sequence[DisabledReceiver]
     parked: int
     misdirected: int
+    orphans: int
 
     @property
     def nothing(self) -> bool:
@@ -75,7 +76,8 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         client.misdirected(),
     )
     stopped = [status for status in providers if not status.flows]
-    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected)
+    orphans = await client.orphans()
+    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected, len(orphans))
 
 
 def _totals(counts: Counts) -> dict[str, int]:
