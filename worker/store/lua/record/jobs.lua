@@ -183,6 +183,10 @@ function verbs.retry(outcome)
   local key, at = JOB .. job.id, now + outcome.countdown_ms
   if outcome.attempt > 0 then call('HINCRBY', key, job_field.attempts, outcome.attempt) end
   call('HDEL', key, job_field.intent)
+  if outcome.unknown_polls then
+    call('HSET', key, job_field.unknown_polls, outcome.unknown_polls)
+    if outcome.unknown_polls == 1 then call('HSET', key, job_field.unknown_since, now) end
+  end
   if job.state == 'uncertain' then set_state(job, 'queued') end
   if job.state == 'waiting' then call('HSET', key, job_field.not_before, at) end
   move(job, job.lane, at)
