@@ -17,6 +17,7 @@ from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine import pacing
 from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.engine.provider_step import ProviderStep, requests_sent
+from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import (
     AnswerLost,
@@ -28,7 +29,7 @@ from outwait.worker.model.errors import (
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
+from outwait.worker.model.outcomes import NO_COUNTS, Counts, Outcome, Release, Retry, Wait, expired, failed
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from outwait.worker.providers.exchange import Exchange
@@ -49,6 +50,7 @@ def poll(lane: str, claims: list[Any]) -> None:
         settings=runtime.settings.poll,
         store=runtime.settings.store,
         reads=runtime.store.reads,
+        webhooks=WebhookProcessor(runtime.store, runtime.registry),
         events=runtime.events,
     )
     runtime.run(parsed, claims, step)
@@ -63,6 +65,7 @@ class Poll(ProviderStep):
     settings: PollSettings
     store: StoreSettings
     reads: Reads
+    webhooks: WebhookProcessor
     events: FlowerEvents
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -70,16 +73,19 @@ class Poll(ProviderStep):
         return claims
 
     async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
-        """Ask for one job."""
+        """Ask for one job. One without an external id is not known to the provider: only its webhooks tell of it."""
+        if not claim.external_id:
+            answer = await self.webhooks.last_answer(claim.work_id)
+            return decide_unnamed(self._context(claim, now, NO_COUNTS), answer, self.store)
 
         async def params() -> Any:
             return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
         age = (now - claim.submitted_ms) / 1000
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
-        answer = await self.gateway.provider.poll(waiting, exchange)
+        polled = await self.gateway.provider.poll(waiting, exchange)
         context = self._context(claim, now, requests_sent(exchange))
-        outcome = decide_answer(context, answer, self.store)
+        outcome = decide_answer(context, polled, self.store)
         if isinstance(outcome, Wait):
             await self._show(context, outcome)
         return outcome
@@ -130,6 +136,26 @@ def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings
             return end_outcome(context.claim.work_id, context.claim.fence, answer, store, context.sent)
         case other:
             assert_never(other)
+
+
+def decide_unnamed(context: PollContext, answer: Succeeded | Failed | None, store: StoreSettings) -> Outcome:
+    """What becomes of a job whose provider named no external id. `answer` is what its webhooks say, if one came.
+
+    There is nothing to poll, so the webhook ends the job by itself.
+    """
+    claim, interval = context.claim, context.operation.poll_every
+    if answer is not None:
+        return end_outcome(claim.work_id, claim.fence, answer, store)
+    if over := _time_over(context):
+        return expired(claim, f"{over}; the provider named no external id, and no webhook said how the job ended")
+    return Wait(
+        work_id=claim.work_id,
+        fence=claim.fence,
+        countdown_ms=_in_time(context, pacing.LONGEST, interval),
+        status="",
+        polls=0,
+        webhook_countdown_ms=int(interval * 1000),
+    )
 
 
 def decide_error(context: PollContext, error: BaseException) -> Outcome:

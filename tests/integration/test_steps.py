@@ -18,7 +18,7 @@ from outwait.tasks.submit import Submit
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_step import ProviderGateway, ProviderStep
-from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.jobs import Claim, JobState, Step
 from outwait.worker.model.lanes import Lane
@@ -79,6 +79,7 @@ class Parts:
             settings=PollSettings(backoff=0.01, **{"backoff_max": 0.02, **settings}),
             store=StoreSettings(),
             reads=self.store.reads,
+            webhooks=WebhookProcessor(self.store, self.registry),
             events=self.events,
         )
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from outwait.config.groups import PollSettings, StoreSettings
-from outwait.tasks.poll import UNKNOWN_POLLS, PollContext, decide_answer, decide_error
+from outwait.tasks.poll import UNKNOWN_POLLS, PollContext, decide_answer, decide_error, decide_unnamed
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState
@@ -324,3 +324,37 @@ def test_what_was_learnt_puts_a_poll_off_to_when_jobs_of_this_age_end() -> None:
     learnt = tuple(float(seconds) for seconds in range(1000, 1200))
     outcome = decide_answer(POLLED._replace(durations_s=learnt, jitter=0.0), Pending("RUNNING"), STORE)
     assert outcome == wait(countdown_ms=703_000)
+
+
+UNNAMED = POLLED._replace(claim=msgspec.structs.replace(CLAIM, external_id=""), sent=Counts())
+
+
+@pytest.mark.parametrize(
+    ("deadline_in", "expiry", "countdown"),
+    [(math.inf, None, 3_600_000), (20.0, None, 20_000), (math.inf, AGE + 60, 24_000)],
+)
+def test_a_job_without_an_external_id_waits_for_its_webhook(
+    deadline_in: float, expiry: float | None, countdown: int
+) -> None:
+    deadline = 0 if deadline_in == math.inf else NOW + int(deadline_in * 1000)
+    context = UNNAMED._replace(
+        claim=msgspec.structs.replace(UNNAMED.claim, deadline_ms=deadline), operation=replace(OPERATION, expiry=expiry)
+    )
+    assert decide_unnamed(context, None, STORE) == Wait(
+        work_id="j1", fence=7, countdown_ms=countdown, status="", polls=0, webhook_countdown_ms=5000
+    )
+
+
+def test_a_job_without_an_external_id_ends_as_its_webhook_says_or_at_its_deadline() -> None:
+    assert decide_unnamed(UNNAMED, Succeeded("hi", "DONE"), STORE) == End(
+        work_id="j1",
+        fence=7,
+        state=JobState.SUCCEEDED,
+        result=codec.blob(codec.encode("hi"), 1000),
+        status="DONE",
+    )
+    late = UNNAMED._replace(claim=msgspec.structs.replace(UNNAMED.claim, deadline_ms=NOW))
+    outcome = decide_unnamed(late, None, STORE)
+    assert isinstance(outcome, End)
+    assert (outcome.state, "no webhook said how the job ended" in outcome.error) == (JobState.EXPIRED, True)
+    assert decide_unnamed(late, Failed("FAILED", "E7", "bad audio"), STORE) != outcome
