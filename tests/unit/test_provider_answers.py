@@ -275,7 +275,7 @@ async def test_the_token_endpoint_cannot_ask_for_years_of_silence(status: int, w
 
 
 @pytest.mark.parametrize(
-    ("chat", "told"),
+    ("chat", "last_word"),
     [
         ({"history": [{"sender": "bot", "message": "a"}, {"sender": "bot", "message": "b"}, {"sender": "user"}]}, "b"),
         ({"history": [{"sender": "user", "message": "a"}]}, None),
@@ -283,10 +283,10 @@ async def test_the_token_endpoint_cannot_ask_for_years_of_silence(status: int, w
         (None, None),
     ],
 )
-async def test_the_last_word_of_the_bot(chat: Any, told: str | None) -> None:
+async def test_the_last_word_of_the_bot(chat: Any, last_word: str | None) -> None:
     answer = await polled("unless", {"status": "DONE", "chatData": chat})
     assert isinstance(answer, Succeeded)
-    assert answer.result == {"answer": told, "chatData": chat}
+    assert answer.result == {"answer": last_word, "chatData": chat}
 
 
 @pytest.mark.parametrize(
