@@ -119,11 +119,11 @@ class Remembering(NoStore):
         self.kept: list[tuple[str, float]] = []
         self.locked: list[float] = []
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        self.kept.append((token, ttl))
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        self.kept.append((token, ttl_s))
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
-        self.locked.append(ttl)
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        self.locked.append(ttl_s)
         return True
 
 
