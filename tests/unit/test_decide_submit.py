@@ -164,11 +164,11 @@ def test_what_is_not_sent_at_all(claim: Claim, params: BaseModel | OutwaitError 
 
 
 UNCERTAIN: dict[UncertainPolicy, Outcome] = {
-    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="submitted, perhaps: a person decides"),
+    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="the provider may have the job: a person decides"),
     UncertainPolicy.RESUBMIT: Retry(
         work_id="j1", fence=7, countdown_ms=0, reason="uncertain: the provider's policy is to submit again", attempt=1
     ),
-    UncertainPolicy.FAIL: ended("uncertain", "submitted, perhaps; the provider's policy is to fail"),
+    UncertainPolicy.FAIL: ended("uncertain", "the provider may have the job; the policy is to fail it"),
 }
 
 

@@ -27,17 +27,7 @@ def end_outcome(
                 state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
             else:
                 status, error = "", _too_large(len(text), store.result_max).text()
-    return End(
-        work_id=work_id,
-        fence=fence,
-        state=state,
-        error=error,
-        result=result,
-        status=status,
-        submits=counts.submits,
-        polls=counts.polls,
-        fetches=counts.fetches,
-    )
+    return End(work_id=work_id, fence=fence, state=state, error=error, result=result, status=status, **counts._asdict())
 
 
 def _too_large(size: int, limit: int) -> JobError:

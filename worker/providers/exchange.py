@@ -64,16 +64,16 @@ class TokenStore(Protocol):
         """The token and the seconds for which it is still valid, or None."""
         ...
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        """Store a token for `ttl` seconds."""
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        """Store a token for `ttl_s` seconds."""
         ...
 
     async def drop_token(self, name: str, token: str) -> None:
         """Delete this token, unless another one has replaced it."""
         ...
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
-        """Try to become the worker that renews, for at most `ttl` seconds. False: another worker is renewing it."""
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        """Try to become the worker that renews, for at most `ttl_s` seconds. False: another worker is renewing it."""
         ...
 
     async def unlock_token(self, name: str) -> None:
