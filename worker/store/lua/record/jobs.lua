@@ -116,6 +116,7 @@ function verbs.submitted(outcome)
   if not OPEN[job.state] then return REFUSED end
   local key = JOB .. job.id
   local webhook_ended, webhook_external_id = get(key, job_field.webhook_ended, job_field.webhook_external_id)
+  if external_id == '' then external_id = webhook_external_id or '' end
   if webhook_external_id and webhook_external_id ~= external_id then
     call('HDEL', key, job_field.webhook_ended)
     note(job.id, 'warning', 'a webhook named another external id: ' .. webhook_external_id)
@@ -125,10 +126,10 @@ function verbs.submitted(outcome)
   count(job, outcome)
   set_state(job, 'waiting')
   call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
-  move(job, poll_lane(job.provider), now + countdown_ms,
-       job_field.external_id, external_id, job_field.submitted, now)
+  move(job, poll_lane(job.provider), now + countdown_ms, job_field.submitted, now)
+  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
   if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
-  note(job.id, 'submitted')
+  note(job.id, 'submitted', external_id == '' and 'the provider named no external id: its webhook is awaited')
   healthy[job.provider] = true
   cancel_if_requested(job)
   return WRITTEN
@@ -169,7 +170,7 @@ function verbs.wait(outcome)
   batch.due[#batch.due + 1] = job_id
   batch.ids[#batch.ids + 1] = job_id
   batch.first = math.min(batch.first, now + countdown_ms)
-  healthy[provider] = true
+  if outcome.polls > 0 then healthy[provider] = true end
   return WRITTEN
 end
 
@@ -199,6 +200,10 @@ function verbs.retry(outcome)
   local key, at = JOB .. job.id, now + outcome.countdown_ms
   if outcome.attempt > 0 then call('HINCRBY', key, job_field.attempts, outcome.attempt) end
   call('HDEL', key, job_field.intent)
+  if outcome.unknown_polls then
+    call('HSET', key, job_field.unknown_polls, outcome.unknown_polls)
+    if outcome.unknown_polls == 1 then call('HSET', key, job_field.unknown_since, now) end
+  end
   if job.state == 'uncertain' then set_state(job, 'queued') end
   if job.state == 'waiting' then call('HSET', key, job_field.not_before, at) end
   move(job, job.lane, at)
