@@ -290,7 +290,7 @@ async def test_a_job_without_an_external_id_closes_no_breaker_when_it_is_looked_
     outage = Outage(provider="ringcentral", reason="503", limit=1, wait_ms=HOUR, longest_ms=HOUR)
     look = Wait(work_id="j", fence=claim.fence, countdown_ms=HOUR, status="", polls=0, webhook_countdown_ms=30_000)
     await hands.record(outage, look)
-    (governor,) = [status for status in await hands.client.providers() if status.group == "ringcentral"]
+    (governor,) = [status for status in await hands.client.providers() if status.provider == "ringcentral"]
     assert not governor.flows
 
 
