@@ -15,6 +15,7 @@ from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, R
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import Cancel, Choice, Repoll, Resolve, Resume, Suspend
+from outwait.worker.model.times import milliseconds
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.dead import DeadDelivery
@@ -152,7 +153,7 @@ class StoreClient:
         return await self._replays.all(**filters)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
-        """Give a job up; its provider is told, where it can be.
+        """Give a job up; its provider is notified, where it can be.
 
         Returns:
             True if it is cancelled, False if that waits for the answer of a submit that is on its way.
@@ -179,7 +180,7 @@ class StoreClient:
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
-        error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
+        error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(
             work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
@@ -201,7 +202,7 @@ class StoreClient:
         job = await self.job(job_id)
         if job.submitted is None and job.external_id is None:
             raise WrongState(f"job {job_id} cannot be polled: its provider never took it (it is {job.state})")
-        interval_ms = int(self._registry.longest_interval(job.provider) * 1000)
+        interval_ms = milliseconds(self._registry.longest_interval(job.provider))
         ((code,), _) = await self._store.lanes.record([Repoll(work_id=job.id, min_interval_ms=interval_ms)])
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
@@ -213,11 +214,11 @@ class StoreClient:
         return await self._store.governors.status([self._submit_policy(name) for name in self._registry.names])
 
     async def pause(self, provider: str, reason: str = "") -> None:
-        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
+        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest for an unknown provider."""
         await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
-        """Let a provider go on; whether a person had paused it. Raises InvalidRequest if there is none such."""
+        """Let a provider go on; whether a person had paused it. Raises InvalidRequest for an unknown provider."""
         policy = self._submit_policy(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN

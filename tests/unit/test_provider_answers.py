@@ -98,11 +98,11 @@ class NoStore:
     async def token(self, name: str) -> tuple[str, float] | None:
         return None
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None: ...
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None: ...
 
     async def drop_token(self, name: str, token: str) -> None: ...
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
         return True
 
     async def unlock_token(self, name: str) -> None: ...
@@ -119,11 +119,11 @@ class Remembering(NoStore):
         self.kept: list[tuple[str, float]] = []
         self.locked: list[float] = []
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        self.kept.append((token, ttl))
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        self.kept.append((token, ttl_s))
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
-        self.locked.append(ttl)
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        self.locked.append(ttl_s)
         return True
 
 
