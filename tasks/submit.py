@@ -27,7 +27,15 @@ from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, RateLimited, Rejected, Unauthorized
+from outwait.worker.model.errors import (
+    NotSent,
+    OutwaitError,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    StoreUnavailable,
+    Unauthorized,
+)
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
@@ -69,7 +77,8 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
         app.runtime.call(self.intake.park(message, str(error)))
     except Exception as error:
         # Celery would acknowledge a message whose task failed, and the job would be lost.
-        log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
+        level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # an outage has its own line
+        log.log(level, "job-not-recorded", extra={"job": self.request.id, "error": str(error)})
         time.sleep(OUTAGE_PAUSE)
         raise Reject(error, requeue=True) from error
     else:

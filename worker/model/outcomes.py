@@ -113,12 +113,16 @@ class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
 
 
 class End(StepOutcome, tag="end", frozen=True, kw_only=True):
-    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`."""
+    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`.
+
+    `external_id` is given where the store does not have it yet.
+    """
 
     state: JobState
     error: str = ""
     result: msgspec.Raw | None = None
     status: str = ""
+    external_id: str = ""
     submits: int = 0
     polls: int = 0
     fetches: int = 0

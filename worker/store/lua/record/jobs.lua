@@ -87,10 +87,26 @@ local function keep_if_proven(job, fence, reason)
   return verbs.hold({work_id = job.id, fence = fence, reason = 'the provider has it'})
 end
 
+-- The answer of a submit whose lease had ended, as long as nobody has decided otherwise: Redis took no writes for longer
+-- than the lease, say. The job has been paid for under this id, so it is neither held nor sent again. Nil: decided.
+local function adopt_late(outcome)
+  local job = load_job(outcome.work_id, NO_FENCE)
+  local is_undecided = job.state == 'uncertain' or job.state == 'queued'
+  if not is_undecided or call('HEXISTS', JOB .. job.id, job_field.intent) == 1 then return nil end
+  count(job, {fetches = outcome.fetches})  -- the claim script counted the submit when the lease ended
+  if outcome.memo then call('HSET', JOB .. job.id, job_field.memo, outcome.memo) end
+  local lane = adopt(job, outcome.external_id)
+  if lane then due_now[lane] = true end
+  cancel_if_requested(job)
+  return WRITTEN
+end
+
 function verbs.submitted(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   local external_id, countdown_ms = outcome.external_id, outcome.countdown_ms
   if not job then
+    local adopted = why == REFUSED and adopt_late(outcome)
+    if adopted then return adopted end
     -- Whoever decides about the job wants to know what a worker learnt whose lease had ended.
     local key = JOB .. outcome.work_id
     local stale = why == REFUSED and call('HGET', key, job_field.external_id) ~= external_id
@@ -268,6 +284,7 @@ verbs['end'] = function(outcome)
   local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
   if kept then return kept end
   note_status(job, outcome.status)
+  if outcome.external_id then call('HSET', JOB .. job.id, job_field.external_id, outcome.external_id) end
   if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
   if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then
