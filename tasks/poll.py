@@ -155,7 +155,7 @@ def decide_unnamed(context: PollContext, answer: Succeeded | Failed | None, stor
         countdown_ms=_in_time(context, pacing.LONGEST, interval),
         status="",
         polls=0,
-        webhook_countdown_ms=int(interval * 1000),
+        webhook_countdown_ms=milliseconds(interval),
     )
 
 

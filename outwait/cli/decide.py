@@ -1,4 +1,4 @@
-"""Decisions of a person about jobs: cancel, resolve an uncertain job, replay deliveries."""
+"""Decisions of a person about jobs: cancel, resolve an uncertain job, poll an ended one again, replay deliveries."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -91,6 +91,23 @@ def _describe(choice: Choice, external_id: str | None) -> str:
             return "failed; its handlers are informed."
         case Choice.AS_WEBHOOK:
             return "ended as its webhook says; its handlers are informed."
+
+
+def repoll(
+    context: typer.Context,
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB", help="The jobs' ids.")],
+    as_json: Json = False,
+) -> None:
+    """Poll jobs again that failed, expired or were cancelled, though the provider has them. Nothing is paid again.
+
+    Each gets as much time again as it had. When it ends, every handler is informed again.
+    """
+
+    async def repoll_job(client: StoreClient, job_id: str) -> _Done:
+        await client.repoll(job_id)
+        return _Done({"repolled": True}, f"{job_id} is polled again.")
+
+    _for_each(context, job_ids, repoll_job, as_json=as_json)
 
 
 def replay(

@@ -71,6 +71,7 @@ for _panel, _commands in {
         decide.cancel,
         jobs.held,
         decide.resolve,
+        decide.repoll,
         provider_webhooks.webhooks,
         jobs.dead,
         decide.replay,

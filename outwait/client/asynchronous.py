@@ -180,6 +180,17 @@ class AsyncClient:
         """
         await self._side.resolve(job_id, choice, external_id)
 
+    async def repoll(self, job_id: str) -> None:
+        """Have a job polled again that ended without a result though its provider took it; nothing is submitted.
+
+        It gets as much time again as it had from its enqueue, and its next end is delivered to every target.
+
+        Raises:
+            JobNotFound: no such job.
+            WrongState: it has not ended, it has a result, or its provider never took it.
+        """
+        await self._side.repoll(job_id)
+
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.
 

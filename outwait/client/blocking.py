@@ -72,6 +72,7 @@ class Client:
     deliveries = _blocking(AsyncClient.deliveries)
     cancel = _blocking(AsyncClient.cancel)
     resolve = _blocking(AsyncClient.resolve)
+    repoll = _blocking(AsyncClient.repoll)
     replay = _blocking(AsyncClient.replay)
     dead = _blocking(AsyncClient.dead)
     replay_dead = _blocking(AsyncClient.replay_dead)

@@ -161,6 +161,10 @@ class HttpClient:
         """Decide about an uncertain job."""
         await self._post(_path(job_id, "/resolve"), {"choice": choice, "external_id": external_id or None})
 
+    async def repoll(self, job_id: str) -> None:
+        """Have an ended job polled again."""
+        await self._post(_path(job_id, "/repoll"))
+
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider."""
         await self._post(f"/v1/providers/{_part(provider)}/pause", {"reason": reason})

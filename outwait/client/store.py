@@ -14,7 +14,8 @@ from outwait.worker.engine.replays import DeadFilter, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
-from outwait.worker.model.outcomes import Cancel, Choice, Resolve, Resume, Suspend
+from outwait.worker.model.outcomes import Cancel, Choice, Repoll, Resolve, Resume, Suspend
+from outwait.worker.model.times import milliseconds
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.dead import DeadDelivery
@@ -189,6 +190,25 @@ class StoreClient:
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             raise WrongState(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
+
+    async def repoll(self, job_id: str) -> None:
+        """Have a job polled again that ended without a result. Nothing is submitted, and nothing is paid.
+
+        It gets as much time again as it had, and its next end is delivered to every target.
+
+        Raises:
+            JobNotFound: no such job.
+            WrongState: it has not ended, it has a result, or the provider never took it.
+        """
+        job = await self.job(job_id)
+        if job.submitted is None and job.external_id is None:
+            raise WrongState(f"job {job_id} cannot be polled: its provider never took it (it is {job.state})")
+        interval_ms = milliseconds(self._registry.longest_interval(job.provider))
+        ((code,), _) = await self._store.lanes.record([Repoll(work_id=job.id, min_interval_ms=interval_ms)])
+        if code is not Recorded.WRITTEN:
+            state = (await self.job(job_id)).state
+            why = "it has its result" if state is JobState.SUCCEEDED else "it has not ended"
+            raise WrongState(f"job {job_id} cannot be polled again: {why} ({state})")
 
     async def providers(self) -> list[GroupStatus]:
         """What the governor lets through, provider by provider, and why not more."""

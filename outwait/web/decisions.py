@@ -1,4 +1,4 @@
-"""Decisions about jobs over HTTP: cancel, resolve, replay."""
+"""Decisions about jobs over HTTP: cancel, resolve, repoll, replay."""
 
 from typing import Annotated
 
@@ -91,6 +91,22 @@ async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator
     if job.state is not JobState.UNCERTAIN:
         raise WrongState(f"job {job.id} is {job.state}, not uncertain: there is nothing to decide")
     await shared.client.resolve(job.id, body.choice, body.external_id or "")
+    return answer(shown_job(await shared.client.job(job.id)))
+
+
+@router.post(
+    "/jobs/{job_id}/repoll",
+    operation_id="repollJob",
+    tags=["jobs"],
+    responses=documented(Job, 404, 409, description="The job waits again."),
+)
+async def repoll(job_id: JobId, shared: Shared, key: Operator) -> Response:
+    """Poll a job again that failed, expired or was cancelled, though the provider took it. Nothing is submitted.
+
+    It gets as much time again as it had. Its next end is delivered to every target, with new delivery ids.
+    """
+    job = await visible(shared, key, job_id)
+    await shared.client.repoll(job.id)
     return answer(shown_job(await shared.client.job(job.id)))
 
 

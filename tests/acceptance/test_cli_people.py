@@ -102,6 +102,20 @@ async def test_cancel_gives_up_each_job_and_tells_which_it_could_not(person: Per
     assert "it has ended (cancelled)" in again.stderr
 
 
+async def test_repoll_takes_up_what_was_given_up(person: Person) -> None:
+    job_id = await person.enqueued('repoll sandbox:{"duration":3}')
+    await person.becomes(job_id, JobState.WAITING)
+    assert person.types("cancel", job_id).returncode == 0
+    done = person.types("repoll", job_id, "no-such-job")
+    assert done.returncode == 4
+    assert f"{job_id} is polled again" in done.stderr
+    assert await person.ended(job_id) is JobState.SUCCEEDED
+    assert person.json("status", job_id)["job"]["ledger"]["submits"] == 1
+    again = person.types("repoll", job_id, "--json")
+    assert again.returncode == 3
+    assert json.loads(again.stdout)["error"] == "wrong_state"
+
+
 async def test_a_lost_submit_is_resolved_by_a_person(person: Person) -> None:
     texts = [f"lost {n}" for n in range(3)]
     sent, repeated, failed = [await person.enqueued(f"{text} sandbox:{LOST}") for text in texts]

@@ -161,6 +161,20 @@ async def test_a_cancelled_job_raises_and_stays_cancelled(client: AsyncClient) -
     assert await client.cancel(job_id)
 
 
+async def test_an_ended_job_is_polled_again_and_submitted_once(client: AsyncClient) -> None:
+    job_id = await enqueued(client, asked('x sandbox:{"duration":1}'), deadline=600)
+
+    async def given_up() -> bool:
+        return (await client.job(job_id)).state is JobState.WAITING and await client.cancel(job_id)
+
+    await until(given_up)
+    await client.repoll(job_id)
+    await client.wait(job_id, timeout_s=PATIENCE)
+    assert (await client.job(job_id)).ledger.submits == 1
+    with pytest.raises(outwait.WrongState, match="it has its result"):
+        await client.repoll(job_id)
+
+
 async def test_what_has_ended_cannot_be_cancelled(client: AsyncClient) -> None:
     job_id = await enqueued(client, asked())
     await client.wait(job_id, timeout_s=PATIENCE)
@@ -244,7 +258,8 @@ async def test_jobs_are_listed_page_by_page(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("job_id", ["unknown", "../dead", "a/b", "", "ü"])
 async def test_an_unknown_id(client: AsyncClient, job_id: str) -> None:
-    ways = (client.job, client.wait, client.result, client.timeline, client.deliveries, client.cancel, client.replay)
+    looks = (client.job, client.wait, client.result, client.timeline, client.deliveries)
+    ways = (*looks, client.cancel, client.replay, client.repoll)
     for way in ways:
         with pytest.raises(outwait.JobNotFound):
             await way(job_id)

@@ -27,6 +27,7 @@ from outwait.worker.model.outcomes import (
     Hold,
     Outcome,
     Release,
+    Repoll,
     Resolve,
     Retry,
     Submitted,
@@ -61,6 +62,7 @@ class Life(RuleBasedStateMachine):
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
         self.webhooks: Counter[str] = Counter()
+        self.repolls: Counter[str] = Counter()
         self.held: list[tuple[Lane, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
 
     def teardown(self) -> None:
@@ -172,6 +174,18 @@ class Life(RuleBasedStateMachine):
         outcome = Resolve(work_id=job_id, choice=choice, detail=ERROR, end_outcome=ending)
         self.written(outcome, allowed=self.states[job_id] is JobState.UNCERTAIN)
 
+    @precondition(lambda self: self.states)
+    @rule(data=st.data())
+    def repoll(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.states)))
+        job = self.do(self.reads.job(job_id))
+        taken = job.submitted is not None or job.external_id is not None
+        allowed = job.state in ENDS - {JobState.SUCCEEDED} and taken
+        self.written(Repoll(work_id=job_id, min_interval_ms=0), allowed=allowed)
+        if allowed:
+            self.repolls[job_id] += 1
+            assert self.do(self.reads.job(job_id)).state is JobState.WAITING
+
     @invariant()
     def every_job_stands_where_it_must(self) -> None:
         for job_id in self.states:
@@ -181,7 +195,7 @@ class Life(RuleBasedStateMachine):
             assert len(places) == (0 if job.closed else 1), (job, places)
             assert self.do(self.indexes(job_id)) == [job.state]
             ends = [entry for entry in self.do(self.reads.timeline(job_id)) if entry.event in ENDS]
-            assert len(ends) == (1 if job.state.ended else 0), ends
+            assert len(ends) == job.state.ended + self.repolls[job_id], ends
             assert job.ledger.webhooks == self.webhooks[job_id]
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:

@@ -28,6 +28,7 @@ from outwait.worker.model.outcomes import (
     Release,
     ReleaseDelivery,
     Replay,
+    Repoll,
     Resolve,
     Resume,
     Retry,
@@ -70,11 +71,14 @@ class Row(NamedTuple):
     queued: JobState | Recorded
     waiting: JobState | Recorded
     uncertain: JobState | Recorded
-    ended: Recorded
+    ended: JobState | Recorded
+    succeeded: Recorded | None = None  # where that differs from the other ends
 
     def expected(self, state: JobState) -> tuple[Recorded, JobState]:
         """What became of the outcome, and the state of the job then."""
         does = self.ended if state.ended else {QUEUED: self.queued, WAITING: self.waiting}.get(state, self.uncertain)
+        if state is SUCCEEDED and self.succeeded is not None:
+            does = self.succeeded
         return (does, state) if isinstance(does, Recorded) else (Recorded.WRITTEN, does)
 
 
@@ -134,6 +138,11 @@ ROWS = [
     Row("resolve resubmit", resolve(Choice.RESUBMIT), REFUSED, REFUSED, QUEUED, REFUSED),
     Row("resolve fail", resolve(Choice.FAIL, ERROR), REFUSED, REFUSED, FAILED, REFUSED),
     Row("resolve as-webhook", resolve(Choice.AS_WEBHOOK, end_outcome=TRUSTED), REFUSED, REFUSED, SUCCEEDED, REFUSED),
+    Row(
+        "repoll",
+        lambda _: Repoll(work_id="j1", min_interval_ms=0),
+        REFUSED, REFUSED, REFUSED, WAITING, succeeded=REFUSED,
+    ),
     Row("webhook ended", webhook(WebhookVerdict.ENDED), KEPT, KEPT, KEPT, KEPT),
     Row("webhook ended, id", webhook(WebhookVerdict.ENDED, "x-1"), KEPT, KEPT, WAITING, KEPT),
     Row("webhook unfinished", webhook(WebhookVerdict.UNFINISHED), KEPT, KEPT, KEPT, KEPT),

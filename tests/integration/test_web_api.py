@@ -159,6 +159,7 @@ async def test_tenants_know_nothing_of_each_other(stack: Stack, api: httpx.Async
             ("GET", "/events", None),
             ("POST", "/cancel", None),
             ("POST", "/replay", {}),
+            ("POST", "/repoll", None),
             ("POST", "/resolve", {"choice": "fail"}),
         ):
             answer = await blue.request(method, f"/v1/jobs/{first}{path}", json=body)

@@ -133,7 +133,9 @@ def test_what_scripts_say_of_states_is_what_they_set_and_what_the_model_allows()
     assert written("record") >= {JobState.QUEUED, JobState.WAITING, JobState.UNCERTAIN, JobState.FAILED}
     assert written("claim") == {JobState.UNCERTAIN, JobState.WAITING}
     setters = {file.name for file in LUA if re.search(r"\bset_state\(|job_field\.state, state", code_of(file))}
-    assert setters == {"prelude.lua", "jobs.lua", "claim.lua", "enqueue.lua"}, "only these change a job's state"
+    assert setters == {"prelude.lua", "jobs.lua", "repolls.lua", "claim.lua", "enqueue.lua"}, (
+        "only these change a job's state"
+    )
 
 
 def test_the_chart_draws_the_transitions_of_the_model() -> None:

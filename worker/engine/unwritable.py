@@ -22,6 +22,7 @@ from outwait.worker.model.outcomes import (
     Release,
     ReleaseDelivery,
     Replay,
+    Repoll,
     Resolve,
     Resume,
     Retry,
@@ -71,7 +72,7 @@ def substitute(outcome: Outcome, claim: Claim | None, error: StoreRefused) -> Ou
             return Dead(work_id=outcome.work_id, fence=outcome.fence, error=why)
         case Release() | ReleaseDelivery() | Hold() | Fanout() | Cancel() | Resolve() | Replay() | WebhookReceived():
             return None
-        case Pause() | Suspend() | Resume() | Outage() | Spent() | Orphaned():
+        case Repoll() | Pause() | Suspend() | Resume() | Outage() | Spent() | Orphaned():
             return None
 
 

@@ -45,7 +45,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.WAITING, JobState.UNCERTAIN}) | _ENDS,
     JobState.UNCERTAIN: frozenset({JobState.QUEUED, JobState.WAITING}) | _ENDS,
     JobState.WAITING: _ENDS,
-    **dict.fromkeys(_ENDS, frozenset[JobState]()),
+    JobState.SUCCEEDED: frozenset(),
+    **dict.fromkeys(_ENDS - {JobState.SUCCEEDED}, frozenset({JobState.WAITING})),
 }
 """The states that may follow each state. The store's scripts obey it; the property test of a job's life proves that."""
 

@@ -157,6 +157,15 @@ class Resolve(WorkOutcome, tag="resolve", frozen=True, kw_only=True):
     end_outcome: End | None = None
 
 
+class Repoll(WorkOutcome, tag="repoll", frozen=True, kw_only=True):
+    """A person has a job polled again that ended without a result, though its provider took it.
+
+    `min_interval_ms` is the time that its provider wants between two polls.
+    """
+
+    min_interval_ms: int
+
+
 class WebhookVerdict(StrEnum):
     """What a webhook says of its job."""
 
@@ -278,6 +287,7 @@ Outcome = (
     | End
     | Cancel
     | Resolve
+    | Repoll
     | WebhookReceived
     | Fanout
     | Delivered

@@ -27,7 +27,14 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
-    "record": ("record/jobs", "record/webhooks", "record/deliveries", "record/governor", "record/orphans"),
+    "record": (
+        "record/jobs",
+        "record/webhooks",
+        "record/deliveries",
+        "record/repolls",
+        "record/governor",
+        "record/orphans",
+    ),
 }
 """Scripts whose text is longer than one file: what stands before it. Each part uses the prelude and parts before it."""
 

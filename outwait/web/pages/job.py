@@ -109,6 +109,14 @@ async def resolve(
     return pressed(viewer, "resolve", job.id, choice)
 
 
+@router.post("/repoll")
+async def repoll(shared: Shared, viewer: Operating, job_id: str) -> Response:
+    """Poll an ended job again. Nothing is submitted."""
+    job = await visible(shared, viewer.key, job_id)
+    await shared.client.repoll(job.id)
+    return pressed(viewer, "repoll", job.id, "repolled")
+
+
 @router.post("/replay")
 async def replay(shared: Shared, viewer: Operating, job_id: str, delivery: Annotated[str, Form()] = "") -> Response:
     """Repeat one delivery, or all dead ones. Nothing is sent to the provider."""

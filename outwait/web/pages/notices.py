@@ -9,6 +9,7 @@ _NOTICES: dict[str, str] = {
     Choice.RESUBMIT: "The job will be submitted again.",
     Choice.FAIL: "The job failed; its handlers are informed.",
     Choice.AS_WEBHOOK: "The job ended as its webhook says; its handlers are informed.",
+    "repolled": "The job is polled again. Nothing is submitted, and nothing is paid.",
     "paused": "The provider is paused until somebody resumes it. Requests that were already sent are finished.",
     "resumed": "The provider is resumed.",
     "enabled": "The receiver is enabled. Replay its dead deliveries.",

@@ -22,6 +22,7 @@ _WORDS = {
     "uncertain": "the provider may have the job",
     "held": "until a person decides",
     "resolved": "by a person",
+    "repolled": "by a person",
     "adopted": "the provider has the job",
     "cancel-asked": "by a person or its producer",
     "callback": "to its handlers",

@@ -24,6 +24,7 @@ _TONES: dict[str, str] = {
     "webhook": INFO,
     "replay": INFO,
     "resolved": ODD,
+    "repolled": INFO,
     "held": ODD,
     "retry": LATE,
     "delivery-retry": LATE,

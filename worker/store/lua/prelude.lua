@@ -92,7 +92,8 @@ end
 local function adopt(job, external_id)
   local key = JOB .. job.id
   call('HDEL', key, job_field.webhook_external_id)
-  call('HSET', key, job_field.external_id, external_id, job_field.submitted, now)
+  call('HSET', key, job_field.submitted, now)
+  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
   if call('HEXISTS', key, job_field.cancel_requested) == 1 then return nil end
   local lane = poll_lane(job.provider)
   take_out(job.lane, job.id)

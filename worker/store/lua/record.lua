@@ -4,7 +4,8 @@
 -- Arguments  outcomes (array of the structs of worker/model/outcomes.py; a field that is absent has its default),
 --            retention_ms (that a closed job is kept)
 -- Returns    {array of codes (store/codes.py), array of lanes with work due now}
--- States     queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends
+-- States     queued -> waiting | uncertain | ends;  uncertain -> queued | waiting | ends;  waiting -> ends;
+--            failed -> waiting;  expired -> waiting;  cancelled -> waiting
 local codes, lanes = {}, {}
 for i, outcome in ipairs(arguments.outcomes) do codes[i] = verbs[outcome.verb](outcome) end
 flush()

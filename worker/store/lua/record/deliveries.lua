@@ -5,11 +5,12 @@ function verbs.fanout(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   if not job then return why end
   local targets = outcome.targets
+  local before = tonumber(call('HGET', JOB .. job.id, job_field.deliveries) or 0)  -- of an end that was repolled
   take_out(job.lane, job.id)
   call('HSET', JOB .. job.id, job_field.fence, job.fence + 1, job_field.lane, '',
-             job_field.open_deliveries, #targets, job_field.deliveries, #targets)
+             job_field.open_deliveries, #targets, job_field.deliveries, before + #targets)
   for n, target in ipairs(targets) do
-    local delivery_id, lane = job.id .. '#' .. n, deliver_lane(target)
+    local delivery_id, lane = job.id .. '#' .. before + n, deliver_lane(target)
     call('HSET', DELIVERY .. delivery_id, delivery_field.fence, 0, delivery_field.state, 'pending',
                delivery_field.target, target)
     make_due(lane, delivery_id, now)

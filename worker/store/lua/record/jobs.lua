@@ -257,9 +257,10 @@ end
 -- or what is learnt would grow with every interval that is learnt from it. A webhook comes at once; of one that came before
 -- the submit's answer nothing can be learnt.
 local function learn(job, fence)
-  local operation, submitted, last_poll, webhook_ended = get(
-    JOB .. job.id, job_field.operation, job_field.submitted, job_field.last_poll, job_field.webhook_ended)
-  if not submitted then return end
+  local operation, submitted, last_poll, webhook_ended, repolls = get(
+    JOB .. job.id, job_field.operation, job_field.submitted, job_field.last_poll, job_field.webhook_ended,
+    job_field.repolls)
+  if not submitted or repolls then return end
   if webhook_ended and tonumber(webhook_ended) <= tonumber(last_poll or 0) then
     webhook_ended = false  -- a poll has found it untrue
   end
