@@ -144,6 +144,9 @@ class IntakeSettings(Group):
     queue: str = Field(
         default="outwait", min_length=1, description="Celery queue to which producers send tasks.submit."
     )
+    queue_type: Literal["classic", "quorum"] = Field(
+        default="classic", description="Type of that queue on RabbitMQ, as producers declare it: classic or quorum."
+    )
     batch: int = Field(default=256, ge=1, le=5000, description="Maximum number of messages taken in at once.")
     lease: Seconds = Field(default=30, description="Seconds for which one worker owns the messages that it takes in.")
 

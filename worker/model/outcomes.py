@@ -114,9 +114,13 @@ class End(StepOutcome, tag="end", frozen=True, kw_only=True):
 
 
 class Cancel(WorkOutcome, tag="cancel", frozen=True, kw_only=True):
-    """Somebody gives the job up; `error` says who and why, as JSON."""
+    """Somebody gives the job up; `error` says who and why, as JSON.
+
+    `remember_ms`: if no job has the id, one that comes within this time is cancelled from the start; 0: it is not.
+    """
 
     error: str
+    remember_ms: int = 0
 
 
 class Choice(StrEnum):

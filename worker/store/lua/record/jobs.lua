@@ -272,8 +272,14 @@ verbs['end'] = function(outcome)
 end
 
 -- Somebody gives the job up. While its submit is on its way that only can be asked for: the answer must be known first.
+-- With `remember_ms` the id may come as a job later, which is then cancelled from the start.
 function verbs.cancel(outcome)
-  local job, why = load_job(outcome.work_id, NO_FENCE)
+  local id = call('GET', ALIAS .. outcome.work_id) or outcome.work_id
+  local job, why = load_job(id, NO_FENCE)
+  if not job and outcome.remember_ms then
+    call('SET', REVOKED .. id, outcome.error, 'PX', outcome.remember_ms)
+    return WRITTEN
+  end
   if not job then return why end
   if not OPEN[job.state] then return REFUSED end
   call('SET', ERROR .. job.id, outcome.error)
