@@ -28,7 +28,9 @@ async def spoil(fault: Fault, request: web.Request, answer: web.Response) -> web
             return _drop(request)
         case FaultKind.ERROR | FaultKind.ERROR_AFTER | FaultKind.RATE_LIMIT:
             return answer
-        case FaultKind.HTML | FaultKind.BROKEN_JSON | FaultKind.EMPTY | FaultKind.CONTENT_TYPE as kind:
+        case (
+            FaultKind.HTML | FaultKind.BROKEN_JSON | FaultKind.ODD_JSON | FaultKind.EMPTY | FaultKind.CONTENT_TYPE
+        ) as kind:
             return _garbled(kind, answer)
 
 
@@ -40,6 +42,9 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     headers = {name: value for name, value in answer.headers.items() if name not in ("Content-Type", "Content-Length")}
     if kind is FaultKind.CONTENT_TYPE:
         return web.Response(body=body, status=answer.status, content_type="text/plain", headers=headers)
+    if kind is FaultKind.ODD_JSON:
+        odd = body.replace(b"This is", b"This \\ud83d is").replace(b'"confidence":0.93', b'"confidence":NaN')
+        return web.Response(body=odd, status=answer.status, content_type="application/json", headers=headers)
     half = body[: len(body) // 2] or b"{" if kind is FaultKind.BROKEN_JSON else b""
     return web.Response(body=half, status=answer.status, content_type="application/json", headers=headers)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
+import msgspec
 import pytest
 
 from outwait.config.groups import StepSettings, StoreSettings
@@ -13,6 +14,7 @@ from outwait.tasks.poll import PollContext, decide_answer, decide_error
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState
+from outwait.worker.model.json_text import NO_CHARACTERS
 from outwait.worker.model.outcomes import Counts, End, Outcome, Release, Retry, Wait
 from outwait.worker.providers.contract import Failed, Operation, Params, Pending, PollAnswer, Succeeded
 from outwait.worker.store import codec
@@ -201,6 +203,10 @@ ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
     Succeeded: [
         (Succeeded({"text": "hi"}, "DONE"), succeeded({"text": "hi"})),
         (
+            Succeeded({"text": "\ud800"}, "DONE", "odd"),
+            msgspec.structs.replace(succeeded({"text": "\ufffd"}), warning=f"odd; {NO_CHARACTERS}"),
+        ),
+        (
             Succeeded("x" * 49, "DONE"),
             end(
                 JobState.FAILED,
@@ -252,6 +258,10 @@ def test_an_unfinished_job_whose_time_is_over_expires(
         operation=replace(OPERATION, **operation),
     )
     assert decide_answer(late, Pending("RUNNING"), STORE) == end(JobState.EXPIRED, "expired", message)
+    partial = Pending("DONE", partial=Succeeded("late", "DONE", "a part is missing"))
+    assert decide_answer(late, partial, STORE) == msgspec.structs.replace(
+        succeeded("late"), warning="a part is missing"
+    )
     assert decide_answer(late, Succeeded("late", "DONE"), STORE) == succeeded("late"), "a result is never thrown away"
 
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from outwait.config.groups import StoreSettings
+from outwait.worker.model import json_text
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
@@ -14,14 +15,15 @@ def end_outcome(
     work_id: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
 ) -> End:
     """The end of the job."""
-    state, status, error = JobState.FAILED, answer.status, ""
+    state, status, error, warning = JobState.FAILED, answer.status, "", ""
     result: msgspec.Raw | None = None
     match answer:
         case Failed():
             detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
             error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
         case Succeeded():
-            text = codec.encode(answer.result)
+            text, changed = json_text.encoded(answer.result)
+            warning = "; ".join(part for part in (answer.warning, changed) if part)
             if len(text) <= store.result_max:
                 state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
             else:
@@ -33,6 +35,7 @@ def end_outcome(
         error=error,
         result=result,
         status=status,
+        warning=warning,
         submits=counts.submits,
         polls=counts.polls,
         fetches=counts.fetches,

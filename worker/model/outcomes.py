@@ -102,12 +102,16 @@ class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
 
 
 class End(StepOutcome, tag="end", frozen=True, kw_only=True):
-    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`."""
+    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`.
+
+    `warning` is for the timeline: what is missing in the result, or was changed.
+    """
 
     state: JobState
     error: str = ""
     result: msgspec.Raw | None = None
     status: str = ""
+    warning: str = ""
     submits: int = 0
     polls: int = 0
     fetches: int = 0

@@ -262,6 +262,7 @@ verbs['end'] = function(outcome)
   local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
   if kept then return kept end
   note_status(job, outcome.status)
+  if outcome.warning then note(job.id, 'warning', outcome.warning) end
   if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
   if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then
