@@ -165,6 +165,10 @@ class HandlerSettings(Group):
     modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
+    traceparent: bool = Field(
+        default=False,
+        description="Pass the producer's trace context on to `https://` and `celery://` targets, as `traceparent`.",
+    )
 
 
 class EventSettings(Group):
