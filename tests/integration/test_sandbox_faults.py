@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from outwait.sandbox import Behaviour, SandboxOptions, create_app
 from outwait.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
 from outwait.sandbox.limits import Limiter
+from outwait.sandbox.server import VENDORS
 from tests.patience import PATIENCE, until
 
 Client = aiohttp.ClientSession
@@ -177,7 +178,7 @@ class TestOrders:
         client = await start()
         for wrong, message in (
             ({"outcome": "perhaps"}, "'success'"),
-            ({"provider": "nobody"}, "ringcentral, elevateai, unless"),
+            ({"provider": "nobody"}, ", ".join(vendor.name for vendor in VENDORS)),
             ({"duraton": 1}, "duraton"),
         ):
             async with client.post("/_control/behaviour", json=wrong) as got:

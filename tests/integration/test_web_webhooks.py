@@ -109,7 +109,7 @@ async def test_a_webhook_ends_the_wait_whenever_it_comes(stack: Stack, mode: str
 
 @pytest.mark.parametrize("unfinished", [False, True])
 async def test_a_deadline_comes_before_a_safety_poll(stack: Stack, *, unfinished: bool) -> None:
-    """Protected by tasks/submit.py `_first_poll`, and by tasks/poll.py `_countdown`: safety is no least countdown."""
+    """Protected by tasks/submit.py `decide_answer` and tasks/poll.py `_next_poll`: the safety poll is no minimum."""
     name = f"in-time-{unfinished}"
     async with stack.client() as client:
         request = speech(name, webhook="never", outcome="never").model_copy(update={"deadline": 2.0})

@@ -60,6 +60,12 @@ def test_an_unknown_address_of_a_submit_is_no_unknown_job() -> None:
         check(answer(404), submit=True)
 
 
+def test_an_error_text_in_a_form_of_its_own() -> None:
+    body = b'{"fault": {"code": "G-1", "reason": "no such file https://x.example/secret"}}'
+    with pytest.raises(Rejected, match=r"answered 400: no such file https://x\.example/…$"):
+        check(answer(400, body), text=lambda body: str(body["fault"]["reason"]))
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_is_good(status: int) -> None:
     assert check(answer(status)).status_code == status

@@ -86,11 +86,11 @@ class NoStore:
     async def token(self, name: str) -> tuple[str, float] | None:
         return None
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None: ...
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None: ...
 
     async def drop_token(self, name: str, token: str) -> None: ...
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
         return True
 
     async def unlock_token(self, name: str) -> None: ...

@@ -7,6 +7,7 @@ from outwait.worker.model import json_text
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
+from outwait.worker.net.redaction import redact, redact_all
 from outwait.worker.providers.contract import Failed, Succeeded
 from outwait.worker.store import codec
 
@@ -19,8 +20,8 @@ def end_outcome(
     result: msgspec.Raw | None = None
     match answer:
         case Failed():
-            detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
+            detail = redact_all({"status": answer.status, "code": answer.code, "detail": answer.detail})
+            error = JobError("provider_failed", redact(f"{answer.code}: {answer.message}"), detail).text()
         case Succeeded():
             text, changed = json_text.encoded(answer.result)
             warning = "; ".join(part for part in (answer.warning, changed) if part)
@@ -36,9 +37,7 @@ def end_outcome(
         result=result,
         status=status,
         warning=warning,
-        submits=counts.submits,
-        polls=counts.polls,
-        fetches=counts.fetches,
+        **counts._asdict(),
     )
 
 
