@@ -35,6 +35,8 @@ class FaultKind(StrEnum):
     ODD_JSON = "odd_json"  # the answer with NaN and half a character in it, which strict readers refuse
     EMPTY = "empty"  # no body
     CONTENT_TYPE = "content_type"  # the right body as text/plain
+    BYTE_ORDER_MARK = "byte_order_mark"  # the right body behind such a mark
+    HEADERS = "headers"  # the right answer, with headers replaced or added
 
 
 class Outcome(StrEnum):
@@ -82,6 +84,7 @@ class Fault(_Order):
         description="hang: its length (default: an hour); rate_limit: the penalty (default: the sandbox's); "
         "error: a Retry-After (default: none).",
     )
+    headers: dict[str, str] = Field(default={}, description="headers: replaced or added.")
 
 
 class Behaviour(_Order):

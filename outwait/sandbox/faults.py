@@ -1,6 +1,7 @@
 """Faults on the wire: what a client gets instead of the answer."""
 
 import asyncio
+import codecs
 
 from aiohttp import web
 
@@ -28,9 +29,17 @@ async def spoil(fault: Fault, request: web.Request, answer: web.Response) -> web
             return _drop(request)
         case FaultKind.ERROR | FaultKind.ERROR_AFTER | FaultKind.RATE_LIMIT:
             return answer
+        case FaultKind.HEADERS:
+            answer.headers.update(fault.headers)
+            return answer
         case (
-            FaultKind.HTML | FaultKind.BROKEN_JSON | FaultKind.ODD_JSON | FaultKind.EMPTY | FaultKind.CONTENT_TYPE
-        ) as kind:
+            FaultKind.HTML
+            | FaultKind.BROKEN_JSON
+            | FaultKind.ODD_JSON
+            | FaultKind.EMPTY
+            | FaultKind.CONTENT_TYPE
+            | FaultKind.BYTE_ORDER_MARK as kind
+        ):
             return _garbled(kind, answer)
 
 
@@ -45,6 +54,9 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     if kind is FaultKind.ODD_JSON:
         odd = body.replace(b"This is", b"This \\ud83d is").replace(b'"confidence":0.93', b'"confidence":NaN')
         return web.Response(body=odd, status=answer.status, content_type="application/json", headers=headers)
+    if kind is FaultKind.BYTE_ORDER_MARK:
+        body = codecs.BOM_UTF8 + body
+        return web.Response(body=body, status=answer.status, content_type="application/json", headers=headers)
     half = body[: len(body) // 2] or b"{" if kind is FaultKind.BROKEN_JSON else b""
     return web.Response(body=half, status=answer.status, content_type="application/json", headers=headers)
 

@@ -1,5 +1,6 @@
 """Moves jobs: enqueue, due_lanes, claim, begin, renew, record, purge. One method a script."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -136,14 +137,26 @@ class Lanes:
         return int(await self._run("renew", lane=str(lane), lease_ms=policy.lease_ms, claims=claims))
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
-        """Write outcomes; what became of each, and the lanes that have work due now."""
+        """Write outcomes; what became of each, and the lanes that have work due now.
+
+        Raises:
+            StoreUnavailable: they are not written, or that is not known; they may be sent again, and count once.
+            StoreRefused: at least one of them can never be written.
+        """
+        began = time.monotonic()
         answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
         codes, lanes = _recorded.decode(answer)
+        if any(code > 0 for code in codes):
+            self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    async def probe(self) -> None:
+        """Raises StoreUnavailable while Redis takes no writes."""
+        await self._connection.probe()
 
     async def _run(self, name: str, **arguments: Any) -> Any:
         async with self._connection.translated():
