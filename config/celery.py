@@ -40,17 +40,22 @@ def _content() -> dict[str, Any]:
 def _queues(settings: Settings) -> dict[str, Any]:
     steps = settings.step_queues
     # On Redis the intake takes producers' messages: Celery's consumer can lose what it pops there.
-    consumed = [*steps.values()] if settings.broker_is_redis else [*steps.values(), settings.intake.queue]
+    consumed = [_queue(name) for name in steps.values()]
+    if not settings.broker_is_redis:
+        consumed.append(_queue(settings.intake.queue, settings.intake.queue_type))
     routes = {task: {"queue": steps[step]} for task, step in _STEP_TASKS.items()}
     return {
         # One queue for each step: slow deliveries do not hold back polls, and a worker can serve only some steps.
-        "task_queues": [_queue(name) for name in consumed],
+        "task_queues": consumed,
         "task_routes": routes | {SUBMIT_TASK: {"queue": settings.intake.queue}},
     }
 
 
-def _queue(name: str) -> Queue:
-    return Queue(name, Exchange(name), routing_key=name)  # type: ignore[no-untyped-call] # typed in part
+def _queue(name: str, kind: str = "classic") -> Queue:
+    # RabbitMQ refuses another declaration of a queue that exists; a classic one is declared without arguments. Where
+    # Celery sees a quorum queue, it asks for no global prefetch, which such queues refuse.
+    arguments = {"x-queue-type": kind} if kind != "classic" else None
+    return Queue(name, Exchange(name), routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call] # typed in part
 
 
 def _worker(settings: Settings) -> dict[str, Any]:

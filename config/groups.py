@@ -154,6 +154,9 @@ class IntakeSettings(Group):
     queue: str = Field(
         default="outwait", min_length=1, description="Celery queue to which producers send tasks.submit."
     )
+    queue_type: Literal["classic", "quorum"] = Field(
+        default="classic", description="Type of that queue on RabbitMQ, as producers declare it: classic or quorum."
+    )
     batch: int = Field(default=256, ge=1, le=5000, description="Maximum number of messages taken in at once.")
     lease: Seconds = Field(default=30, description="Seconds for which one worker owns the messages that it takes in.")
 
@@ -172,6 +175,10 @@ class HandlerSettings(Group):
     modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
+    traceparent: bool = Field(
+        default=False,
+        description="Pass the producer's trace context on to `https://` and `celery://` targets, as `traceparent`.",
+    )
 
 
 class EventSettings(Group):

@@ -53,6 +53,7 @@ def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
         handlers=self.handlers,
         reads=runtime.store.reads,
         retries=delivery_retries(parsed.name, runtime.settings.deliver, runtime.settings.webhooks.schedule),
+        pass_trace=runtime.settings.handlers.traceparent,
     )
     runtime.run(parsed, claims, step)
 
@@ -82,6 +83,7 @@ class Deliver:
     handlers: Handlers
     reads: Reads
     retries: DeliveryRetries
+    pass_trace: bool = False
     _jobs: dict[str, Job] = field(default_factory=dict, init=False)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -112,7 +114,8 @@ class Deliver:
             return decide_error(claim, error, self.retries, random.random())
         envelope = await self._envelope(claim)
         time_limit, suspect = self.retries.settings.time_limit, await self._suspect(claim)
-        answer = await self.handlers.deliver(self.target, envelope, time_limit, in_subprocess=suspect)
+        trace = claim.trace if self.pass_trace else ""
+        answer = await self.handlers.deliver(self.target, envelope, time_limit, in_subprocess=suspect, trace=trace)
         return Delivered(work_id=claim.work_id, fence=claim.fence, detail=answer)
 
     async def _suspect(self, claim: Claim) -> bool:

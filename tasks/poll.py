@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
@@ -85,6 +85,8 @@ class Poll(ProviderStep):
         age = (now - claim.submitted_ms) / 1000
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
         polled = await self.gateway.provider.poll(waiting, exchange)
+        if isinstance(polled, Succeeded) and exchange.warning:
+            polled = replace(polled, warning="; ".join(filter(None, (polled.warning, exchange.warning))))
         context = self._context(claim, now, requests_sent(exchange))
         outcome = decide_answer(context, polled, self.store)
         if isinstance(outcome, Wait):
@@ -131,6 +133,8 @@ class PollContext(NamedTuple):
 def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings) -> Outcome:
     """What an answer means for the job. `store` says how large a result may be."""
     match answer:
+        case Pending(partial=Succeeded() as partial) if _time_over(context):
+            return end_outcome(context.claim.work_id, context.claim.fence, partial, store, context.sent)
         case Pending():
             return _wait(context, answer)
         case Succeeded() | Failed():

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from outwait.config.groups import StepSettings
 from outwait.worker.app import StepTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
+from outwait.worker.celery.submit_request import TIMES, SubmitRequest
 from outwait.worker.engine import pacing
 from outwait.worker.engine.clock import OUTAGE_PAUSE
 from outwait.worker.engine.intake import TASK, Intake, Sent, Unusable, read
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 class SubmitTask(StepTask):
     """The public task."""
 
+    Request = SubmitRequest
+
     @cached_property
     def intake(self) -> Intake:
         """What turns messages into jobs."""
@@ -59,10 +62,11 @@ class SubmitTask(StepTask):
 
     def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
         """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
-        # Celery itself has waited for the `eta` and checked `expires`.
         headers = vars(self.request)
         named = {"task": TASK, "id": self.request.id, "traceparent": headers.get("traceparent", "")}
-        sent = read(named, args, kwargs, headers)
+        times = {name: headers[name] for name in TIMES if headers.get(name)}
+        now = app.runtime.call(self.intake.now()) if times else 0.0
+        sent = read(named | times, args, kwargs, headers, now=now)
         app.runtime.call(self.intake.accept(sent))
         return sent
 

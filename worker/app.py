@@ -6,10 +6,12 @@ worker starts. Works as `outwait worker` and as `celery -A outwait.worker.app wo
 
 import gc
 import logging
+import re
 from functools import cached_property
 from typing import Any
 
 from celery import Celery, Task, bootsteps, signals
+from celery.backends.base import DisabledBackend
 from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
@@ -26,7 +28,7 @@ from outwait.worker.engine.intake import Intake
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import StoreUnfit
-from outwait.worker.model.jobs import Step
+from outwait.worker.model.jobs import JOB_ID_PATTERN, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.registry import Registry, build
@@ -50,7 +52,15 @@ TASKS = {
 
 
 class StepTask(Task):  # type: ignore[misc] # Celery has no types
-    """A task of ours."""
+    """A task of ours. It stores no result: what producers read under a job's id, only the job's end writes.
+
+    A producer's message can ask for the result of `tasks.submit` itself (`ignore_result: false`), which is None.
+    """
+
+    @property
+    def backend(self) -> DisabledBackend:
+        """A backend that stores nothing."""
+        return DisabledBackend(app=self.app)
 
     def prepare(self) -> None:
         """What must work before the worker takes its first job; called once at its start."""
@@ -202,14 +212,22 @@ def _spare_the_collector() -> None:
 
 
 def _cancel_what_is_revoked(runtime: Runtime) -> None:
-    """Celery's `revoke` of a job's id cancels the job, so that Flower's button and `app.control.revoke` work."""
-    revoke = Panel.data["revoke"]
+    """Celery's `revoke` of a job's id cancels the job, so that Flower's button and `app.control.revoke` work.
 
-    def revoke_and_cancel(state: Any, task_id: str | list[str], **options: Any) -> Any:
-        runtime.cancel([task_id] if isinstance(task_id, str) else task_id)
+    Celery's own is not called. It would store REVOKED as the result of a job that goes on, or that ended long ago, and
+    drop the job's message.
+    """
+
+    def revoke(_state: Any, task_id: str | list[str], **_options: Any) -> dict[str, str]:
+        given = [task_id] if isinstance(task_id, str) else task_id
+        job_ids = [text for text in given if isinstance(text, str) and re.fullmatch(JOB_ID_PATTERN, text)]
+        runtime.cancel(job_ids)
+        return {"ok": f"tasks {', '.join(job_ids)} flagged as revoked"}
+
+    def terminate(state: Any, signal: str, task_id: str | list[str], **options: Any) -> dict[str, str]:  # noqa: ARG001 - Celery's
         return revoke(state, task_id, **options)
 
-    Panel.data["revoke"] = revoke_and_cancel
+    Panel.data |= {"revoke": revoke, "terminate": terminate}
 
 
 async def _fit(store: Store) -> bool:

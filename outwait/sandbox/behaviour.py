@@ -32,6 +32,7 @@ class FaultKind(StrEnum):
     HANG_AFTER = "hang_after"
     HTML = "html"  # a web page with status 200
     BROKEN_JSON = "broken_json"  # half of the answer
+    ODD_JSON = "odd_json"  # the answer with NaN and half a character in it, which strict readers refuse
     EMPTY = "empty"  # no body
     CONTENT_TYPE = "content_type"  # the right body as text/plain
     BYTE_ORDER_MARK = "byte_order_mark"  # the right body behind such a mark
@@ -98,6 +99,9 @@ class Behaviour(_Order):
     latency: float = Field(default=0, ge=0, description="Before each answer.")
     result_bytes: int = Field(default=0, ge=0, le=1 << 30, description="Minimum size of the result's text.")
     upload_failures: int = Field(default=0, ge=0, description="Uploads that end in fileUploadFailed.")
+    absences: int = Field(
+        default=0, ge=0, description="How often the punctuated transcript and the AI results are 404 before they come."
+    )
     punctuated_empty: bool = Field(default=False, description="204 for the punctuated transcript.")
     expiry: float | None = Field(
         default=None, ge=0, description="Life of the id; null: as long as the real provider's."

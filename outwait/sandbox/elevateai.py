@@ -182,6 +182,8 @@ class ElevateAI(Vendor):
             raise Refusal(404, "The interaction was declared without AI results")
         if name != "ai" and job.operation != "audio":
             raise Refusal(404, f"A {job.operation} interaction has no audio transcript")
+        if name != "transcript" and _absent_once_more(job, name):
+            raise Refusal(404, "There is no such result")
         if name == "transcripts/punctuated" and job.behaviour.punctuated_empty:
             return web.Response(status=204)
         return answer(_RESULTS[name](job))
@@ -204,6 +206,12 @@ def _status(job: Job, now: float) -> str:
     if _undownloadable(job):
         return "fileDownloadFailed"
     return "processingFailed" if failed(job) else "processed"
+
+
+def _absent_once_more(job: Job, name: str) -> bool:
+    absences: dict[str, int] = job.facts.setdefault("absences", {})
+    absences[name] = absences.get(name, 0) + 1
+    return absences[name] <= job.behaviour.absences
 
 
 def _undownloadable(job: Job) -> bool:

@@ -35,6 +35,7 @@ async def spoil(fault: Fault, request: web.Request, answer: web.Response) -> web
         case (
             FaultKind.HTML
             | FaultKind.BROKEN_JSON
+            | FaultKind.ODD_JSON
             | FaultKind.EMPTY
             | FaultKind.CONTENT_TYPE
             | FaultKind.BYTE_ORDER_MARK as kind
@@ -50,6 +51,9 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     headers = {name: value for name, value in answer.headers.items() if name not in ("Content-Type", "Content-Length")}
     if kind is FaultKind.CONTENT_TYPE:
         return web.Response(body=body, status=answer.status, content_type="text/plain", headers=headers)
+    if kind is FaultKind.ODD_JSON:
+        odd = body.replace(b"This is", b"This \\ud83d is").replace(b'"confidence":0.93', b'"confidence":NaN')
+        return web.Response(body=odd, status=answer.status, content_type="application/json", headers=headers)
     if kind is FaultKind.BYTE_ORDER_MARK:
         body = codecs.BOM_UTF8 + body
         return web.Response(body=body, status=answer.status, content_type="application/json", headers=headers)

@@ -60,8 +60,11 @@ class Mailbox:
             log.info("webhook-refused", extra={"provider": known(provider), "refused": self.refused})
         return job_id
 
-    async def take(self, provider: str, job_id: str, encoding: str, chunks: AsyncIterator[bytes]) -> None:
+    async def take(self, provider: str, job_id: str, encoding: str, chunks: AsyncIterator[bytes]) -> bool:
         """Store one webhook, whatever its body is. It is in the store when this returns.
+
+        Returns:
+            Whether the provider may forget its copy. It may not if this one is trusted and too large to be kept.
 
         Raises:
             StoreUnavailable, StoreRefused: it is not stored, or that is not known.
@@ -77,6 +80,7 @@ class Mailbox:
         else:
             outcome = self._processor.webhook_received(webhook)
         await self._writer.write(outcome)
+        return not (content.too_large and self._processor.trusts(provider))
 
 
 class _Content:
@@ -92,6 +96,7 @@ class _Content:
         self._encoding = encoding.strip().lower()[:40]
         self._kept = bytearray()
         self.size = 0
+        self.too_large = False
         self._problem = ""
         bits = _WINDOW_BITS.get(self._encoding)
         self._inflater = zlib.decompressobj(bits) if bits else None
@@ -110,6 +115,7 @@ class _Content:
         except zlib.error as error:
             self._problem = f"its {self._encoding} data is damaged: {error}"
         if len(self._kept) > self._limit:
+            self.too_large = True
             self._problem = f"larger than {self._limit} bytes (OUTWAIT_WEB__BODY_MAX)"
             del self._kept[HEAD:]
 

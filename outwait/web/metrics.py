@@ -5,7 +5,7 @@ of jobs. It needs no API key and shows no job: labels are providers, states, ste
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 
 from outwait.web.services import Services, Shared
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS
-from outwait.worker.model.jobs import Step
+from outwait.worker.model.jobs import JobState, Step
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.inbox import lists_of
@@ -26,7 +26,7 @@ OTHER = "other"
 
 router = APIRouter(include_in_schema=False)
 
-Counts = Mapping[tuple[str, ...], int]
+Counts = dict[tuple[str, ...], int]
 
 
 class Reading(NamedTuple):
@@ -40,6 +40,8 @@ class Reading(NamedTuple):
     inbox: int
     batches: Mapping[str, int]
     counted: Counts
+    names: Sequence[str] = ()
+    """The providers that are set up."""
 
 
 class _Families(NamedTuple):
@@ -76,6 +78,7 @@ async def read(shared: Services) -> Reading:
         inbox=sum(await inbox.waiting(lists_of(settings.intake.queue))) if queues else 0,
         batches=dict(zip(queues, await inbox.waiting(list(queues.values())), strict=True)),
         counted=await stats.counted(),
+        names=names,
     )
 
 
@@ -85,7 +88,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield from _work(reading)
     for name, text, value in _GAUGES:
         yield _gauge(name, text, ("provider",), [((status.provider,), value(status)) for status in reading.providers])
-    yield from _counters(reading.counted)
+    yield from _counters(reading.counted, _zeros(reading.names))
     yield from _histograms(reading.counted)
 
 
@@ -161,11 +164,29 @@ _GAUGES: tuple[tuple[str, str, Callable[[GroupStatus], float | None]], ...] = (
 )
 
 
-def _counters(counted: Counts) -> Iterator[Metric]:
+def _zeros(names: Sequence[str]) -> Counts:
+    """What may be counted one day. A series that begins with its first event shows no increase, and alerts miss it."""
+    return dict.fromkeys(
+        [
+            *product(["accepted", "opened"], names),
+            *product(["state"], names, [state.value for state in JobState]),
+            *product(["delivery"], _HANDLER_KINDS, ["delivered", "retried", "dead"]),
+            *product(["requests"], names, ["submits", "polls", "fetches", "other"], _REQUEST_RESULTS),
+        ],
+        0,
+    )
+
+
+_HANDLER_KINDS = ("function", "celery", "stream", "file", "https", "http")
+
+_REQUEST_RESULTS = ("2xx", "4xx", "429", "5xx", "lost", "not_sent")
+
+
+def _counters(counted: Counts, zeros: Counts) -> Iterator[Metric]:
     for what, name, text, labels in _COUNTERS:
-        rows = ((key[1:], number) for key, number in counted.items() if key[0] == what)
+        rows = ((key[1:], number) for key, number in (zeros | counted).items() if key[0] == what)
         yield _counter(name, text, labels, rows)
-    requests: dict[tuple[str, ...], int] = {}
+    requests: dict[tuple[str, ...], int] = {key[1:]: 0 for key in zeros if key[0] == "requests"}
     for key, number in counted.items():
         if key[0] == "requests":
             requests[key[1:4]] = requests.get(key[1:4], 0) + number

@@ -1,7 +1,8 @@
 """`POST /webhooks/{provider}/{token}`: receives webhooks. Each is stored first and then answered with exactly 200.
 
 Every webhook with a valid token is answered with 200, readable or not: it is stored as it is, polling finds the truth,
-and the same body sent again would be no better. Only if it cannot be stored must the provider send it again.
+and the same body sent again would be no better. Only if it cannot be stored must the provider send it again. A webhook
+that is trusted, but too large to be kept, is answered with 413: the provider keeps its copy until a poll has read it.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ async def receive(request: Request) -> Response:
         if job_id is None:
             return problem(404, "not_found", "No webhook is expected at this URL")
         async with asyncio.timeout(TIME_LIMIT):
-            await mailbox.take(provider, job_id, encoding, request.stream())
+            kept = await mailbox.take(provider, job_id, encoding, request.stream())
     except (StoreUnavailable, StoreRefused) as error:
         level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # the store logs an outage
         log.log(level, "webhook-not-kept", extra={"provider": known(provider), "error": str(error)})
@@ -42,7 +43,7 @@ async def receive(request: Request) -> Response:
     except Exception:
         log.exception("webhook-broken", extra={"provider": known(provider)})
         return problem(500, "bug", BUG_TITLE, "The log of the web process has the details.")
-    return Response()
+    return Response() if kept else problem(413, "content_too_large", "The webhook is larger than OUTWAIT_WEB__BODY_MAX")
 
 
 # The second path is for senders that append an id of their own to the URL.

@@ -67,10 +67,13 @@ class Handlers:
         """Whether a function is marked with this name."""
         return name in self._functions
 
-    async def deliver(self, target: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool = False) -> str:
+    async def deliver(
+        self, target: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool = False, trace: str = ""
+    ) -> str:
         """Run one delivery for at most `time_limit` seconds, once a call of its handler may begin.
 
-        `in_subprocess` runs a function in a separate process, because it may have ended workers.
+        `in_subprocess` runs a function in a separate process, because it may have ended workers. `trace` is the trace
+        context that webhooks and tasks carry, if any.
 
         Returns:
             What a receiver of webhooks answered, short; nothing for other kinds of handlers.
@@ -83,13 +86,13 @@ class Handlers:
             case FunctionTarget(name):
                 await self._run(name, envelope, time_limit, in_subprocess=in_subprocess)
             case CeleryTarget() as task:
-                await self._lane("celery", Threads).run(partial(self._publish, task, envelope), time_limit)
+                await self._lane("celery", Threads).run(partial(self._publish, task, envelope, trace), time_limit)
             case StreamTarget() as stream:
                 await self._add(stream, envelope, time_limit)
             case FileTarget(path):
                 await self._lane("file", Threads).run(partial(self._append, path, envelope), time_limit)
             case WebhookTarget() as receiver:
-                return await self._send(receiver, envelope)
+                return await self._send(receiver, envelope, trace)
             case other:
                 assert_never(other)
         return ""
@@ -110,10 +113,10 @@ class Handlers:
         call = partial(function.call, envelope) if function.takes_envelope else function.call
         await self._lane(f"handler {name}", Loop if function.is_async else Threads).run(call, time_limit)
 
-    async def _send(self, receiver: WebhookTarget, envelope: Envelope) -> str:
+    async def _send(self, receiver: WebhookTarget, envelope: Envelope, trace: str) -> str:
         if self._webhooks is None:
             raise DeliveryRefused(f"no webhook is sent to {receiver.host} from here")
-        return await self._webhooks.deliver(receiver, envelope)
+        return await self._webhooks.deliver(receiver, envelope, trace)
 
     async def _add(self, stream: StreamTarget, envelope: Envelope, time_limit: float) -> None:
         fields: dict[str, str | bytes] = {
@@ -129,7 +132,7 @@ class Handlers:
         except Exception as error:
             raise failure(error) from error
 
-    def _publish(self, target: CeleryTarget, envelope: Envelope) -> None:
+    def _publish(self, target: CeleryTarget, envelope: Envelope, trace: str) -> None:
         self._send_task(
             target.task,
             args=(envelope.data(),),
@@ -138,6 +141,7 @@ class Handlers:
             ignore_result=True,  # else Celery subscribes to a result that nobody here waits for
             argsrepr=f"(<delivery {envelope.delivery_id}>,)",  # results belong neither in logs nor in Flower
             kwargsrepr="{}",
+            headers={"traceparent": trace} if trace else None,
         )
 
     def _append(self, path: str, envelope: Envelope) -> None:

@@ -72,8 +72,8 @@ class Webhooks:
         """Why nothing is sent to a receiver, or ""."""
         return webhook_refusal(target, signs=bool(self._secrets), guard=self._guard)
 
-    async def deliver(self, target: WebhookTarget, envelope: Envelope) -> str:
-        """Send one delivery.
+    async def deliver(self, target: WebhookTarget, envelope: Envelope, trace: str = "") -> str:
+        """Send one delivery, with a trace context if there is one.
 
         Returns:
             What the receiver answered: status, seconds, the beginning of its text.
@@ -87,7 +87,7 @@ class Webhooks:
         if disabled := await self._receivers.find(target.receiver):
             raise DeliveryRefused(_disabled(target, disabled.why))
         async with self._free:
-            answer = await self._post(target, envelope)
+            answer = await self._post(target, self._request(target, envelope, trace))
         if 200 <= answer.status < 300:
             return answer.summary
         if answer.status == 410:
@@ -96,10 +96,10 @@ class Webhooks:
         redirected = "; redirects are not followed: name where it leads to" if 300 <= answer.status < 400 else ""
         raise DeliveryFailed(f"{target.host} answered {answer.summary}{redirected}", retry_after=answer.retry_after)
 
-    async def _post(self, target: WebhookTarget, envelope: Envelope) -> "_Answer":
+    async def _post(self, target: WebhookTarget, request: httpx.Request) -> "_Answer":
         begun = time.monotonic()
         try:
-            async with self._sender.stream(self._request(target, envelope), timeout=self._time_limit) as response:
+            async with self._sender.stream(request, timeout=self._time_limit) as response:
                 took = time.monotonic() - begun
                 text = await _beginning(response)
         except AddressRefused as error:
@@ -109,11 +109,12 @@ class Webhooks:
         summary = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")
         return _Answer(response.status_code, summary, retry_after(response))
 
-    def _request(self, target: WebhookTarget, envelope: Envelope) -> httpx.Request:
+    def _request(self, target: WebhookTarget, envelope: Envelope, trace: str) -> httpx.Request:
         body = envelope.json()
         sent = signed(self._secrets, target.receiver, envelope.delivery_id, int(time.time()), body)
         try:
-            return httpx.Request("POST", target.url, headers={"content-type": "application/json", **sent}, content=body)
+            headers = {"content-type": "application/json", **sent, **({"traceparent": trace} if trace else {})}
+            return httpx.Request("POST", target.url, headers=headers, content=body)
         except httpx.InvalidURL as error:
             raise DeliveryRefused(f"{target.host}: {error}") from error
 

@@ -112,12 +112,29 @@ class TestElevateAI(ProviderContract):
         assert isinstance(answer, Succeeded)
         assert answer.result["transcript"]
 
+    async def test_parts_that_are_absent_at_first_are_asked_for_ever_more_slowly(self, start: Start) -> None:
+        world = await start(behaviour={"duration": 0, "absences": 3})
+        submitted, waits = await world.submit(), []
+        while isinstance(answer := await world.poll(submitted), Pending):
+            assert answer.partial is not None
+            assert answer.partial.result["transcript"]
+            waits.append(answer.poll_in)
+            submitted = SubmitAnswer(submitted.external_id, answer.memo or "")
+        assert waits == [30, 60, 120]
+        assert isinstance(answer, Succeeded)
+        assert answer.result["punctuated"]["sentenceSegments"]
+        assert answer.result["ai"]
+        assert answer.warning == ""
+
     async def test_a_result_that_never_comes_is_told_as_absent(self, start: Start) -> None:
         world = await start(Fault(fault=FaultKind.ERROR, on=Call.FETCH, status=404, times=None))
         answer = await world.finish(await world.submit())
         assert isinstance(answer, Succeeded)
         assert [answer.result[part] for part in ("transcript", "punctuated", "ai")] == [None, None, None]
-        assert (await world.requests())["fetch"] == 12
+        assert answer.warning == (
+            "the provider has no transcript and punctuated and ai, although it was ordered: null in the result"
+        )
+        assert (await world.requests())["fetch"] == 18
 
     async def test_a_fetch_that_fails_ends_nothing(self, start: Start) -> None:
         world = await start(Fault(fault=FaultKind.ERROR, on=Call.FETCH), behaviour={"duration": 0})

@@ -233,6 +233,15 @@ async def test_two_ids_with_one_idempotency_key_are_one_job_with_one_result(stac
         assert (await client.job(late["id"])).id == first["id"]
 
 
+async def test_another_priority_is_the_same_request(stack: Stack, producer: Producer) -> None:
+    key = str(uuid4())
+    first, second = (message(asking(f"urgent {key}", idempotency_key=key, priority=number)) for number in (3, 9))
+    answers = await producer.run([first, second])
+    assert answers[first["id"]] == answers[second["id"]]
+    assert "result" in answers[first["id"]]
+    assert len(stack.sandbox("GET", f"/_ledger?text={key}")["jobs"]) == 1
+
+
 async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_new_id(
     stack: Stack, producer: Producer
 ) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import urllib.error
@@ -19,7 +20,7 @@ from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.statistics import Statistics
 from tests.patience import PATIENCE
-from tests.stack import Stack, closed, ended, query, until
+from tests.stack import ROOT, Stack, closed, ended, query, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -71,6 +72,17 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     """The sum of what has these labels."""
     wanted = labels.items()
     return sum(number for (family, has), number in samples.items() if family == name and wanted <= has)
+
+
+async def test_every_counter_that_an_alert_watches_is_there_before_its_first_event(stack: Stack) -> None:
+    """Else its first event is no increase: Prometheus compares with the value before."""
+    alerts = re.findall(r"increase\((\w+)\{(\w+)=\"(\w+)\"\}", (ROOT / "docs" / "operations.md").read_text())
+    assert len(alerts) == 3
+    samples = scrape(stack)
+    for name, label, wanted in alerts:
+        found = [number for (family, has), number in samples.items() if family == name and (label, wanted) in has]
+        assert found, f"{name} {label}={wanted}"
+        assert set(found) == {0.0}, name
 
 
 async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subprocess.Popen[bytes]) -> None:

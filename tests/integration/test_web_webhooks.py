@@ -17,7 +17,7 @@ import pytest
 from outwait.client.store import StoreClient
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.model.jobs import Job, JobRequest, JobState
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.stack import ROOT, WEB, Stack, closed, ended, until
 
 BODY_MAX = 20_000
@@ -216,24 +216,54 @@ async def test_a_wrong_token_is_refused_and_nothing_is_kept(stack: Stack) -> Non
     assert token not in stack.logs("web")
 
 
-async def test_a_trusted_webhook_ends_its_job_without_a_poll(stack: Stack) -> None:
+@pytest.fixture(scope="module")
+def trusting(stack: Stack, worker: subprocess.Popen[bytes]) -> str:
+    """The URL of a web process that trusts webhooks."""
     port = free_port()
-    trusting = {"OUTWAIT_WEB__PORT": str(port), "OUTWAIT_PROVIDERS__RINGCENTRAL__TRUST_WEBHOOKS": "true"}
-    stack.start(WEB, "web", **trusting)
+    url = f"http://127.0.0.1:{port}"
+    trust = {"OUTWAIT_WEB__PORT": str(port), "OUTWAIT_PROVIDERS__RINGCENTRAL__TRUST_WEBHOOKS": "true"}
+    stack.start(WEB, "web", **trust)
+
+    def answers() -> bool:
+        try:
+            urllib.request.urlopen(url + "/livez", timeout=PATIENCE).close()
+        except OSError:
+            return False
+        return True
+
+    wait_until(answers, what="the web process that trusts answers")
+    return url
+
+
+async def test_a_trusted_webhook_ends_its_job_without_a_poll(stack: Stack, trusting: str) -> None:
     async with stack.client() as client:
-        url = (await running(stack, client, "trusted", duration=600)).replace(stack.web_url, f"http://127.0.0.1:{port}")
+        url = (await running(stack, client, "trusted", duration=600)).replace(stack.web_url, trusting)
         body = {"jobId": sent(stack, "trusted")["id"], "status": "Success", "response": {"transcript": "told"}}
-
-        async def taken() -> bool:
-            try:
-                return post(url, json.dumps(body).encode()) == 200
-            except OSError:
-                return False
-
-        await until(taken)
+        assert post(url, json.dumps(body).encode()) == 200
         job = await ended(client, "trusted")
         assert (job.state, job.ledger.polls, job.ledger.webhooks) == (JobState.SUCCEEDED, 0, 1)
         assert await client.result("trusted") == {"transcript": "told"}
+
+
+async def test_a_trusted_webhook_without_a_response_is_confirmed_by_a_poll(stack: Stack, trusting: str) -> None:
+    async with stack.client() as client:
+        url = (await running(stack, client, "no-response", duration=0)).replace(stack.web_url, trusting)
+        body = {"jobId": sent(stack, "no-response")["id"], "status": "Success"}
+        assert post(url, json.dumps(body).encode()) == 200
+        job = await ended(client, "no-response")
+        assert (job.state, job.ledger.polls) == (JobState.SUCCEEDED, 1)
+        assert "result of" in json.dumps(await client.result("no-response"))
+
+
+async def test_of_a_trusted_webhook_that_is_too_large_the_provider_keeps_its_copy(stack: Stack, trusting: str) -> None:
+    async with stack.client() as client:
+        url = (await running(stack, client, "too-large", duration=0)).replace(stack.web_url, trusting)
+        response = {"transcript": "x" * 3 * BODY_MAX}
+        body = {"jobId": sent(stack, "too-large")["id"], "status": "Success", "response": response}
+        assert post(url, json.dumps(body).encode()) == 413
+        job = await ended(client, "too-large")
+        assert (job.state, job.ledger.polls, job.ledger.webhooks) == (JobState.SUCCEEDED, 1, 1)
+        assert "result of" in json.dumps(await client.result("too-large"))
 
 
 async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> None:

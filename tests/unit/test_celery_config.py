@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.defaults import DEFAULTS
+from celery.utils.quorum_queues import detect_quorum_queues
 
 from outwait.config.celery import celery_config
 from outwait.config.settings import Settings
@@ -56,6 +57,14 @@ def test_on_rabbitmq_producers_messages_are_tasks_that_are_acknowledged_late() -
     app.finalize()
     assert submit.acks_late
     assert not poll.acks_late
+
+
+def test_a_quorum_queue_is_declared_as_such_and_celery_asks_for_no_global_prefetch() -> None:
+    app = celery(broker_url="amqp://u:p@host//", intake={"queue": "in", "queue_type": "quorum"})
+    arguments = {name: queue.queue_arguments for name, queue in app.amqp.queues.items()}
+    assert arguments == {**dict.fromkeys(STEPS.values()), "in": {"x-queue-type": "quorum"}}
+    assert app.conf.worker_detect_quorum_queues
+    assert detect_quorum_queues(app, "amqp") == (True, "in")
 
 
 def test_names_follow_the_namespace() -> None:

@@ -15,6 +15,7 @@ from outwait.tasks.poll import UNKNOWN_POLLS, PollContext, decide_answer, decide
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState
+from outwait.worker.model.json_text import NO_CHARACTERS
 from outwait.worker.model.outcomes import Counts, End, Outcome, Release, Retry, Wait
 from outwait.worker.providers.contract import Failed, Operation, Params, Pending, PollAnswer, Succeeded
 from outwait.worker.providers.exchange import check
@@ -248,6 +249,10 @@ ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
     Succeeded: [
         (Succeeded({"text": "hi"}, "DONE"), succeeded({"text": "hi"})),
         (
+            Succeeded({"text": "\ud800"}, "DONE", "odd"),
+            msgspec.structs.replace(succeeded({"text": "\ufffd"}), warning=f"odd; {NO_CHARACTERS}"),
+        ),
+        (
             Succeeded("x" * 49, "DONE"),
             end(
                 JobState.FAILED,
@@ -301,6 +306,10 @@ def test_an_unfinished_job_whose_time_is_over_expires(
         operation=replace(OPERATION, **operation),
     )
     assert decide_answer(late, Pending("RUNNING"), STORE) == end(JobState.EXPIRED, "expired", message)
+    partial = Pending("DONE", partial=Succeeded("late", "DONE", "a part is missing"))
+    assert decide_answer(late, partial, STORE) == msgspec.structs.replace(
+        succeeded("late"), warning="a part is missing"
+    )
     assert decide_answer(late, Succeeded("late", "DONE"), STORE) == succeeded("late"), "a result is never thrown away"
 
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from outwait.config.groups import StoreSettings
+from outwait.worker.model import json_text
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
@@ -15,19 +16,29 @@ def end_outcome(
     work_id: str, fence: int, answer: Succeeded | Failed, store: StoreSettings, counts: Counts = NO_COUNTS
 ) -> End:
     """The end of the job."""
-    state, status, error = JobState.FAILED, answer.status, ""
+    state, status, error, warning = JobState.FAILED, answer.status, "", ""
     result: msgspec.Raw | None = None
     match answer:
         case Failed():
             detail = redact_all({"status": answer.status, "code": answer.code, "detail": answer.detail})
             error = JobError("provider_failed", redact(f"{answer.code}: {answer.message}"), detail).text()
         case Succeeded():
-            text = codec.encode(answer.result)
+            text, changed = json_text.encoded(answer.result)
+            warning = "; ".join(part for part in (answer.warning, changed) if part)
             if len(text) <= store.result_max:
                 state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
             else:
                 status, error = "", _too_large(len(text), store.result_max).text()
-    return End(work_id=work_id, fence=fence, state=state, error=error, result=result, status=status, **counts._asdict())
+    return End(
+        work_id=work_id,
+        fence=fence,
+        state=state,
+        error=error,
+        result=result,
+        status=status,
+        warning=warning,
+        **counts._asdict(),
+    )
 
 
 def _too_large(size: int, limit: int) -> JobError:

@@ -113,6 +113,10 @@ class Intake:
         """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
         await self._record([self._ready(sent, "")])
 
+    async def now(self) -> float:
+        """Seconds since 1970 by Redis's clock, which all workers share. Raises StoreUnavailable."""
+        return await self._inbox.now()
+
     async def park(self, message: Taken, reason: str) -> None:
         """Store a message without a valid job id where a person can read it."""
         log.warning("message-refused", extra={"reason": reason})

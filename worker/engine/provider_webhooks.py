@@ -101,7 +101,9 @@ class WebhookProcessor:
         """What to record for a webhook. It raises no error, whatever the body is. `stored`: it is stored already."""
         name, store = webhook.provider, self._settings.store
         reading = self._read(webhook)
-        trusted = reading.answer if self._registry.limits(name).trust_webhooks else None
+        trusted = reading.answer if self.trusts(name) else None
+        if isinstance(trusted, Succeeded) and trusted.result is None:
+            trusted = None  # it says that there is a result, and not which: a poll reads it
         kept = msgspec.structs.replace(webhook, summary=reading.summary)
         return WebhookReceived(
             work_id=webhook.job_id,
@@ -113,6 +115,10 @@ class WebhookProcessor:
             nonce=secrets.token_hex(4),
             end_outcome=end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
         )
+
+    def trusts(self, provider: str) -> bool:
+        """Whether a webhook of this provider ends its job by itself."""
+        return self._registry.limits(provider).trust_webhooks
 
     async def of(self, job_id: str) -> list[Webhook]:
         """The first twenty webhooks of a job, oldest first; later ones are only counted. Raises JobNotFound."""

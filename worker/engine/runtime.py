@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+REVOKED_KEPT_MS = 3 * 3_600_000
+"""How long a revoked id that no job has yet is remembered, in milliseconds; Celery's workers remember it as long."""
+
 COUNT_EVERY = 5.0
 """Seconds between two writes of what was counted; a `kill -9` loses that much of it."""
 
@@ -110,13 +113,12 @@ class Runtime:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Cancel jobs; ids that belong to no job of ours are ignored. Returns at once."""
+        """Cancel jobs; those whose messages are still on their way are cancelled when they come. Returns at once."""
         asyncio.run_coroutine_threadsafe(self._cancel(job_ids), self._loop)
 
     async def _cancel(self, job_ids: Sequence[str]) -> None:
         error = JobError("cancelled", "revoked through Celery").text()
-        for job_id in job_ids:
-            self.recorder.add(Cancel(work_id=await self.store.reads.resolve(job_id), error=error))
+        self.recorder.add(*(Cancel(work_id=job_id, error=error, remember_ms=REVOKED_KEPT_MS) for job_id in job_ids))
 
     def drain(self) -> None:
         """Finish or give back what is held, within the grace time."""

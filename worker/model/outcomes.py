@@ -115,6 +115,7 @@ class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
 class End(StepOutcome, tag="end", frozen=True, kw_only=True):
     """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`.
 
+    `warning` is for the timeline: what is missing in the result, or was changed.
     `external_id` is given where the store does not have it yet.
     """
 
@@ -122,6 +123,7 @@ class End(StepOutcome, tag="end", frozen=True, kw_only=True):
     error: str = ""
     result: msgspec.Raw | None = None
     status: str = ""
+    warning: str = ""
     external_id: str = ""
     submits: int = 0
     polls: int = 0
@@ -129,9 +131,13 @@ class End(StepOutcome, tag="end", frozen=True, kw_only=True):
 
 
 class Cancel(WorkOutcome, tag="cancel", frozen=True, kw_only=True):
-    """Somebody gives the job up; `error` says who and why, as JSON."""
+    """Somebody gives the job up; `error` says who and why, as JSON.
+
+    `remember_ms`: if no job has the id, one that comes within this time is cancelled from the start; 0: it is not.
+    """
 
     error: str
+    remember_ms: int = 0
 
 
 class Choice(StrEnum):

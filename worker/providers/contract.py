@@ -129,14 +129,16 @@ class Pending:
     warning: str | None = None
     memo: str | None = None  # replaces the memo for the next poll; None keeps it
     safety: float | None = None  # seconds to the next poll while a webhook is expected; None: none is expected
+    partial: "Succeeded | None" = None  # the end of the job if its time is over before more comes; None: it expires
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """Finished, with a result as JSON data."""
+    """Finished, with a result as JSON data. `warning` says what is missing or changed in it, for the timeline."""
 
     result: Any
     status: str
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

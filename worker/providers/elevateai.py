@@ -162,12 +162,17 @@ class ElevateAI(Provider):
         audio = job.operation == "audio"  # texts have no transcripts, and nothing but AI results
         names = (*(("transcript", "punctuated") if audio else ()), *(("ai",) if memo.ai or not audio else ()))
         parts = {name: await self._part(path + _PARTS[name], exchange) for name in names}
-        required = "transcript" if audio else "ai" if memo.ai else None
-        if required and parts[required] is _ABSENT and memo.absences < _ABSENCES:
-            later = replace(memo, absences=memo.absences + 1)
-            return Pending(document["status"], warning=f"processed, but there is no {required} yet", memo=str(later))
+        ordered = names if audio or memo.ai else ()
+        missing = " and ".join(name for name in ordered if parts[name] is _ABSENT)
         result = {name: None if parts.get(name) is _ABSENT else parts.get(name) for name in _PARTS}
-        return Succeeded({"interaction": document, **result}, document["status"])
+        warning = f"the provider has no {missing}, although it was ordered: null in the result" if missing else ""
+        answer = Succeeded({"interaction": document, **result}, document["status"], warning)
+        if not missing or memo.absences >= _ABSENCES:
+            return answer
+        again = replace(memo, absences=memo.absences + 1)
+        interval = self._settings.poll_every or self.operations[job.operation].poll_every
+        warning = f"processed, but there is no {missing} yet"
+        return Pending(answer.status, interval * 2**memo.absences, warning, str(again), partial=answer)
 
     async def _part(self, path: str, exchange: Exchange) -> Any:
         try:
@@ -229,8 +234,11 @@ class ElevateAI(Provider):
 _ABSENT = object()
 """A part of a result that the provider does not have."""
 
-_ABSENCES = 3
-"""How many polls of a processed interaction may lack a required part before the result is accepted without it."""
+_ABSENCES = 5
+"""How many polls of a processed interaction may lack an ordered part before the result is accepted without it.
+
+They come ever more slowly: in a quarter of an hour for audio, in two and a half minutes for texts.
+"""
 
 
 def _message(document: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """The requests of one step to a provider: sends them, counts them, and turns failures into errors."""
 
-import codecs
 import email.utils
 import math
 import time
@@ -11,8 +10,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import httpx
-import msgspec
 
+from outwait.worker.model import json_text
 from outwait.worker.model.counts import result_of
 from outwait.worker.model.errors import (
     AnswerLost,
@@ -42,6 +41,10 @@ class Count(StrEnum):
     POLLS = "polls"
     FETCHES = "fetches"  # other requests of a poll: results read, files uploaded
     NONE = ""  # not counted: an access token belongs to no job, and a file's source is not the provider
+
+
+_WARNINGS = "outwait.warnings"
+"""Extension of an answer: the warnings of its exchange, each once."""
 
 
 class Sender(Protocol):
@@ -104,7 +107,7 @@ class Exchange:
             on to the governor after the step.
     """
 
-    __slots__ = ("_provider", "_sender", "_tally", "ledger", "pause", "time_limit", "tokens")
+    __slots__ = ("_provider", "_sender", "_tally", "_warnings", "ledger", "pause", "time_limit", "tokens")
 
     def __init__(
         self,
@@ -121,6 +124,12 @@ class Exchange:
         self.time_limit = time_limit
         self.ledger: Counter[Count] = Counter()
         self.pause: float | None = None
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def warning(self) -> str:
+        """What was changed in answers so that they could be read, or nothing."""
+        return "; ".join(self._warnings)
 
     async def send(self, request: httpx.Request, count: Count, *, timeout: float | None = None) -> httpx.Response:
         """Send one request and count it. All but GETs use a new connection: a stale one may lose the answer.
@@ -134,6 +143,7 @@ class Exchange:
         began, result = time.monotonic(), "stopped"
         try:
             answer = await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
+            answer.extensions[_WARNINGS] = self._warnings
             result = result_of(answer.status_code)
         except NotSent:
             self._count(count, -1)
@@ -207,16 +217,17 @@ _TEXTS = ("message", "errorMessage", "error_description")
 
 
 def decoded(response: httpx.Response) -> Any:
-    """The answer's JSON, or None if it is not JSON. A byte order mark before it is ignored (RFC 8259 allows that)."""
+    """The answer's JSON, or None if it is not JSON. What had to be changed in it is a warning of its exchange.
+
+    A byte order mark before it is ignored (RFC 8259 allows that).
+    """
     try:
-        return msgspec.json.decode(without_mark(response.content))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = json_text.parsed(response.content)
+    except ValueError:
         return None
-
-
-def without_mark(body: bytes) -> bytes:
-    """The body without a byte order mark."""
-    return body.removeprefix(codecs.BOM_UTF8)
+    if answer.warning:
+        response.extensions.get(_WARNINGS, {})[answer.warning] = None
+    return answer.data
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:

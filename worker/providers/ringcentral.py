@@ -12,10 +12,10 @@ from typing import Any, ClassVar, cast
 from urllib.parse import quote, urlencode
 
 import httpx
-import msgspec
 from pydantic import Field
 
 from outwait.config.groups import BaseUrl
+from outwait.worker.model import json_text
 from outwait.worker.model.errors import RateLimited, Unreadable
 from outwait.worker.net.redaction import redact_all
 from outwait.worker.providers.contract import (
@@ -41,7 +41,6 @@ from outwait.worker.providers.exchange import (
     header_seconds,
     json_object,
     retry_after,
-    without_mark,
 )
 from outwait.worker.providers.oauth import AccessToken
 from outwait.worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
@@ -142,10 +141,15 @@ class RingCentral(Provider):
     def read_webhook(self, body: bytes) -> WebhookAnswer:
         """The job's status as it is posted: with its envelope, or (older samples) only `status` and `response`."""
         try:
-            document = msgspec.json.decode(without_mark(body), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unreadable("the webhook's body is not a JSON object") from error
-        return WebhookAnswer(external_id(document.get("jobId")), _read(document, None))
+            document, warning = json_text.parsed(body)
+        except ValueError as error:
+            raise Unreadable("the webhook's body is not JSON") from error
+        if not isinstance(document, dict):
+            raise Unreadable("the webhook's body is not a JSON object")
+        answer = _read(document, None)
+        if isinstance(answer, Succeeded) and warning:
+            answer = replace(answer, warning=warning)
+        return WebhookAnswer(external_id(document.get("jobId")), answer)
 
     async def _send(
         self, method: str, path: str, count: Count, exchange: Exchange, content: bytes | None = None
@@ -214,7 +218,8 @@ def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
             return Pending(status, wait)
         case "success":
             # The same for a poll and a webhook: some webhooks contain nothing else.
-            return Succeeded(document.get("response"), status)
+            response = document.get("response")
+            return Succeeded(response, status, "the answer holds no response" if response is None else "")
         case "fail":
             return _failed(status, document.get("response"))
         case _:

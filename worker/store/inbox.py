@@ -53,6 +53,12 @@ class Inbox:
         at = int(now) / 1000
         return [Taken(name.decode(), body, at) for name, body in zip(flat[::2], flat[1::2], strict=True)]
 
+    async def now(self) -> float:
+        """Seconds since 1970 by Redis's clock."""
+        async with self._connection.translated():
+            second, micro = await self._connection.redis.time()
+        return float(second + micro / 1e6)
+
     async def park(self, name: str, reason: str, message: str) -> None:
         """Put a message aside that can be no job: its name in the leased set, why, and its text without secrets."""
         async with self._connection.translated():

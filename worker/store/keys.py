@@ -11,6 +11,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | e:JOB         | string | the job's error as JSON                                                      | purge    |
 | d:JOB#N       | hash   | delivery N (fields.py)                                                       | purge    |
 | al:JOB        | string | the job that this id means: an idempotency key was used again                | retention|
+| rv:JOB        | string | the error of a job whose id was revoked before it came: it is then cancelled  | TTL      |
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
 | k:KEY         | string | job id of an idempotency key; of a tenant's job it is tk:TENANT/KEY          | purge    |
 | due:LANE      | zset   | job or delivery id -> when it is due; in submit lanes also turns, below 1e12 |          |
@@ -54,6 +55,7 @@ _PREFIXES = {
     "DELIVERY": "d:",
     "ALIAS": "al:",
     "ALIASES": "as:",
+    "REVOKED": "rv:",
     "IDEMPOTENCY": "k:",
     "TENANT_KEY": "tk:",
     "TENANT": "tn:",

@@ -3,7 +3,7 @@
 -- Arguments  jobs (array of store.lanes.NewJob; a field that is absent has its default),
 --            retention_ms (that an alias of a job is kept)
 -- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes
--- States     (none) -> queued | failed
+-- States     (none) -> queued | failed | cancelled (its id was revoked before it came)
 local answers = {}
 
 -- The job that stands for this id already, its digest, and whether it is the id that led to it.
@@ -36,9 +36,10 @@ end
 
 local function create(job)
   local id, provider, refused = job.id, job.provider, job.error
-  local key = JOB .. id
+  local revoked = not refused and call('GET', REVOKED .. id)
+  local key, ended = JOB .. id, refused or revoked
   local state, lane = 'queued', submit_lane(provider)
-  if refused then state, lane = 'failed', 'callback' end
+  if ended then state, lane = refused and 'failed' or 'cancelled', 'callback' end
   call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
              job_field.created, now, job_field.digest, job.digest, job_field.fence, 0, job_field.lane, lane)
   if job.deadline_ms then call('HSET', key, job_field.deadline, now + job.deadline_ms) end
@@ -50,20 +51,28 @@ local function create(job)
   call('ZADD', INDEX .. provider .. ':' .. state, now, id)
   call('SADD', PROVIDERS, provider)
   if refused then
-    call('SET', ERROR .. id, job.error)
-    call('HSET', key, job_field.ended, now)
-    note(id, 'refused', job.error)
+    note(id, 'refused', refused)
   else
     note(id, 'enqueued')
     tally('accepted:' .. provider, 'accepted')
+  end
+  if revoked then
+    note(id, 'cancelled', revoked)
+    tally('state:' .. provider .. ':cancelled', 'to:cancelled')
+  end
+  if ended then
+    call('SET', ERROR .. id, ended)
+    call('HSET', key, job_field.ended, now)
   end
   if job.tenant then
     call('HSET', key, job_field.tenant, job.tenant)
     call('ZADD', TENANT .. job.tenant, now, id)
   end
   if job.trace then call('HSET', key, job_field.trace, job.trace) end
-  if refused or job.countdown_ms then
-    make_due(lane, id, now + (job.countdown_ms or 0))
+  if ended then
+    make_due(lane, id, now)
+  elseif job.countdown_ms then
+    make_due(lane, id, now + job.countdown_ms)
   else
     make_due(lane, id, next_turn(lane, job.tenant, job.priority or NORMAL_PRIORITY))
   end

@@ -284,6 +284,7 @@ verbs['end'] = function(outcome)
   local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
   if kept then return kept end
   note_status(job, outcome.status)
+  if outcome.warning then note(job.id, 'warning', outcome.warning) end
   if outcome.external_id then call('HSET', JOB .. job.id, job_field.external_id, outcome.external_id) end
   if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
   if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
@@ -295,8 +296,14 @@ verbs['end'] = function(outcome)
 end
 
 -- Somebody gives the job up. While its submit is on its way that only can be asked for: the answer must be known first.
+-- With `remember_ms` the id may come as a job later, which is then cancelled from the start.
 function verbs.cancel(outcome)
-  local job, why = load_job(outcome.work_id, NO_FENCE)
+  local id = call('GET', ALIAS .. outcome.work_id) or outcome.work_id
+  local job, why = load_job(id, NO_FENCE)
+  if not job and outcome.remember_ms then
+    call('SET', REVOKED .. id, outcome.error, 'PX', outcome.remember_ms)
+    return WRITTEN
+  end
   if not job then return why end
   if not OPEN[job.state] then return REFUSED end
   call('SET', ERROR .. job.id, outcome.error)
