@@ -5,11 +5,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from outwait.cli.exits import Exit, report_error
+from outwait.cli.exits import report_error
 from outwait.cli.jobs import Provider, Since
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import RequestError
 from outwait.worker.model.outcomes import Choice
 

@@ -7,11 +7,12 @@ from uuid import uuid4
 
 import typer
 
-from outwait.cli.exits import Exit
+from outwait.cli.exits import rule_for
 from outwait.cli.output import print_json, print_table, say
 from outwait.cli.providers import held_back
 from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import (
@@ -94,7 +95,7 @@ def _store(session: Session) -> list[Finding]:
     try:
         return session.ask(check)
     except OperatorError as error:
-        return [Finding("error", "redis", str(error), "Set OUTWAIT_REDIS_URL to a running Redis, or use `outwait up`.")]
+        return [Finding("error", "redis", str(error), rule_for(error).advice)]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:

@@ -1,10 +1,10 @@
-"""Exit codes, and the code and advice for each error. docs/command-line.md lists the codes for scripts."""
+"""The exit code and the advice for each error."""
 
-from enum import IntEnum
 from typing import NamedTuple
 
 from outwait.cli.output import say
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import (
     Conflict,
     InvalidRequest,
@@ -13,24 +13,10 @@ from outwait.worker.model.errors import (
     NotReplayable,
     OutwaitError,
     ProviderNotConfigured,
+    StoreLocked,
     StoreUnavailable,
     StoreUnfit,
 )
-
-
-class Exit(IntEnum):
-    """How a command ended."""
-
-    OK = 0
-    FAILED = 1  # the command worked, but a job failed, or doctor found an error
-    USAGE = 2  # the command line itself is wrong
-    REFUSED = 3  # the request is invalid or conflicts with an earlier one, or there is nothing to replay
-    NOT_FOUND = 4  # there is no such job, or it was purged
-    NOT_ENDED = 5  # the job has not ended, or not in time
-    CONFIG = 6  # a setting is wrong or missing
-    UNAVAILABLE = 7  # Redis does not answer, is configured so that it would lose jobs, or cannot be started
-    BUG = 70  # a bug in Outwait: please report it with the traceback that `outwait --debug …` prints
-    INTERRUPTED = 130  # Ctrl-C
 
 
 class ExitRule(NamedTuple):
@@ -49,6 +35,7 @@ _EXIT_RULES: dict[type[Exception], ExitRule] = {
     ProviderNotConfigured: ExitRule(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
     NoRedisServer: ExitRule(Exit.UNAVAILABLE),
     StoreUnfit: ExitRule(Exit.UNAVAILABLE, "`outwait doctor` explains what to change."),
+    StoreLocked: ExitRule(Exit.CONFIG, "Check the user and the password in OUTWAIT_REDIS_URL."),
     StoreUnavailable: ExitRule(
         Exit.UNAVAILABLE, "Set OUTWAIT_REDIS_URL to a running Redis, or start everything with `outwait up`."
     ),

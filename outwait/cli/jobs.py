@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import age, clean, print_json, print_table, say, span, when
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.jobs import Delivery, Job, JobState
 from outwait.worker.store.listing import Page
 from outwait.worker.store.reads import LaneStatus

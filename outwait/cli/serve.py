@@ -9,10 +9,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import print_line
+from outwait.cli.ports import not_free
 from outwait.cli.session import Json, current
-from outwait.config.errors import ConfigError
 from outwait.config.groups import FlowerSettings
 from outwait.config.logs import configure
 
@@ -26,10 +25,9 @@ def worker(context: typer.Context) -> None:
     """Run one worker until Ctrl-C or SIGTERM. It can import handlers' modules from the current folder."""
     settings = current(context).settings()
     configure(settings.log)
-    from outwait.worker.app import EXIT_UNFIT, run_worker
+    from outwait.worker.app import run_worker
 
-    code = run_worker(settings, f"outwait-{os.getpid()}@%h")
-    raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
+    raise typer.Exit(run_worker(settings, f"outwait-{os.getpid()}@%h"))
 
 
 def web(context: typer.Context) -> None:
@@ -41,8 +39,8 @@ def web(context: typer.Context) -> None:
     try:
         serve(settings)
     except OSError as error:
-        where = f"{settings.web.address}:{settings.web.port}"
-        raise ConfigError(f"the web process cannot listen on {where} ({os.strerror(error.errno or 0)})") from error
+        address, port = settings.web.address, settings.web.port
+        raise not_free("the web process", address, port, "OUTWAIT_WEB__PORT", error) from error
 
 
 def flower(context: typer.Context) -> None:
@@ -66,7 +64,10 @@ def _run_flower(app: Any, settings: FlowerSettings) -> None:
     options.basic_auth = [settings.basic_auth.get_secret_value()] if settings.basic_auth else []
     server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
     signal.signal(signal.SIGTERM, _leave)
-    port = server.start_http_server()
+    try:
+        port = server.start_http_server()
+    except OSError as error:
+        raise not_free("Flower", settings.address, settings.port, "OUTWAIT_FLOWER__PORT", error) from error
     log.info("flower-listening", extra={"url": f"http://{settings.address}:{port}"})
     try:
         server.start()
@@ -119,4 +120,4 @@ def sandbox(
     try:
         serve(sandbox_options, host, port, None if quiet else print_usage)
     except OSError as error:
-        raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error
+        raise not_free("the sandbox", host, port, "--port", error) from error

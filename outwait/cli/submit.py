@@ -10,11 +10,11 @@ from typing import Annotated, Any, NamedTuple, TextIO
 import typer
 from pydantic import ValidationError
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
 from outwait.config.errors import explain
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import InvalidRequest, OutwaitError, RequestError
 from outwait.worker.model.jobs import JobRequest
 

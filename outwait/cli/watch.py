@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from outwait.cli.board import Board, board, summary
-from outwait.cli.exits import Exit
 from outwait.cli.output import say
 from outwait.cli.session import Json, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.jobs import Job, JobState
 
 LATEST = 200

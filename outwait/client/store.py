@@ -69,7 +69,10 @@ class StoreClient:
         await self._store.close()
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
-        """Record a job; `trace` is its `traceparent`. Raises InvalidRequest, Conflict or StoreUnavailable."""
+        """Record a job; `trace` is its `traceparent`.
+
+        Raises InvalidRequest, Conflict, StoreUnfit or StoreUnavailable.
+        """
         (answer,) = await self.enqueue_many([(request, job_id)], trace=trace)
         if isinstance(answer, RequestError):
             raise answer
@@ -78,9 +81,14 @@ class StoreClient:
     async def enqueue_many(
         self, requests: Sequence[tuple[JobRequest, str | None]], *, trace: str = ""
     ) -> list[Enqueued | RequestError]:
-        """Record jobs in one round trip; for each its id, or why it was refused. Raises StoreUnavailable."""
+        """Record jobs in one round trip; for each its id, or why it was refused.
+
+        Raises StoreUnfit or StoreUnavailable.
+        """
         checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
+        if jobs:
+            await self._store.health.require_fit_once()
         codes = iter(await self._store.lanes.enqueue(jobs) if jobs else [])
         return [self._answer(job, *next(codes)) if isinstance(job, NewJob) else job for job in checked]
 

@@ -24,6 +24,7 @@ BESIDE_THE_PROVIDER = (
     errors.ProviderNotConfigured,
     errors.StoreUnfit,
     errors.StoreUnavailable,
+    errors.StoreLocked,
     errors.StoreRefused,
     errors.NoRedisServer,
     errors.JobEnded,

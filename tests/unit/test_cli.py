@@ -14,13 +14,14 @@ import typer
 from outwait.cli.board import Lines, summary
 from outwait.cli.demo.jobs import planned
 from outwait.cli.demo.play import paid_once
-from outwait.cli.exits import Exit, report_error, rule_for
+from outwait.cli.exits import report_error, rule_for
 from outwait.cli.output import clean, print_table, span
 from outwait.cli.providers import held_back
 from outwait.cli.root import app
 from outwait.cli.since import Moment
 from outwait.cli.submit import _lines, _params
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.worker.model import errors
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import Job, JobRequest, JobState
@@ -59,6 +60,8 @@ def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) ->
         (errors.JobNotFound("x"), 4),
         (ConfigError("x"), 6),
         (errors.StoreUnavailable("x"), 7),
+        (errors.StoreLocked("x"), 6),
+        (errors.StoreUnfit("x"), 7),
         (errors.NoRedisServer("x"), 7),
     ],
 )

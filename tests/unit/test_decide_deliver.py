@@ -40,6 +40,7 @@ UNEXPECTED = (
     errors.ProviderNotConfigured,
     errors.StoreUnfit,
     errors.StoreUnavailable,
+    errors.StoreLocked,
     errors.StoreRefused,
     errors.NoRedisServer,
     errors.JobEnded,

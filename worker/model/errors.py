@@ -27,6 +27,7 @@ OutwaitError
 │   ├── ProviderNotConfigured   the provider's settings are missing or wrong
 │   ├── StoreUnfit              Redis evicts keys or is too old
 │   ├── StoreUnavailable        Redis does not answer
+│   │   └── StoreLocked         Redis refuses the user or the password
 │   ├── StoreRefused            Redis refuses a command for good: no permission, too large, a bug in Outwait
 │   └── NoRedisServer           there is no server binary for the embedded Redis
 └── JobEnded                    the job ended without a result; raised by AsyncResult(job_id).get() in the producer
@@ -222,6 +223,10 @@ class StoreUnavailable(OperatorError):
     """Redis does not answer."""
 
     code = "store_unavailable"
+
+
+class StoreLocked(StoreUnavailable):
+    """Redis refuses the user or the password."""
 
 
 class StoreRefused(OperatorError):

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outwait.config.settings import Settings
-from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.model.errors import StoreLocked, StoreRefused, StoreUnavailable
 from outwait.worker.store.keys import Keys
 from outwait.worker.store.scripts import Scripts
 
@@ -51,6 +51,8 @@ class Connection:
         """Raises StoreUnavailable or StoreRefused in place of Redis's own errors."""
         try:
             yield
+        except exceptions.AuthenticationError as error:  # a ConnectionError too
+            raise StoreLocked(f"Redis at {self._where} refuses the user or the password: {error}") from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
             raise StoreUnavailable(
                 f"Redis at {self._where} does not answer ({error}); check OUTWAIT_REDIS_URL and that it runs"

@@ -1,11 +1,12 @@
 """Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
 
 import time
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from outwait.worker.model.errors import StoreUnfit
+from outwait.worker.model.errors import StoreRefused, StoreUnfit
 from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
@@ -29,6 +30,7 @@ class Health:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._fit = False
 
     async def findings(self) -> list[Finding]:
         """What was checked. Raises StoreUnavailable."""
@@ -47,6 +49,16 @@ class Health:
         if errors:
             raise StoreUnfit("\n".join(f"{error.subject}: {error.message}. {error.advice}" for error in errors))
         return [finding for finding in findings if finding.level == "warning"]
+
+    async def require_fit_once(self) -> None:
+        """Check before the first write: an old Redis stops a script half-way. Raises StoreUnfit or StoreUnavailable.
+
+        A user that may not ask (INFO is not permitted) is not held up.
+        """
+        if not self._fit:
+            with suppress(StoreRefused):
+                await self.require_fit()
+            self._fit = True
 
 
 def _version(info: dict[str, object]) -> Finding:
