@@ -150,7 +150,8 @@ def _for_each(
             try:
                 done = await decide(client, job_id)
             except RequestError as error:
-                code = code or _refused(job_id, error, as_json=as_json)
+                refused = _refused(job_id, error, as_json=as_json)
+                code = code or refused
             else:
                 _print_done(job_id, done, as_json=as_json)
         return code

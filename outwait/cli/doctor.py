@@ -110,7 +110,7 @@ def _held_back(providers: list[GroupStatus]) -> list[Finding]:
         advice = (
             f"`outwait resume {name}` ends the pause."
             if by_person
-            else "No action is needed: the jobs wait and go on later."
+            else f"No action is needed: the jobs wait and go on later; `outwait resume {name}` ends a pause sooner."
         )
         findings += [Finding("warning", f"requests to {name}", f"are {why}", advice) for why in held_back(status)]
     return findings

@@ -111,6 +111,7 @@ def jobs(
     context: typer.Context,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only jobs of this provider.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only jobs of this tenant.")] = None,
     since: Annotated[
         Moment | None, moment("Only jobs created since then: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")
     ] = None,
@@ -125,6 +126,7 @@ def jobs(
         return await client.jobs(
             state=state,
             provider=provider,
+            tenant=tenant,
             since=since.at if since else None,
             until=until.at if until else None,
             limit=limit,

@@ -28,6 +28,9 @@ from outwait.worker.store.receivers import DisabledReceiver
 from outwait.worker.store.store import Store
 from outwait.worker.store.watch import Watch
 
+READ_AT_ONCE = 500
+"""Jobs that one round trip reads."""
+
 
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
@@ -95,6 +98,13 @@ class StoreClient:
     async def job(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound."""
         return await self._store.reads.job(job_id)
+
+    async def named(self, job_ids: Sequence[str]) -> list[Job]:
+        """These jobs as they stand, in few round trips. Raises JobNotFound if one of them is not stored."""
+        jobs: dict[str, Job] = {}
+        for start in range(0, len(job_ids), READ_AT_ONCE):
+            jobs.update({job.id: job for job in await self._store.reads.jobs(job_ids[start : start + READ_AT_ONCE])})
+        return [jobs.get(job_id) or await self.job(job_id) for job_id in job_ids]  # an alias is no job's own id
 
     async def end_of(self, job_id: str, seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
@@ -206,7 +216,10 @@ class StoreClient:
         await self._store.lanes.record([Suspend(provider=self._group(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
-        """Let a provider go on; whether a person had paused it. Raises InvalidRequest if there is none such."""
+        """Let a provider go on; whether it was paused, by a person or by its own answer.
+
+        Raises InvalidRequest if there is none such.
+        """
         policy = self._group(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN

@@ -46,7 +46,7 @@ def decode_error(stored: bytes) -> JobError:
 
 
 def digest(request: JobRequest) -> str:
-    """What makes two requests the same: everything but the idempotency key."""
+    """What makes two requests the same: everything but the idempotency key, the priority and the countdown."""
     same = (request.provider, request.operation, request.params, request.targets, request.metadata, request.deadline)
     return fingerprint((*same, request.tenant) if request.tenant else same)
 
