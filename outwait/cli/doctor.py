@@ -72,7 +72,7 @@ def _store(session: Session) -> list[Finding]:
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
-        gone = bool(await client.disabled_endpoints())
+        gone = bool(await client.disabled_receivers())
         people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
         return [*health, *misdirected, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
 
@@ -106,7 +106,7 @@ def _misdirected(number: int, queue: str) -> list[Finding]:
 def _held_back(providers: list[GroupStatus]) -> list[Finding]:
     findings = []
     for status in providers:
-        name, by_person = status.group, status.suspended_since is not None
+        name, by_person = status.provider, status.suspended_since is not None
         advice = (
             f"`outwait resume {name}` ends the pause."
             if by_person

@@ -209,28 +209,28 @@ class StoreClient:
 
     async def providers(self) -> list[GroupStatus]:
         """What the governor lets through, provider by provider, and why not more."""
-        return await self._store.governors.status([self._group(name) for name in self._registry.names])
+        return await self._store.governors.status([self._submit_policy(name) for name in self._registry.names])
 
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
-        await self._store.lanes.record([Suspend(provider=self._group(provider).provider, reason=reason)])
+        await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
         """Let a provider go on; whether it was paused, by a person or by its own answer.
 
         Raises InvalidRequest if there is none such.
         """
-        policy = self._group(provider)
+        policy = self._submit_policy(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN
 
-    async def disabled_endpoints(self) -> list[DisabledReceiver]:
+    async def disabled_receivers(self) -> list[DisabledReceiver]:
         """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
         return await self._store.receivers.all()
 
-    async def enable(self, endpoint: str) -> bool:
+    async def enable(self, receiver: str) -> bool:
         """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._store.receivers.enable(endpoint)
+        return await self._store.receivers.enable(receiver)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
@@ -253,7 +253,7 @@ class StoreClient:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         return await self._store.health.findings()
 
-    def _group(self, provider: str) -> LanePolicy:
+    def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))
 
     def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:

@@ -139,8 +139,8 @@ class ProviderContract:
         opened: list[tuple[TestServer, Http]] = []
 
         async def begin(*faults: Fault, body_max: int = 1 << 22, **options: Any) -> World:
-            told = {"duration": 0.1, "jitter": 0, **options.pop("behaviour", {})}
-            behaviour = Behaviour(**told, faults=faults)
+            defaults = {"duration": 0.1, "jitter": 0, **options.pop("behaviour", {})}
+            behaviour = Behaviour(**defaults, faults=faults)
             server = TestServer(create_app(SandboxOptions(behaviour=behaviour, **options)))
             await server.start_server(shutdown_timeout=0.1)
             http = Http(body_max=body_max, guard=Guard(["127.0.0.1"]))

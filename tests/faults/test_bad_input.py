@@ -187,7 +187,7 @@ async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject)
             return len(await client.parked(100)) == 2 * len(PARKED)
 
         await until(parked, what=f"{2 * len(PARKED)} messages put aside")
-        assert all(one.reason for one in await client.parked(100))
+        assert all(message.reason for message in await client.parked(100))
         await subject.is_well(client)
 
 

@@ -43,10 +43,10 @@ def stack(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pyte
     (folder / "sitecustomize.py").write_text(WRONG)
     options = {"behaviour": {"duration": DURATION, "jitter": 0}, "poll_minimum": EVERY}
     variables = {f"OUTWAIT_PROVIDERS__{name}__POLL_EVERY": str(EVERY) for name in ("UNLESS", "RINGCENTRAL")}
-    with Stack(redis_url, folder, options=options, variables=variables) as found:
-        found.worker(CLOCK_SHIFT=str(request.param))
-        yield found
-        assert ("ahead of" if request.param > 0 else "behind") in found.logs(), "the clock was right"
+    with Stack(redis_url, folder, options=options, variables=variables) as stack:
+        stack.worker(CLOCK_SHIFT=str(request.param))
+        yield stack
+        assert ("ahead of" if request.param > 0 else "behind") in stack.logs(), "the clock was right"
 
 
 async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack) -> None:

@@ -34,11 +34,11 @@ SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 @pytest.fixture
 async def lanes(connection: Connection) -> Lanes:
     """One job that waits for its first poll, due now."""
-    found = Lanes(connection)
-    await found.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
-    (claim,) = await found.claim(SUBMIT, POLICY)
-    await found.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
-    return found
+    lanes = Lanes(connection)
+    await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    await lanes.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
+    return lanes
 
 
 async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> None:
@@ -100,12 +100,12 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     connection: Connection, settings: Settings, store: type[Lanes], sent: int
 ) -> None:
     """Protected by worker/batches.py `_one`: `late`. Nothing was sent, so the job is not uncertain either."""
-    own = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 5, "lease": 10})})
+    patient = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 5, "lease": 10})})
     lanes = store(connection)
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
     await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
     claims = await lanes.claim(SUBMIT, POLICY)
-    await Batches(lanes, Policies(own, build({})), recorder, Tally()).run(SUBMIT, claims, step)
+    await Batches(lanes, Policies(patient, build({})), recorder, Tally()).run(SUBMIT, claims, step)
     assert step.sent == sent
     assert (await Reads(connection).job("j1")).state is JobState.QUEUED
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1

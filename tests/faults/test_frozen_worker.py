@@ -27,7 +27,7 @@ async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path)
             await until(lambda: refused(stack, 2))
             assert await client.job("asked") == asked
             assert (asked.state, asked.ledger.submits) == (JobState.SUCCEEDED, 1)
-            assert [one.state for one in await client.deliveries("asked")] == [DeliveryState.DELIVERED]
+            assert [delivery.state for delivery in await client.deliveries("asked")] == [DeliveryState.DELIVERED]
             assert await client.job("sent") == sent
             assert sent.state is JobState.UNCERTAIN
             assert await client.timeline("sent") == story

@@ -68,7 +68,7 @@ async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_
         stack.worker()
         async with stack.client() as client:
             await paces(client, 0, 1)
-            alone = await paces(client, 1, ALONE)
+            unlimited = await paces(client, 1, ALONE)
             began, beside = time.monotonic(), []
             limited = [job.job_id for job in await client.enqueue_many([(recording(n), None) for n in range(JOBS)])]
             while await left(client) > JOBS // 10:
@@ -78,15 +78,16 @@ async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_
         requests = totals["requests"]["submit"] + totals["requests"]["poll"]
         sys.stdout.write(
             f"\n{JOBS} jobs and {requests} requests in {time.monotonic() - began:.0f} s at {LIMIT} in {WINDOW} s; "
-            f"{totals['rate_limited']} 429s; the others' jobs took {median(alone):.2f} s alone ({len(alone)} jobs), "
-            f"{median(beside):.2f} s beside them ({len(beside)} jobs, the slowest {max(beside):.2f} s)\n"
+            f"{totals['rate_limited']} 429s; the others' jobs took {median(unlimited):.2f} s alone "
+            f"({len(unlimited)} jobs), {median(beside):.2f} s beside them ({len(beside)} jobs, "
+            f"the slowest {max(beside):.2f} s)\n"
         )
         assert {job.state for job in jobs} == {JobState.SUCCEEDED}
         assert totals["rate_limited"] == 0
         assert totals["repeated_submits"] == 0
         assert len(beside) >= ALONE, "the limited provider was done first: this shows nothing"
         if LONG:  # a measurement, for a quiet machine
-            assert median(beside) < 1.5 * median(alone) + 0.1
+            assert median(beside) < 1.5 * median(unlimited) + 0.1
 
 
 async def left(client: StoreClient) -> int:
@@ -114,14 +115,14 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
 
             await until(submitted)
             assert all([await client.cancel(f"c-{number}") for number in range(3)])
-            told = []
+            answers = []
             for number in range(3):
                 await closed(client, f"c-{number}")
                 story = await client.timeline(f"c-{number}")
-                told += [entry.detail for entry in story if entry.event == "provider-told"]
-            (limits,) = [one for one in await client.providers() if one.group == "elevateai"]
+                answers += [entry.detail for entry in story if entry.event == "provider-told"]
+            (limits,) = [status for status in await client.providers() if status.provider == "elevateai"]
         none_left = "not told: the rate of elevateai has no place left"
-        assert sorted(told) == [none_left, none_left, "the interaction was deleted"]
+        assert sorted(answers) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4
         assert stack.ledger()["totals"]["elevateai"]["rate_limited"] == 0
 
@@ -151,8 +152,8 @@ async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str,
 
             await until(all_polled)
             fault = {"fault": "rate_limit", "on": "submit", "seconds": PENALTY}
-            told = query(f"told sandbox:{json.dumps({'outcome': 'success', 'faults': [fault]})}")
-            job = await closed(client, (await client.enqueue(told)).job_id)
+            limited = query(f"told sandbox:{json.dumps({'outcome': 'success', 'faults': [fault]})}")
+            job = await closed(client, (await client.enqueue(limited)).job_id)
         assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 2)
         totals = stack.ledger()["totals"]["unless"]
         assert totals["rate_limited"] >= 1
@@ -169,7 +170,7 @@ async def test_an_outage_is_probed_by_one_request_after_the_other(redis_url: str
             await client.enqueue_many([(recording(number), name) for number, name in enumerate(names)])
 
             async def opened() -> bool:
-                return any(one.breaker is not Breaker.CLOSED for one in await client.providers())
+                return any(status.breaker is not Breaker.CLOSED for status in await client.providers())
 
             await until(opened)
             began = time.monotonic()

@@ -44,9 +44,9 @@ def late(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     }
     options = {"behaviour": {"duration": 0}}
     with Stack(redis_url, tmp_path_factory.mktemp("messages"), options=options, variables=variables) as stack:
-        found = Late(stack, stack.worker(), redis_url)
-        yield found
-        found.producer.close()
+        late = Late(stack, stack.worker(), redis_url)
+        yield late
+        late.producer.close()
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> No
                 for name in load.sent:
                     job = await closed(client, name)
                     assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
-                    assert [one.state for one in await client.deliveries(name)] == [DeliveryState.DELIVERED]
+                    assert [delivery.state for delivery in await client.deliveries(name)] == [DeliveryState.DELIVERED]
                 assert sum((await client.counts())["unless"].values()) == len(load.sent)
             assert [worker.poll() for worker in workers] == [None] * 3
             assert "store-back" in stack.logs(), "outcomes waited for Redis"

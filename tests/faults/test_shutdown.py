@@ -38,8 +38,8 @@ async def endless(envelope):
 
 @pytest.fixture
 def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=LONG) as found:
-        yield found
+    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=LONG) as stack:
+        yield stack
 
 
 async def marked(client: StoreClient, name: str, **marker: Any) -> None:

@@ -71,8 +71,8 @@ class TestFaultsOfASubmit:
         query = marked({"fault": fault, "on": "submit"})
         with pytest.raises((aiohttp.ServerDisconnectedError, ConnectionResetError)):
             await ask(client, query)
-        found = (await ledger(client))["jobs"]
-        assert len(found) == jobs
+        recorded = (await ledger(client))["jobs"]
+        assert len(recorded) == jobs
         assert (await ask(client, query))[0] == 202  # the fault befell one submit only
         account = await ledger(client)
         assert len(account["jobs"]) == jobs + 1
@@ -175,14 +175,14 @@ class TestOrders:
 
     async def test_wrong_order_tells_what_is_allowed(self, start: Start) -> None:
         client = await start()
-        for wrong, told in (
+        for wrong, message in (
             ({"outcome": "perhaps"}, "'success'"),
             ({"provider": "nobody"}, "ringcentral, elevateai, unless"),
             ({"duraton": 1}, "duraton"),
         ):
             async with client.post("/_control/behaviour", json=wrong) as got:
                 assert got.status == 400
-                assert told in (await got.json())["error"]
+                assert message in (await got.json())["error"]
 
     async def test_reset_forgets_all(self, start: Start) -> None:
         client = await start()

@@ -126,8 +126,8 @@ def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
 
 def test_retry_after_as_a_date() -> None:
     for date, seconds in ((time.time() + 60, 60), (time.time() - 60, 0)):
-        told = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
-        assert told == pytest.approx(seconds, abs=2)
+        pause = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
+        assert pause == pytest.approx(seconds, abs=2)
     assert retry_after(answer(429)) is None
 
 

@@ -15,9 +15,9 @@ SECTIONS = {section.partition("\n")[0].strip().lower(): section for section in P
 def test_settings_and_defaults_are_told(name: str) -> None:
     section = SECTIONS[name]
     for setting, field in PROVIDERS[name].settings_model.model_fields.items():
-        own = setting not in ProviderSettings.model_fields or setting == "base_url"
-        assert f"`{setting.upper()}`" in (section if own else PAGE), setting
-        if own and not field.is_required() and field.default is not None:
+        specific = setting not in ProviderSettings.model_fields or setting == "base_url"
+        assert f"`{setting.upper()}`" in (section if specific else PAGE), setting
+        if specific and not field.is_required() and field.default is not None:
             assert f"| {field.default} |" in section.replace("`", ""), setting
 
 

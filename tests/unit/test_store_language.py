@@ -40,8 +40,8 @@ def bare(file: Path) -> Iterator[str]:
                 given = [arg.value for arg in args if isinstance(arg, ast.Constant)]
             case _:
                 continue
-        for one in given:
-            text = one.decode(errors="replace") if isinstance(one, bytes) else one
+        for code in given:
+            text = code.decode(errors="replace") if isinstance(code, bytes) else code
             if text in CODES:
                 yield f"{file.name}:{node.lineno} {text!r}"
 

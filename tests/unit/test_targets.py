@@ -53,9 +53,9 @@ def test_a_canonical_target_means_itself(target: Target) -> None:
 @given(st.text(max_size=60) | st.text("celryfistam:/?=&.%{}0a", max_size=40))
 def test_any_text_is_a_target_or_refused(text: str) -> None:
     with suppress(InvalidRequest):
-        found = parse(text)
-        assert parse(canonical(found)) == found
-        assert "{" not in canonical(found)
+        target = parse(text)
+        assert parse(canonical(target)) == target
+        assert "{" not in canonical(target)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_each_form(text: str, expected: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other"),
     [
         ("celery://crm.store", "CELERY://crm.store?queue=celery"),
         ("celery://crm.store?queue=a/b", "celery://crm.store?queue=a%2Fb"),
@@ -87,8 +87,8 @@ def test_each_form(text: str, expected: Target) -> None:
         ("file:a/out.jsonl", "file://a//./out.jsonl"),
     ],
 )
-def test_two_spellings_of_one_handler_have_one_lane(one: str, other: str) -> None:
-    assert canonical(parse(one)) == canonical(parse(other))
+def test_two_spellings_of_one_handler_have_one_lane(spelling: str, other: str) -> None:
+    assert canonical(parse(spelling)) == canonical(parse(other))
 
 
 def test_case_tells_tasks_and_keys_apart() -> None:
@@ -175,9 +175,9 @@ def test_a_route_to_no_target_is_refused() -> None:
         route([Route(targets=["ftp://x"])], "unless", "query")
 
 
-def test_a_webhook_s_endpoint_and_host() -> None:
+def test_a_webhook_s_receiver_and_host() -> None:
     target = WebhookTarget("https://[2001:db8::1]:8443/x?a=https://b")
-    assert (target.endpoint, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
+    assert (target.receiver, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Batches:
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
-        tasks = {asyncio.create_task(self._one(lane, step, claim, now, until)): claim for claim in begun}
+        tasks = {asyncio.create_task(self._run_step(lane, step, claim, now, until)): claim for claim in begun}
         self._running |= tasks.keys()
         renewing = asyncio.create_task(self._renew(lane, policy, tasks))
         try:
@@ -139,7 +139,7 @@ class Batches:
                 )
             raise
 
-    async def _one(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
+    async def _run_step(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
         ABOUT.set(about(lane, claim))
         if time.monotonic() > until:
             self._recorder.add(give_back(claim, lane))

@@ -66,7 +66,8 @@ class ProviderSettings(BaseModel):
 class Params(BaseModel):
     """Parameters of one operation. An unknown name or a value of a wrong type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when the first job needs it: most processes and commands never validate most operations.
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True, slots=True)

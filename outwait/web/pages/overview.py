@@ -70,7 +70,7 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         stats.held(shared.registry.names),
         stats.dead(),
         client.providers(),
-        client.disabled_endpoints(),
+        client.disabled_receivers(),
         client.parked(),
         client.misdirected(),
     )
