@@ -20,6 +20,14 @@ log = logging.getLogger(__name__)
 REVOCABLE = 'task.state == "RECEIVED"'
 """The condition in Flower's task page under which it shows a Revoke button."""
 
+BUTTONS = "{% if not read_only %}"
+"""Where Flower's task page begins its buttons."""
+
+WITHOUT_LOGIN = """{% if read_only %}<p>Flower runs without a login, so it has no buttons
+(OUTWAIT_FLOWER__BASIC_AUTH sets one). <code>outwait cancel</code> and the pages of <code>outwait web</code> cancel
+a job.</p>{% end %}
+      """
+
 
 def worker(context: typer.Context) -> None:
     """Run one worker until Ctrl-C or SIGTERM. It can import handlers' modules from the current folder."""
@@ -62,6 +70,7 @@ def _run_flower(app: Any, settings: FlowerSettings) -> None:
     options.address, options.port = settings.address, settings.port
     options.max_tasks = settings.max_tasks
     options.basic_auth = [settings.basic_auth.get_secret_value()] if settings.basic_auth else []
+    options.read_only = settings.basic_auth is None  # Flower then refuses what buttons send: better that there are none
     server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -76,15 +85,19 @@ def _run_flower(app: Any, settings: FlowerSettings) -> None:
 
 
 def _templates(folder: str) -> Any:
-    """Flower's own templates, with the Revoke button also for waiting jobs, whose states are not Celery's."""
+    """Flower's own templates, with the Revoke button also for waiting jobs, whose states are not Celery's.
+
+    Without a login there is no button, and the page of a job says so.
+    """
     from tornado.template import Loader, Template
 
     class Templates(Loader):
         def _create_template(self, name: str) -> Template:
             text = (Path(self.root) / name).read_text(encoding="utf-8")
-            return Template(
-                text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")'), name=name, loader=self
-            )
+            text = text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")')
+            if name == "task.html":
+                text = text.replace(BUTTONS, WITHOUT_LOGIN + BUTTONS, 1)
+            return Template(text, name=name, loader=self)
 
     return Templates(folder)
 

@@ -63,7 +63,8 @@ def up(
                 require_free("the embedded Redis", HOST, redis_port, "--redis-port")
             redis = stack.enter_context(EmbeddedRedis(data, redis_port))
             ours["OUTWAIT_REDIS_URL"] = redis.url
-        helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours})
+        login = _flower_login(data, ours, settings)
+        helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours, **login})
         ours |= sandbox_environment
         stack.enter_context(_announced(data, ours, settings, web=web, flower=flower))
         if flower and settings.web.flower_url is None:
@@ -108,7 +109,8 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
     if web:
         say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
-        say(f"Flower:         {_flower_at(settings)}")
+        how = " (log in as outwait; the password is the same key)" if _flower_login(data, ours, settings) else ""
+        say(f"Flower:         {_flower_at(settings)}{how}")
     if "OUTWAIT_REDIS_URL" not in ours:
         for name, value in ours.items():
             say(f"export {name}='{value}'")
@@ -123,6 +125,15 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _flower_login(data: Path, ours: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """A login for Flower, without which its buttons do not work: the local API key, unless the settings have one."""
+    url = ours.get("OUTWAIT_REDIS_URL")
+    if url is None or settings.flower.basic_auth is not None:
+        return {}
+    key = local_key(load_settings(redis_url=url), data).read_text().strip()
+    return {"OUTWAIT_FLOWER__BASIC_AUTH": f"outwait:{key}"}
 
 
 def _flower_at(settings: Settings) -> str:
