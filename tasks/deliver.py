@@ -15,10 +15,11 @@ from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, StoreUnavailable
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.reads import Reads
 
@@ -94,7 +95,7 @@ class Deliver:
         try:
             return (await self._deliver(claim),)
         # No name outlives its clause: an error that its own traceback leads to stays in memory, megabytes and all.
-        except asyncio.CancelledError as stopped:
+        except (StoreUnavailable, asyncio.CancelledError) as stopped:
             return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
             subject = {"delivery": claim.work_id, "target": redact(self.target)}
@@ -155,7 +156,7 @@ def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, j
     if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= retries.attempts:
         return Dead(work_id=claim.work_id, fence=claim.fence, error=text)
     countdown = _countdown(claim.attempts, error, retries, jitter)
-    return Redeliver(work_id=claim.work_id, fence=claim.fence, countdown_ms=int(countdown * 1000), error=text)
+    return Redeliver(work_id=claim.work_id, fence=claim.fence, countdown_ms=milliseconds(countdown), error=text)
 
 
 def _countdown(attempts: int, error: HandlerError, retries: DeliveryRetries, jitter: float) -> float:

@@ -27,12 +27,21 @@ from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, RateLimited, Rejected, Unauthorized
+from outwait.worker.model.errors import (
+    NotSent,
+    OutwaitError,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    StoreUnavailable,
+    Unauthorized,
+)
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
+from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer, traceable
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.inbox import Taken
 from outwait.worker.store.reads import Reads, Spec
@@ -68,7 +77,8 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
         app.runtime.call(self.intake.park(message, str(error)))
     except Exception as error:
         # Celery would acknowledge a message whose task failed, and the job would be lost.
-        log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
+        level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # an outage has its own line
+        log.log(level, "job-not-recorded", extra={"job": self.request.id, "error": str(error)})
         time.sleep(OUTAGE_PAUSE)
         raise Reject(error, requeue=True) from error
     else:
@@ -122,7 +132,7 @@ class Submit(ProviderStep):
         if claim.deadline_ms and now >= claim.deadline_ms:
             return expired(claim, "the deadline passed before the job could be submitted")
         submission, raw_params = self._submissions[claim.work_id]
-        answer = await self.gateway.provider.submit(submission, exchange)
+        answer = traceable(await self.gateway.provider.submit(submission, exchange), submission)
         self.events.submitted(claim, raw_params)
         operation = self.gateway.operation(claim.operation)
         durations_s = self.gateway.durations_s(claim.operation)
@@ -202,21 +212,23 @@ def decide_unsent(
 
 
 def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
-    """What happens to a job whose submit was perhaps taken."""
+    """What happens to a job that the provider may have."""
     match policy:
         case UncertainPolicy.HOLD:
-            return Hold(work_id=claim.work_id, fence=claim.fence, reason="submitted, perhaps: a person decides")
+            return Hold(
+                work_id=claim.work_id, fence=claim.fence, reason="the provider may have the job: a person decides"
+            )
         case UncertainPolicy.RESUBMIT:
             reason = "uncertain: the provider's policy is to submit again"
             return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, reason=reason, attempt=1)
         case UncertainPolicy.FAIL:
-            return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
+            return failed(claim, JobError("uncertain", "the provider may have the job; the policy is to fail it"))
 
 
 def decide_answer(
     context: SubmitContext, answer: SubmitAnswer, operation: Operation, now: int, durations_s: Sequence[float]
 ) -> Outcome:
-    """The provider took the job: it waits for its first poll.
+    """The provider took the job: it waits for its first poll, or for its webhook if it has no external id.
 
     Args:
         context: the job.
@@ -225,7 +237,7 @@ def decide_answer(
         now: Redis's time in milliseconds.
         durations_s: how long jobs of this operation took, sorted seconds; used if the answer asks for no first poll.
     """
-    claim, asked = context.claim, answer.first_poll
+    claim, asked = context.claim, answer.first_poll if answer.external_id else pacing.LONGEST
     wanted = operation.first_poll if asked is None else asked
     usual = pacing.poll_countdown(wanted, durations=durations_s if asked is None else (), jitter=context.jitter)
     left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
@@ -276,7 +288,7 @@ def _retry(context: SubmitContext, reason: str, *, attempt: int, retry_after: fl
     return Retry(
         work_id=claim.work_id,
         fence=claim.fence,
-        countdown_ms=int(countdown * 1000),
+        countdown_ms=milliseconds(countdown),
         reason=reason,
         attempt=attempt,
         submits=context.sent.submits,
@@ -288,7 +300,7 @@ def _failed(context: SubmitContext, error: ProviderError) -> Outcome:
 
 
 def _uncertain(context: SubmitContext, reason: str) -> Outcome:
-    """The answer is lost: the provider took the job, perhaps. If no request left, it certainly did not."""
+    """The answer is lost, so the provider may have the job. If no request left, it certainly has not."""
     if not context.sent.submits:
         return _retry(context, reason, attempt=1)
     claim = context.claim

@@ -13,10 +13,10 @@ from outwait.worker.model.errors import (
     NotReplayable,
     OutwaitError,
     ProviderNotConfigured,
-    StoreLocked,
     StoreUnavailable,
     StoreUnfit,
 )
+from outwait.worker.model.store_outages import StoreOutage
 
 
 class ExitRule(NamedTuple):
@@ -35,16 +35,15 @@ _EXIT_RULES: dict[type[Exception], ExitRule] = {
     ProviderNotConfigured: ExitRule(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
     NoRedisServer: ExitRule(Exit.UNAVAILABLE),
     StoreUnfit: ExitRule(Exit.UNAVAILABLE, "`outwait doctor` explains what to change."),
-    StoreLocked: ExitRule(Exit.CONFIG, "Check the user and the password in OUTWAIT_REDIS_URL."),
-    StoreUnavailable: ExitRule(
-        Exit.UNAVAILABLE, "Set OUTWAIT_REDIS_URL to a running Redis, or start everything with `outwait up`."
-    ),
     OutwaitError: ExitRule(Exit.FAILED),
 }
 
 
 def rule_for(error: Exception) -> ExitRule:
     """The rule for the error's class or its nearest base class. An error without a rule is a bug."""
+    if isinstance(error, StoreUnavailable):
+        wrong_login = error.outage is StoreOutage.LOGIN
+        return ExitRule(Exit.CONFIG if wrong_login else Exit.UNAVAILABLE, error.outage.advice)
     for kind in type(error).__mro__:
         if kind in _EXIT_RULES:
             return _EXIT_RULES[kind]

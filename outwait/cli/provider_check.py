@@ -137,13 +137,13 @@ class _PrivateToken:
     async def token(self, name: str) -> tuple[str, float] | None:  # noqa: ARG002 - it serves one provider only
         return self._token
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:  # noqa: ARG002
-        self._token = token, ttl
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:  # noqa: ARG002
+        self._token = token, ttl_s
 
     async def drop_token(self, name: str, token: str) -> None:  # noqa: ARG002
         self._token = None
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:  # noqa: ARG002
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:  # noqa: ARG002
         return True
 
     async def unlock_token(self, name: str) -> None:

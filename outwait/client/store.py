@@ -170,7 +170,7 @@ class StoreClient:
         return await self._replays.all(**filters)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
-        """Give a job up; its provider is told, where it can be.
+        """Give a job up; its provider is notified, where it can be.
 
         Returns:
             True if it is cancelled, False if that waits for the answer of a submit that is on its way.
@@ -197,7 +197,7 @@ class StoreClient:
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
-        error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
+        error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(
             work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
@@ -212,13 +212,13 @@ class StoreClient:
         return await self._store.governors.status([self._submit_policy(name) for name in self._registry.names])
 
     async def pause(self, provider: str, reason: str = "") -> None:
-        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
+        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest for an unknown provider."""
         await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
         """Let a provider go on; whether it was paused, by a person or by its own answer.
 
-        Raises InvalidRequest if there is none such.
+        Raises InvalidRequest for an unknown provider.
         """
         policy = self._submit_policy(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])

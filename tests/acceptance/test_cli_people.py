@@ -234,7 +234,7 @@ async def test_watch_shows_every_open_job_and_its_id_and_state_at_80_columns(per
 
 
 async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Person) -> None:
-    """Protected by tasks/callback.py: group.flows."""
+    """Protected by tasks/callback.py `_cancel`."""
     recording = f"https://a.example/3.wav?sandbox={NEVER}"
     params = {"languageTag": "en-us", "vertical": "default", "downloadUri": recording}
     job_id = person.types("submit", "elevateai", "audio", "--params", json.dumps(params)).stdout.strip()
@@ -244,7 +244,7 @@ async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Per
     await person.closed(job_id)
     assert person.types("resume", "elevateai").returncode == 0
     answers = [entry["detail"] for entry in person.json("timeline", job_id) if entry["event"] == "provider-told"]
-    assert answers == ["not told: nothing is sent to elevateai now"]
+    assert answers == ["not notified: nothing is sent to elevateai now"]
     external = person.json("status", job_id)["job"]["external_id"]
     assert [job["deleted"] for job in person.stack.ledger()["jobs"] if job["id"] == external] == [False]
 

@@ -72,8 +72,8 @@ def test_a_wrong_password_is_said(shell: Shell, redis_url: str, secret: str) -> 
     wrong = parts._replace(netloc=f"{secret}127.0.0.1:{parts.port}").geturl()
     done = shell.run("jobs", OUTWAIT_REDIS_URL=wrong)
     assert done.returncode == 6, done.stderr
-    assert "refuses the user or the password" in done.stderr
-    assert "Check the user and the password in OUTWAIT_REDIS_URL" in done.stderr
+    assert "refuses the user name or the password" in done.stderr
+    assert "Correct both in OUTWAIT_REDIS_URL" in done.stderr
     assert "that it runs" not in done.stderr
 
 

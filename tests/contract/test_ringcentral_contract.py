@@ -126,7 +126,7 @@ class TestRingCentral(ProviderContract):
         registry = world.registry()
         name = registry.get("ringcentral")._token._name  # type: ignore[attr-defined]
         token = (await world.tokens.token(name) or ("", 0))[0]
-        await world.tokens.put_token(name, token, ttl=60)
+        await world.tokens.put_token(name, token, ttl_s=60)
         order = {"faults": [{"fault": "error", "on": "token", "status": 500, "times": None}]}
         await world.control("behaviour", order)
         await world.submit(registry)
@@ -149,6 +149,10 @@ class TestRingCentral(ProviderContract):
         answer = await world.poll(submitted)
         assert isinstance(answer, Pending)
         assert answer.safety == 300, "polling is the safety net only"
+
+    async def test_an_answer_of_nothing_means_that_the_webhook_follows(self, start: Start) -> None:
+        world = await start(Fault(fault=FaultKind.EMPTY, on=Call.SUBMIT))
+        assert (await world.submit(webhook_url="https://hooks.example.com/x")).external_id == ""
 
     async def test_a_503_is_a_refusal(self, start: Start) -> None:
         world = await start()

@@ -26,7 +26,6 @@ VARIABLES = {
     "OUTWAIT_STORE__PARAMS_MAX": str(PARAMS_MAX),
     "OUTWAIT_SUBMIT__ATTEMPTS": "3",
     "OUTWAIT_SUBMIT__TIME_LIMIT": "8",
-    "OUTWAIT_POLL__ATTEMPTS": "3",
     "OUTWAIT_PROVIDERS__UNLESS__BREAKER_AFTER": "1000",  # each case for itself
     "OUTWAIT_PROVIDERS__ELEVATEAI__API_TOKEN": "00000000-5a4d-4b0e-8000-00000000dead",
 }
@@ -54,7 +53,7 @@ def subject(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def faulty(fault: str, on: str, **fields: Any) -> JobRequest:
     marker = {"duration": 0, "faults": [{"fault": fault, "on": on, "times": None, **fields}]}
-    return query(f"{fault} {on} {fields} sandbox:{json.dumps(marker)}")
+    return query(f"{fault} {on} {fields} sandbox:{json.dumps(marker)}", deadline=3 if on == "poll" else None)
 
 
 PROVIDERS = {
@@ -71,19 +70,24 @@ PROVIDERS = {
 
 @pytest.mark.parametrize("what", PROVIDERS)
 async def test_what_a_provider_does_wrong_is_told_on_the_job(subject: Subject, what: str) -> None:
-    """Protected by tasks/submit.py and tasks/poll.py `decide`: every ProviderError has its outcome."""
+    """Protected by tasks/submit.py and tasks/poll.py `decide_error`: every ProviderError has its outcome."""
     request, code, cause = PROVIDERS[what]
+    polled_on = request.deadline is not None  # a paid job is given up at its deadline only
     async with subject.stack.client() as client:
         job = await closed(client, (await client.enqueue(request)).job_id)
-        assert job.state is JobState.FAILED
         assert job.error is not None
-        assert (job.error.code, cause in job.error.message) == (code, True), job.error
+        if polled_on:
+            assert job.state is JobState.EXPIRED
+            assert job.error.message.startswith(f"the deadline passed; the last poll failed: {code}: ")
+        else:
+            assert (job.state, job.error.code) == (JobState.FAILED, code)
+        assert cause in job.error.message
         await subject.is_well(client)
 
 
 @pytest.mark.parametrize("fault", ["html", "broken_json", "empty", "drop_after", "error_after", "hang_after"])
 async def test_an_answer_to_a_submit_that_cannot_be_read_is_held_with_its_reason(subject: Subject, fault: str) -> None:
-    """Protected by tasks/submit.py `decide`: what was perhaps taken is never sent again by itself."""
+    """Protected by tasks/submit.py `decide_error`: what was perhaps taken is never sent again by itself."""
     async with subject.stack.client() as client:
         job_id = (await client.enqueue(faulty(fault, "submit"))).job_id
 
@@ -99,7 +103,7 @@ async def test_an_answer_to_a_submit_that_cannot_be_read_is_held_with_its_reason
 
 
 async def test_a_request_that_is_too_large_is_refused_at_the_door(subject: Subject) -> None:
-    """Protected by worker/accept.py `job`."""
+    """Protected by worker/engine/acceptance.py `job`."""
     async with subject.stack.client() as client:
         with pytest.raises(InvalidRequest, match=rf"OUTWAIT_STORE__PARAMS_MAX allows {PARAMS_MAX}"):
             await client.enqueue(query("x" * PARAMS_MAX))
@@ -171,7 +175,7 @@ REFUSED = {
 
 
 async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject) -> None:
-    """Protected by worker/intake.py `decode`, `_ready`: whatever one message holds, the others of its batch go on."""
+    """Protected by worker/engine/intake.py `decode`, `_ready`: a message that cannot be read stops no other."""
     good = envelope("among-them", ASKED)
     bad = [*PARKED.values(), *(message for message, _ in REFUSED.values())]
     await send(subject.stack, *bad, good, *bad)
@@ -192,7 +196,7 @@ async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject)
 
 
 async def test_a_provider_that_is_not_configured_or_not_there_is_named(redis_url: str, tmp_path: Any) -> None:
-    """Protected by tasks/submit.py `_verdict`: nothing is sent, and the error names the variables to set."""
+    """Protected by tasks/submit.py `decide_unsent`, `retry_or_fail`: nothing is sent."""
     variables = {
         "OUTWAIT_SUBMIT__ATTEMPTS": "3",
         "OUTWAIT_PROVIDERS__UNLESS__API_KEY": "",

@@ -50,7 +50,7 @@ def stack(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pyte
 
 
 async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack) -> None:
-    """Protected by worker/store/lua/prelude.lua and tasks/poll.py `run`: `now` is Redis's own clock everywhere."""
+    """Protected by worker/store/lua/prelude.lua and worker/engine/batches.py `_begin`: the time is Redis's own."""
     async with stack.client() as client:
         requests = [query(f"plain {number}", deadline=1800) for number in range(10)]
         requests.append(query('slow sandbox:{"latency": 1}', deadline=1800))
@@ -70,7 +70,7 @@ async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack
 
 
 async def test_a_message_is_due_when_its_producer_said(stack: Stack, redis_url: str) -> None:
-    """Protected by worker/intake.py `_from`: `eta` and `expires` are compared with the time that Redis took it in."""
+    """Protected by worker/engine/intake.py `_countdown`: `eta` and `expires` are compared with Redis's time."""
     producer = Celery("producer", broker=redis_url, set_as_current=False)
     kwargs = query("from a producer").model_dump(exclude_unset=True)
     now = datetime.now(UTC)

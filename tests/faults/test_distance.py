@@ -55,7 +55,7 @@ async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> N
 
 
 async def test_what_was_claimed_before_a_pause_is_not_sent_in_it(lanes: Lanes) -> None:
-    """Protected by worker/store/lua/begin.lua: `silent`."""
+    """Protected by worker/store/lua/begin.lua `is_silenced`."""
     (claim,) = await lanes.claim(POLL, POLICY)
     await lanes.record([Pause(provider="unless", pause_ms=2000, reason="429")])
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0]
@@ -99,7 +99,7 @@ class Sends:
 async def test_a_process_that_stood_still_sends_nothing_stale(
     connection: Connection, settings: Settings, store: type[Lanes], sent: int
 ) -> None:
-    """Protected by worker/batches.py `_one`: `late`. Nothing was sent, so the job is not uncertain either."""
+    """Protected by worker/engine/batches.py `_run_step`. Nothing was sent, so the job is not uncertain either."""
     patient = settings.model_copy(update={"submit": settings.submit.model_copy(update={"time_limit": 5, "lease": 10})})
     lanes = store(connection)
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
@@ -137,7 +137,7 @@ async def test_a_poll_that_a_stop_cut_off_keeps_its_distance(redis_url: str, tmp
 
 
 async def test_a_crash_leaves_few_submits_in_doubt(connection: Connection, settings: Settings) -> None:
-    """Protected by worker/policies.py `SMALL_BATCH`: the intents of a whole batch are written before its requests."""
+    """Protected by worker/engine/lane_policies.py `SMALL_BATCH`: a batch's intents are written before its requests."""
     lanes, lane = Lanes(connection), SUBMIT
     await lanes.enqueue(
         [NewJob(id=f"j{number}", provider="unless", operation="query", digest="d", spec=SPEC) for number in range(40)]

@@ -61,7 +61,7 @@ async def paces(client: StoreClient, first: int, number: int) -> list[float]:
 
 
 async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_url: str, tmp_path: Path) -> None:
-    """Protected by claim.lua `allowance`, and by record.lua `spent` (a request counts from its end)."""
+    """Protected by claim.lua `allowance`, and record/governor.lua `spent`: requests count from their ends."""
     options = {"heavy_limit": LIMIT, "window": WINDOW, "penalty": 30, "behaviour": {"duration": 0.2}}
     with Stack(redis_url, tmp_path, options=options, variables=RATE) as stack:
         stack.worker()
@@ -97,7 +97,7 @@ async def left(client: StoreClient) -> int:
 
 
 async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url: str, tmp_path: Path) -> None:
-    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not told."""
+    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not notified."""
     options = {"elevateai_limit": 4, "window": 600, "penalty": 300}
     variables = {
         "OUTWAIT_PROVIDERS__ELEVATEAI__RATE_LIMIT": "4",
@@ -121,7 +121,7 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
                 story = await client.timeline(f"c-{number}")
                 answers += [entry.detail for entry in story if entry.event == "provider-told"]
             (limits,) = [status for status in await client.providers() if status.provider == "elevateai"]
-        none_left = "not told: the rate of elevateai has no place left"
+        none_left = "not notified: the rate of elevateai has no place left"
         assert sorted(answers) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4
         assert stack.ledger()["totals"]["elevateai"]["rate_limited"] == 0
@@ -135,7 +135,7 @@ def test_a_429_is_obeyed_within_reason(asked: float | None, pause: float) -> Non
 
 
 async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str, tmp_path: Path) -> None:
-    """Protected by rate_feedback.py `provider_feedback` (the pause); claim.lua `gate` and begin.lua `silent` obey.
+    """Protected by worker/engine/rate_feedback.py `provider_feedback`; claim.lua `gate`, begin.lua `is_silenced` obey.
 
     Without it each job would be told for itself, when its own next poll comes.
     """
@@ -161,7 +161,7 @@ async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str,
 
 
 async def test_an_outage_is_probed_by_one_request_after_the_other(redis_url: str, tmp_path: Path) -> None:
-    """Protected by rate_feedback.py `provider_feedback` (the outage), record.lua `outage` and claim.lua `gate`."""
+    """Protected by engine/rate_feedback.py `provider_feedback`, record/governor.lua `outage`, claim.lua `gate`."""
     with Stack(redis_url, tmp_path, variables=RATE | {"OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "1000"}) as stack:
         stack.order(provider="ringcentral", faults=[{"fault": "error", "on": "submit", "status": 503, "times": None}])
         stack.worker()

@@ -36,7 +36,7 @@ class Cut:
         async with self.stack.client() as client:
             await client.enqueue(query(f"{name} ", targets=["file:lost.jsonl"]), job_id=name)
             job = await closed(client, name)
-            assert stop is None or stop.met.wait(PATIENCE), "the reply was not lost"
+            assert stop is None or stop.reached.wait(PATIENCE), "the reply was not lost"
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
             (seen,) = self.stack.seen(f"{name} ")
             assert job.ledger.polls == seen["polls"]["count"]
@@ -86,7 +86,7 @@ async def test_a_begin_costs_at_most_its_lease(cut: Cut, step: str) -> None:
 
 
 async def test_a_begin_that_is_never_answered_leaves_no_doubt(cut: Cut) -> None:
-    """Protected by worker/batches.py `_begin`: the intent is taken back by its name, since nothing was sent."""
+    """Protected by worker/engine/batches.py `_begin`: the intent is taken back by its name, since nothing was sent."""
     await cut.run("never-warm")
     stops = [cut.wire.stop(Point.LOST, "begin", BEGUN["submit"], "never-1") for _ in range(2)]  # it is tried twice
     story = await cut.run("never-1", stops[1])

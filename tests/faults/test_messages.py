@@ -134,7 +134,7 @@ async def test_a_lost_message_costs_its_lease(late: Late, lanes: Lanes) -> None:
 
 
 async def test_messages_that_make_no_sense_stop_nothing(late: Late) -> None:
-    """Protected by Celery, which ends a task that raises: nothing of ours is begun by then (worker/batches.py)."""
+    """Protected by Celery, which ends a task that raises: worker/engine/batches.py has begun nothing by then."""
     for claims in ([["no-such-job", 1]], [["x"]], "x", [], [[1, 2, 3]]):
         late.producer.send_task("tasks.poll", [str(LANE), claims], queue=late.queue)
     late.producer.send_task("tasks.poll", [], queue=late.queue)

@@ -120,7 +120,7 @@ async def test_one_that_ends_its_process_takes_no_other_delivery_with_it(supervi
 
 @pytest.mark.parametrize("target", ["blocks", "blocks-async"])
 async def test_one_that_blocks_for_ever_holds_up_no_other(supervised: Supervised, target: str) -> None:
-    """Protected by tasks/handlers/isolation.py `Isolated.run`: each call has a thread or a loop, and a time limit."""
+    """Protected by tasks/handlers/isolation.py `run`: each call has a thread or a loop, and a time limit."""
     async with supervised.stack.client() as client:
         await enqueued(client, f"{target}-poison", target=target)
         await enqueued(client, f"{target}-1", target="innocent")

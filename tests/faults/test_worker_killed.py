@@ -128,7 +128,7 @@ async def test_before_the_record_the_step_is_done_again(crew: Crew, step: str) -
 
 @pytest.mark.parametrize("step", DONE)
 async def test_after_the_record_nothing_is_done_twice(crew: Crew, step: str) -> None:
-    """Protected by worker/store/lua/record.lua `move`: the job leaves its lease in the same write as its outcome."""
+    """Protected by worker/store/lua/record/jobs.lua `move`: the job leaves its lease when its outcome is written."""
     async with crew.stack.client() as client:
         await warmed(client, f"recorded-{step}")
         stop = crew.wire.stop(Point.AFTER, "record", DONE[step], f"recorded-{step}-1")

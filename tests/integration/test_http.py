@@ -110,7 +110,7 @@ async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve
 
 
 async def test_a_get_whose_connection_breaks_is_not_repeated(http: Http, serve: Serve) -> None:
-    """Protected by worker/http.py `_once`: aiohttp would send it a second time at once."""
+    """Protected by worker/net/http.py `_no_repetition`: aiohttp would send it a second time at once."""
     arrived = 0
 
     async def answer(request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from outwait.sandbox import Behaviour, SandboxOptions, create_app
 from outwait.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
 from outwait.sandbox.limits import Limiter
+from outwait.sandbox.server import VENDORS
 from tests.patience import PATIENCE, until
 
 Client = aiohttp.ClientSession
@@ -119,6 +120,12 @@ class TestFaultsOfASubmit:
                 json.loads(given[2])
         assert len((await ledger(client))["jobs"]) == 1
 
+    async def test_byte_order_mark(self, start: Start) -> None:
+        client = await start()
+        status, _, body = await ask(client, marked({"fault": "byte_order_mark", "on": "submit"}))
+        assert (status, body[:3]) == (202, b"\xef\xbb\xbf")
+        assert "questionId" in json.loads(body[3:])
+
 
 class TestOrders:
     async def test_times_and_provider(self, start: Start) -> None:
@@ -177,7 +184,7 @@ class TestOrders:
         client = await start()
         for wrong, message in (
             ({"outcome": "perhaps"}, "'success'"),
-            ({"provider": "nobody"}, "ringcentral, elevateai, unless"),
+            ({"provider": "nobody"}, ", ".join(vendor.name for vendor in VENDORS)),
             ({"duraton": 1}, "duraton"),
         ):
             async with client.post("/_control/behaviour", json=wrong) as got:

@@ -26,6 +26,7 @@ from outwait.config.exits import Exit
 from outwait.worker.model import errors
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import Job, JobRequest, JobState
+from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.providers.elevateai_params import Chat
 from outwait.worker.providers.ringcentral_params import Punctuate, SpeechToText
 from outwait.worker.providers.unless import Query
@@ -64,7 +65,7 @@ def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) ->
         (errors.JobNotFound("x"), 4),
         (ConfigError("x"), 6),
         (errors.StoreUnavailable("x"), 7),
-        (errors.StoreLocked("x"), 6),
+        (errors.StoreUnavailable("x", StoreOutage.LOGIN), 6),
         (errors.StoreUnfit("x"), 7),
         (errors.NoRedisServer("x"), 7),
     ],

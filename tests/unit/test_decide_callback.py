@@ -34,7 +34,6 @@ CANCEL: dict[type[OutwaitError], bool] = {
     errors.ProviderNotConfigured: NOTED,
     errors.StoreUnfit: NOTED,
     errors.StoreUnavailable: NOTED,
-    errors.StoreLocked: NOTED,
     errors.StoreRefused: NOTED,
     errors.NoRedisServer: NOTED,
     errors.OutwaitError: RETRIED,

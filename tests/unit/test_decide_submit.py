@@ -23,7 +23,7 @@ BACKOFF = 8000
 
 SENT = SubmitContext(CLAIM, SETTINGS, Counts(submits=1), jitter=1.0)
 NOT_SENT = SENT._replace(sent=Counts())
-REFUSED = frozenset({409, 429})
+REFUSED = frozenset({409})
 OPERATION = Operation("query", Params, poll_every=2.0, first_poll=4.0, deadline=600.0)
 
 Expected = Callable[[OutwaitError, int], Outcome]
@@ -91,6 +91,7 @@ def test_each_error(kind: type[OutwaitError]) -> None:
         (errors.Unavailable("busy", status=503), uncertain),
         (errors.ExternalIdUnknown("wrong address", status=404), fails),
         (errors.Unauthorized("no", status=403), again),
+        (errors.RateLimited("slow down", status=429), again_without_an_attempt),
     ],
 )
 def test_the_status_counts_too(error: ProviderError, expected: Expected) -> None:
@@ -163,11 +164,11 @@ def test_what_is_not_sent_at_all(claim: Claim, params: BaseModel | OutwaitError 
 
 
 UNCERTAIN: dict[UncertainPolicy, Outcome] = {
-    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="submitted, perhaps: a person decides"),
+    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="the provider may have the job: a person decides"),
     UncertainPolicy.RESUBMIT: Retry(
         work_id="j1", fence=7, countdown_ms=0, reason="uncertain: the provider's policy is to submit again", attempt=1
     ),
-    UncertainPolicy.FAIL: ended("uncertain", "submitted, perhaps; the provider's policy is to fail"),
+    UncertainPolicy.FAIL: ended("uncertain", "the provider may have the job; the policy is to fail it"),
 }
 
 
@@ -210,3 +211,11 @@ def test_the_first_poll_comes_before_the_external_id_expires() -> None:
     outcome = decide_answer(context, SubmitAnswer("x-1"), replace(OPERATION, expiry=20.0), 0, LEARNT)
     assert isinstance(outcome, Submitted)
     assert outcome.countdown_ms == 18_000
+
+
+def test_a_job_without_an_external_id_is_looked_at_at_its_deadline_unless_a_webhook_comes() -> None:
+    claim = Claim(work_id="j1", fence=7, deadline_ms=90_000)
+    context = SubmitContext(claim, SETTINGS, Counts(submits=1), jitter=0.0)
+    outcome = decide_answer(context, SubmitAnswer("", first_poll=1.0), OPERATION, 1000, LEARNT)
+    assert isinstance(outcome, Submitted)
+    assert (outcome.external_id, outcome.countdown_ms) == ("", 89_000)

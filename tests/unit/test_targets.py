@@ -1,5 +1,8 @@
+import re
 import string
 from contextlib import suppress
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from outwait.config.groups import Route
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.targets import (
+    FORMS,
     CeleryTarget,
     FileTarget,
     FunctionTarget,
@@ -44,6 +48,10 @@ TARGETS = st.one_of(
 )
 
 
+KINDS = set(get_args(Target))
+PAGE = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text()
+
+
 @given(TARGETS)
 def test_a_canonical_target_means_itself(target: Target) -> None:
     assert parse(canonical(target)) == target
@@ -58,22 +66,31 @@ def test_any_text_is_a_target_or_refused(text: str) -> None:
         assert "{" not in canonical(target)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("crm", FunctionTarget("crm")),
-        ("celery://crm.store", CeleryTarget("crm.store", "celery")),
-        ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
-        ("stream://results", StreamTarget("results")),
-        ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
-        ("https://example.com", WebhookTarget("https://example.com/")),
-        ("HTTPS://Example.COM:443/Hook?a=B", WebhookTarget("https://example.com/Hook?a=B")),
-        ("http://example.com:8080/x?", WebhookTarget("http://example.com:8080/x")),
-        ("https://[2001:DB8:0::1]:8443/x", WebhookTarget("https://[2001:db8::1]:8443/x")),
-        ("file:out.jsonl", FileTarget("out.jsonl")),
-        ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
-    ],
-)
+EXAMPLES = [
+    ("crm", FunctionTarget("crm")),
+    ("celery://crm.store", CeleryTarget("crm.store", "celery")),
+    ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
+    ("stream://results", StreamTarget("results")),
+    ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
+    ("https://example.com", WebhookTarget("https://example.com/")),
+    ("HTTPS://Example.COM:443/Hook?a=B", WebhookTarget("https://example.com/Hook?a=B")),
+    ("http://example.com:8080/x?", WebhookTarget("http://example.com:8080/x")),
+    ("https://[2001:DB8:0::1]:8443/x", WebhookTarget("https://[2001:db8::1]:8443/x")),
+    ("file:out.jsonl", FileTarget("out.jsonl")),
+    ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
+]
+
+
+def test_each_kind_is_tried_shown_in_errors_and_described() -> None:
+    """A new kind of handler needs a row in `EXAMPLES`, one in `FORMS` and one in the table of docs/handlers.md."""
+    forms = re.findall(r"\((\w+)\)|(\w+:[^\s,]+)", FORMS)
+    described = re.findall(r"^\| `([^`]+)` \| an? ", PAGE.partition("\n## ")[0], re.MULTILINE)
+    assert {type(target) for _, target in EXAMPLES} == KINDS
+    assert {type(parse(name or uri)) for name, uri in forms} == KINDS
+    assert {type(parse(text)) for text in described} == KINDS
+
+
+@pytest.mark.parametrize(("text", "expected"), EXAMPLES)
 def test_each_form(text: str, expected: Target) -> None:
     assert parse(text) == expected
 

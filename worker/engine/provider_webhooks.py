@@ -20,6 +20,7 @@ from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.model.errors import OutwaitError, WrongState
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Job
 from outwait.worker.model.outcomes import NO_FENCE, End, WebhookReceived, WebhookVerdict
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Pending, Succeeded
 from outwait.worker.providers.registry import Registry
@@ -108,7 +109,7 @@ class WebhookProcessor:
             summary=f"{reading.summary}, {webhook.size} bytes",
             verdict=reading.verdict,
             external_id=reading.external_id,
-            min_interval_ms=int(self._registry.longest_interval(name) * 1000),
+            min_interval_ms=milliseconds(self._registry.longest_interval(name)),
             nonce=secrets.token_hex(4),
             end_outcome=end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
         )
@@ -139,11 +140,15 @@ class WebhookProcessor:
 
     async def last_end(self, job: Job) -> End:
         """The end according to the job's last webhook that reports one. Raises WrongState if none does."""
-        for webhook in reversed(await self._webhooks.of(job.id)):
-            answer = self._read(webhook).answer
-            if answer:
-                return end_outcome(job.id, NO_FENCE, answer, self._settings.store)
-        raise WrongState(f"no webhook of job {job.id} says how it ended; `outwait webhooks {job.id}` shows them")
+        answer = await self.last_answer(job.id)
+        if answer is None:
+            raise WrongState(f"no webhook of job {job.id} says how it ended; `outwait webhooks {job.id}` shows them")
+        return end_outcome(job.id, NO_FENCE, answer, self._settings.store)
+
+    async def last_answer(self, job_id: str) -> Succeeded | Failed | None:
+        """How the job ended according to its last webhook that says so; None if none does."""
+        answers = (self._read(webhook).answer for webhook in reversed(await self._webhooks.of(job_id)))
+        return next((answer for answer in answers if answer), None)
 
     def _read(self, webhook: Webhook) -> _Reading:
         if webhook.problem:

@@ -87,9 +87,7 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = Field(
-        min_length=1, max_length=40, description="Name of the provider: ringcentral, elevateai, unless."
-    )
+    provider: str = Field(min_length=1, max_length=40, description="Name of the provider, such as unless.")
     operation: str = Field(min_length=1, max_length=60, description="One of the provider's operations.")
     params: dict[str, JsonValue] = Field(
         default={}, description="The operation's parameters, as the provider names them."
@@ -135,6 +133,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         polled_ms: when a poll last found the job unfinished.
         due_ms: since when it is due.
         trace: the producer's trace context.
+        unknown_polls: how many polls said that the provider does not know the external id.
+        unknown_since_ms: when the first of them did; a poll that found the job since then ends the count.
     """
 
     work_id: str
@@ -152,6 +152,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     polled_ms: int = 0
     due_ms: int = 0
     trace: str = ""
+    unknown_polls: int = 0
+    unknown_since_ms: int = 0
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -108,9 +108,16 @@ class Waiting:
 class SubmitAnswer:
     """The provider accepted the job."""
 
-    external_id: str
+    external_id: str  # "" if the provider names none, and a webhook is all that follows: the job waits for it
     memo: str = ""
     first_poll: float | None = None  # seconds; None: that of the operation
+
+
+def traceable(answer: SubmitAnswer, job: Submission) -> SubmitAnswer:
+    """The answer, by which the job can be followed: under its external id, or by its webhook. Raises Unreadable."""
+    if not (answer.external_id or job.webhook_url):
+        raise Unreadable("the job was accepted without an external id")
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Finished with a failure. `code` and `message` are the provider's."""
+    """Finished with a failure. `code` and `message` are the provider's; secrets and URLs are removed from all of it."""
 
     status: str
     code: str
@@ -159,8 +166,8 @@ class Provider(ABC):
     name: ClassVar[str]
     operations: ClassVar[Mapping[str, Operation]]
     settings_model: ClassVar[type[ProviderSettings]]
-    refused: ClassVar[frozenset[int]] = frozenset({429})
-    """HTTP statuses of a submit which say for certain that the provider did not accept the job."""
+    refused: ClassVar[frozenset[int]] = frozenset()
+    """HTTP statuses of a submit, beside 401, 403 and 429, which say for certain that the job was not accepted."""
     webhooks: ClassVar[bool] = False
     """Whether the provider sends webhooks: submit passes `webhook_url` on, and `read_webhook` reads the body."""
 

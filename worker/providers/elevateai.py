@@ -17,7 +17,6 @@ from pydantic import Field
 
 from outwait.config.groups import BaseUrl
 from outwait.worker.model.errors import ExternalIdUnknown, Rejected, Unreadable
-from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import (
     Credential,
     Failed,
@@ -32,7 +31,7 @@ from outwait.worker.providers.contract import (
     Waiting,
 )
 from outwait.worker.providers.elevateai_params import Audio, Chat, Transcript
-from outwait.worker.providers.exchange import Count, Exchange, check, decoded, json_object, retry_after
+from outwait.worker.providers.exchange import Count, Exchange, check, decoded, external_id, json_object, retry_after
 from outwait.worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
 
 _DAY = 86400.0
@@ -112,8 +111,8 @@ class ElevateAI(Provider):
         body.setdefault("externalIdentifier", job.job_id)
         request = self.request("POST", "/interactions", headers=self._json_headers(), content=msgspec.json.encode(body))
         answer = json_object(check(await exchange.send(request, Count.SUBMITS), submit=True))
-        identifier = answer.get("interactionIdentifier")
-        if not (isinstance(identifier, str) and identifier):
+        identifier = external_id(answer.get("interactionIdentifier"))
+        if identifier is None:
             raise Unreadable("the interaction was declared without an interactionIdentifier", detail=sorted(answer))
         memo = _Memo(ai=job.params.includeAiResults)
         return SubmitAnswer(identifier, str(memo), first_poll=0 if source else None)
@@ -240,7 +239,7 @@ _ABSENCES = 3
 
 def _message(document: dict[str, Any]) -> str:
     message = document.get("errorMessage")
-    return redact(message)[:500] if isinstance(message, str) and message else "the provider gave no reason"
+    return message[:500] if isinstance(message, str) and message else "the provider gave no reason"
 
 
 def _failed(document: dict[str, Any]) -> Failed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from outwait.worker.model.errors import NotSent, ProviderError, RateLimited, Rejected, Unauthorized
-from outwait.worker.providers.exchange import Count, Exchange, check, json_object
+from outwait.worker.providers.exchange import Count, Exchange, check, json_object, seconds_of
 
 EARLY = 120.0
 """Seconds before its expiry at which a token is renewed; a quarter of its life if that is shorter."""
@@ -26,6 +26,12 @@ _WAIT = 5.0
 _PAUSES = {Unauthorized: 60.0, RateLimited: 60.0}
 """Seconds without requests after a failed token request, if the answer names none: wrong credentials stay wrong, and
 any request during a penalty restarts it."""
+
+_LONGEST_PAUSE = 3600.0
+"""Longest pause in seconds that the token endpoint can ask for."""
+
+_LONGEST_LIFE = 86400.0
+"""Seconds for which a token is used at most, however long the provider says that it lives."""
 
 _PAUSE = 10.0
 """Seconds without requests after any other failure (RingCentral's guide: three tries, ten seconds between them)."""
@@ -104,7 +110,7 @@ class AccessToken:
         """A new token, from us or from another worker; the old one if it is still valid and no new one is available."""
         if self._failure is None or time.monotonic() >= self._failure.until:
             self._failure = None
-            if await exchange.tokens.lock_token(self._name, ttl=exchange.time_limit + _PAUSE):
+            if await exchange.tokens.lock_token(self._name, ttl_s=exchange.time_limit + _PAUSE):
                 return await self._renew(exchange, old)
         if old is not None and old[1] > 1:
             return self._cache(old[0], min(_LOOK_AGAIN, old[1]))
@@ -121,15 +127,15 @@ class AccessToken:
         try:
             token, life = await self._request(exchange)
         except (NotSent, Unauthorized) as error:
-            wait = error.retry_after or _PAUSE
+            wait = min(error.retry_after or _PAUSE, _LONGEST_PAUSE)
             # Keep the lock until we may ask again, so that no other worker asks before.
             await exchange.tokens.unlock_token(self._name)
-            await exchange.tokens.lock_token(self._name, ttl=wait)
+            await exchange.tokens.lock_token(self._name, ttl_s=wait)
             self._failure = _Failure(type(error), str(error), time.monotonic() + wait)
             if old is not None and old[1] > 1:
                 return self._cache(old[0], min(wait, old[1]))
             raise self._no_token(exchange, self._failure) from error
-        await exchange.tokens.put_token(self._name, token, ttl=life)
+        await exchange.tokens.put_token(self._name, token, ttl_s=life)
         await exchange.tokens.unlock_token(self._name)
         return self._cache(token, life - min(EARLY, life / 4), received=time.monotonic())
 
@@ -141,10 +147,10 @@ class AccessToken:
             kind = Unauthorized if isinstance(error, Unauthorized | Rejected) else NotSent
             wait = error.retry_after or _PAUSES.get(kind, _PAUSES.get(type(error), _PAUSE))
             raise kind(f"no access token: {error}", retry_after=wait, detail=error.detail) from error
-        token, life = body.get("access_token"), body.get("expires_in")
-        if not (isinstance(token, str) and token and isinstance(life, int | float) and life > 0):
+        token, life = body.get("access_token"), seconds_of(body.get("expires_in"))
+        if not (isinstance(token, str) and token and life):
             raise NotSent("no access token: the answer lacks access_token or expires_in", retry_after=_PAUSE)
-        return token, float(life)
+        return token, min(life, _LONGEST_LIFE)
 
     async def _wait_for_other_worker(self, exchange: Exchange) -> str:
         end = time.monotonic() + min(_WAIT, exchange.time_limit)

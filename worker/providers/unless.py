@@ -13,7 +13,6 @@ from pydantic import Field, JsonValue
 
 from outwait.config.groups import BaseUrl
 from outwait.worker.model.errors import Unreadable
-from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import (
     Credential,
     Failed,
@@ -29,7 +28,7 @@ from outwait.worker.providers.contract import (
     Succeeded,
     Waiting,
 )
-from outwait.worker.providers.exchange import Count, Exchange, check, json_object, retry_after
+from outwait.worker.providers.exchange import Count, Exchange, check, external_id, json_object, retry_after
 
 
 class UnlessSettings(ProviderSettings):
@@ -84,8 +83,8 @@ class Unless(Provider):
         content = job.params.model_dump_json(exclude_none=True).encode()
         request = self.request("POST", "/ai/async/query", headers=self._headers, content=content)
         answer = json_object(check(await exchange.send(request, Count.SUBMITS), submit=True))
-        question = answer.get("questionId")
-        if not (isinstance(question, str) and question):
+        question = external_id(answer.get("questionId"))
+        if question is None:
             raise Unreadable("the question was accepted without a questionId", detail=sorted(answer))
         return SubmitAnswer(question)
 
@@ -111,7 +110,7 @@ def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
         case "ERROR":
             error = document.get("error")
             message = error if isinstance(error, str) and error else "the provider gave no reason"
-            return Failed(status, "ERROR", redact(message)[:500])
+            return Failed(status, "ERROR", message[:500])
         case _:
             return Pending(status[:60], wait, f"unknown status {status[:60]!r}")
 

@@ -59,8 +59,7 @@ class Governors:
         """The providers of these submit lanes."""
         redis, keys = self._connection.redis, self._connection.keys
         async with self._connection.translated():
-            second, micro = await redis.time()
-            now = second * 1000 + micro // 1000
+            now = await self._connection.now_ms()
             async with redis.pipeline(transaction=False) as pipe:
                 for policy in policies:
                     pipe.hgetall(keys("GOVERNOR", policy.provider))

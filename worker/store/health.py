@@ -1,12 +1,12 @@
 """Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
 
 import time
-from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from outwait.worker.model.errors import StoreRefused, StoreUnfit
+from outwait.worker.model.errors import StoreUnavailable, StoreUnfit
+from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
@@ -56,8 +56,11 @@ class Health:
         A user that may not ask (INFO is not permitted) is not held up.
         """
         if not self._fit:
-            with suppress(StoreRefused):
+            try:
                 await self.require_fit()
+            except StoreUnavailable as error:
+                if error.outage is not StoreOutage.PERMISSION:
+                    raise
             self._fit = True
 
 

@@ -1,5 +1,6 @@
 """Moves jobs: enqueue, due_lanes, claim, begin, renew, record, purge. One method a script."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import msgspec
 from outwait.worker.model.jobs import NORMAL, Claim, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
 
@@ -96,7 +98,7 @@ class Lanes:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._retention_ms = int(connection.settings.store.retention * 1000)
+        self._retention_ms = milliseconds(connection.settings.store.retention)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""
@@ -135,14 +137,28 @@ class Lanes:
         return int(await self._run("renew", lane=str(lane), lease_ms=policy.lease_ms, claims=claims))
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
-        """Write outcomes; what became of each, and the lanes that have work due now."""
+        """Write outcomes; what became of each, and the lanes that have work due now.
+
+        Raises:
+            StoreUnavailable: they are not written, or that is not known; they may be sent again, and count once.
+            StoreRefused: at least one of them can never be written.
+        """
+        began = time.monotonic()
         answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
         codes, lanes = _recorded.decode(answer)
+        if any(code > 0 for code in codes):
+            self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    async def probe(self) -> None:
+        """Write a key and delete it: raises StoreUnavailable while Redis takes no writes. No key is left."""
+        began = time.monotonic()
+        await self._run("probe")
+        self._connection.wrote(began)
 
     async def _run(self, name: str, **arguments: Any) -> Any:
         async with self._connection.translated():
