@@ -13,6 +13,6 @@ class Exit(IntEnum):
     NOT_FOUND = 4  # there is no such job, or it was purged
     NOT_ENDED = 5  # the job has not ended, or not in time
     CONFIG = 6  # a setting is wrong or missing, Redis's password included, or a port is not free
-    UNAVAILABLE = 7  # Redis does not answer, is configured so that it would lose jobs, or cannot be started
+    UNAVAILABLE = 7  # Redis does not answer, refuses writes, would lose jobs, or cannot be started
     BUG = 70  # a bug in Outwait: please report it with the traceback that `outwait --debug …` prints
     INTERRUPTED = 130  # Ctrl-C

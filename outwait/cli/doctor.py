@@ -139,7 +139,11 @@ def _workers() -> list[Finding]:
     try:
         alive = sorted(name for answer in app.control.ping(timeout=PING_WITHIN) for name in answer)
     except Exception as error:  # noqa: BLE001 - each broker has errors of its own
-        return [Finding("error", "broker", f"does not answer: {error}", "Check OUTWAIT_BROKER_URL.")]
+        return [
+            Finding(
+                "error", "broker", f"does not answer: {error}", "Check OUTWAIT_BROKER_URL, and what is said of Redis."
+            )
+        ]
     if not alive:
         return [Finding("error", "workers", "no worker is running", "Start one: `outwait worker`.")]
     return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}")]

@@ -40,10 +40,12 @@ _EXIT_RULES: dict[type[Exception], ExitRule] = {
 
 
 def rule_for(error: Exception) -> ExitRule:
-    """The rule for the error's class or its nearest base class. An error without a rule is a bug."""
+    """The rule for the error's class or its nearest base class; an outage of the store brings its own advice.
+
+    An error without a rule is a bug.
+    """
     if isinstance(error, StoreUnavailable):
-        wrong_login = error.outage is StoreOutage.LOGIN
-        return ExitRule(Exit.CONFIG if wrong_login else Exit.UNAVAILABLE, error.outage.advice)
+        return ExitRule(Exit.CONFIG if error.outage is StoreOutage.LOGIN else Exit.UNAVAILABLE, error.outage.advice)
     for kind in type(error).__mro__:
         if kind in _EXIT_RULES:
             return _EXIT_RULES[kind]

@@ -2,12 +2,14 @@
 says it once. Protected by worker/store/outages.py, which tells outages from refusals for good."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
@@ -15,8 +17,11 @@ from redis.exceptions import RedisError
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.model.jobs import JobState
 from outwait.worker.model.store_outages import StoreOutage
+from outwait.worker.store.access import Access, Scope
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.health import PROBE_EVERY
 from tests.faults.test_redis_away import SHORT
-from tests.patience import until, wait_until
+from tests.patience import PATIENCE, until, wait_until
 from tests.stack import Stack, closed, query
 
 JOBS = 60
@@ -123,6 +128,53 @@ async def test_while_writes_are_refused_every_answer_is_kept(
         lines = [line for line in stack.logs().splitlines() if " WARNING " in line or " ERROR " in line]
         assert len(lines) <= LINES * len(workers), "\n".join(lines)
         assert [worker.poll() for worker in workers] == [None] * len(workers)
+
+
+@pytest.mark.parametrize(("refuse", "outage"), REFUSALS, ids=lambda one: str(getattr(one, "__name__", one)))
+async def test_while_writes_are_refused_the_web_process_and_doctor_say_what_it_is(
+    tmp_path: Path, refuse: Refuse, outage: StoreOutage
+) -> None:
+    folder = tmp_path / "redis"
+    with (
+        EmbeddedRedis(folder) as redis,
+        Redis.from_url(redis.url, decode_responses=True) as admin,
+        Stack(redis.url, tmp_path) as stack,
+    ):
+        await asyncio.to_thread(stack.web)
+        connection = Connection(stack.settings)
+        key = await Access(connection).create("ada", set(Scope))
+        await connection.close()
+        headers = {"Authorization": f"Bearer {key.text}"}
+        async with httpx.AsyncClient(base_url=stack.web_url, headers=headers, timeout=PATIENCE) as web:
+            assert (await web.get("/readyz")).status_code == 200
+            known = (await web.post("/v1/jobs", json=query().model_dump())).json()["id"]
+            allow = await asyncio.to_thread(refuse, admin, folder)
+            try:
+                await asyncio.sleep(PROBE_EVERY)
+                for answer in (await web.get("/readyz"), await web.post("/v1/jobs", json=query().model_dump())):
+                    problem = answer.json()
+                    assert (answer.status_code, problem["code"]) == (503, "store_unavailable"), answer.text
+                    assert outage.summary in problem["detail"]
+                    assert "Retry-After" in answer.headers
+                if outage not in (StoreOutage.BUSY, StoreOutage.DISK):  # which refuse PING too
+                    assert (await web.get(f"/v1/jobs/{known}")).status_code == 200
+                doctor = await asyncio.to_thread(stack.run, "doctor", "--no-providers", "--json")
+            finally:
+                await asyncio.to_thread(allow)
+            await until(partial(is_ready, web), what="the web process is ready again")
+            assert (await web.post("/v1/jobs", json=query().model_dump())).status_code == 201
+        findings = {finding["subject"]: finding for finding in json.loads(doctor.stdout)}
+        about = findings.get("writes") or findings["redis"]
+        assert (about["level"], about["advice"]) == ("error", outage.advice)
+        assert outage.summary in about["message"]
+        assert doctor.returncode == 1
+        lines = [line for line in stack.logs("web").splitlines() if " WARNING " in line or " ERROR " in line]
+        assert [line.split()[3] for line in lines] == ["store-unavailable", "store-back"], "\n".join(lines)
+        assert "probe" not in [key.partition("}:")[2] for key in admin.keys("*")]
+
+
+async def is_ready(web: httpx.AsyncClient) -> bool:
+    return (await web.get("/readyz")).status_code == 200
 
 
 async def submitted(stack: Stack, number: int) -> bool:

@@ -30,21 +30,10 @@ class StoreOutage(StrEnum):
         return _TEXTS[self][1]
 
     @property
-    def still_reads(self) -> bool:
-        """Whether Redis still answers reads: then only a write shows that the outage is over."""
-        return self in _STILL_READS
+    def still_answers(self) -> bool:
+        """Whether Redis still answers some commands: then only a write shows that the outage is over."""
+        return self not in (StoreOutage.UNREACHABLE, StoreOutage.LOGIN)
 
-
-_STILL_READS = frozenset(
-    {
-        StoreOutage.READ_ONLY,
-        StoreOutage.OUT_OF_MEMORY,
-        StoreOutage.NO_REPLICAS,
-        StoreOutage.DISK,
-        StoreOutage.PERMISSION,
-        StoreOutage.OTHER,
-    }
-)
 
 _TEXTS: dict[StoreOutage, tuple[str, str]] = {
     StoreOutage.UNREACHABLE: (

@@ -71,6 +71,13 @@ class Connection:
             raise ours from error
         self._outages.up(began)
 
+    async def probe(self) -> None:
+        """Write a key and delete it in one script: raises StoreUnavailable while Redis takes no writes."""
+        began = time.monotonic()
+        async with self.translated():
+            await self.scripts.run("probe")
+        self.wrote(began)
+
     def wrote(self, began: float) -> None:
         """Something was written by a call that began then (monotonic): whatever outage there was before is over."""
         self._outages.up(began, wrote=True)

@@ -15,6 +15,9 @@ OLDEST = (6, 2)
 CLOCK_OFFSET = 2.0
 """Seconds between our clock and Redis's above which a person should know (leases use Redis's clock alone)."""
 
+PROBE_EVERY = 1.0
+"""Seconds for which the answer to whether Redis takes writes is kept."""
+
 
 class Finding(NamedTuple):
     """What one check says, and what to do about it."""
@@ -31,6 +34,8 @@ class Health:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._fit = False
+        self._probed_at = -PROBE_EVERY
+        self._refusal: StoreUnavailable | None = None
 
     async def findings(self) -> list[Finding]:
         """What was checked. Raises StoreUnavailable."""
@@ -62,6 +67,28 @@ class Health:
                 if error.outage is not StoreOutage.PERMISSION:
                     raise
             self._fit = True
+
+    async def require_writable(self) -> None:
+        """Raises StoreUnavailable while Redis takes no writes. It is asked once in `PROBE_EVERY` seconds."""
+        now = time.monotonic()
+        if now >= self._probed_at + PROBE_EVERY:
+            self._probed_at = now
+            try:
+                await self._connection.probe()
+            except StoreUnavailable as error:
+                self._refusal = error
+            else:
+                self._refusal = None
+        if self._refusal:
+            raise StoreUnavailable(str(self._refusal), self._refusal.outage)
+
+    async def writes(self) -> Finding:
+        """Whether Redis takes writes now, and if not, why and what to do."""
+        try:
+            await self._connection.probe()
+        except StoreUnavailable as error:
+            return Finding("error", "writes", str(error), error.outage.advice)
+        return Finding("ok", "writes", "are taken")
 
 
 def _version(info: dict[str, object]) -> Finding:

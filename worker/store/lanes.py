@@ -155,10 +155,8 @@ class Lanes:
         return int(await self._run("purge", limit=limit))
 
     async def probe(self) -> None:
-        """Write a key and delete it: raises StoreUnavailable while Redis takes no writes. No key is left."""
-        began = time.monotonic()
-        await self._run("probe")
-        self._connection.wrote(began)
+        """Raises StoreUnavailable while Redis takes no writes."""
+        await self._connection.probe()
 
     async def _run(self, name: str, **arguments: Any) -> Any:
         async with self._connection.translated():

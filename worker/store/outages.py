@@ -116,7 +116,7 @@ class OutageLog:
     def up(self, began: float, *, wrote: bool = False) -> None:
         """A call that began then (monotonic) has worked. Only one that wrote says that Redis writes again."""
         since = self._since
-        if since is None or began < since or (self._outage.still_reads and not wrote):
+        if since is None or began < since or (self._outage.still_answers and not wrote):
             return
         with self._lock:
             since, self._since = self._since, None
