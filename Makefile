@@ -3,7 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-INSTALL := $(PIP) install --quiet --require-hashes --requirement
+# On a terminal pip shows what it fetches: a first installation takes minutes. Elsewhere that would fill the log.
+QUIET := $(shell test -t 2 || echo --quiet)
+INSTALL := $(PIP) install $(QUIET) --require-hashes --requirement
 EDITABLE := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
@@ -12,6 +14,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 NAMES := python3.14 python3.13 python3.12 python3.11
 PYTHONS := $(or $(PYTHON),python3 $(NAMES))
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+say = echo "Installing $$(grep -c '^[a-z].*==' $(1)) packages of $(1) into $(VENV): once, for one to three minutes"
 
 # Stamps: what is newer than its stamp is set up again, the rest costs nothing.
 RUN := $(VENV)/.run
@@ -85,18 +89,21 @@ clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements.lock pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo "Installing into $(VENV) (once)"
+	@$(call say,requirements.lock)
 	@$(INSTALL) requirements.lock
+	@echo "Installing Outwait itself"
 	@$(EDITABLE)
 	@touch $@
 
 $(DEV): requirements-dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo "Installing into $(VENV), with the tools for development (once)"
+	@$(call say,requirements-dev.lock)
 	@$(INSTALL) requirements-dev.lock
+	@echo "Installing Outwait itself"
 	@$(EDITABLE)
 	@touch $(RUN) $@
 
 $(VENV)/pyvenv.cfg:
+	@echo "Making $(VENV)"
 	@for python in $(PYTHONS); do \
 		if "$$python" -c '$(FITS)' >/dev/null 2>&1; then exec "$$python" -m venv $(VENV); fi; \
 	done; \

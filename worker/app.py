@@ -18,6 +18,7 @@ from celery.worker.control import Panel
 
 from outwait.config.celery import celery_config
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.config.logs import configure
 from outwait.config.settings import Settings, load_settings
 from outwait.worker.celery.flower_events import FlowerEvents
@@ -35,9 +36,6 @@ from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
-
-EXIT_UNFIT = 78
-"""Exit code of a worker whose Redis would lose jobs, or whose handlers cannot be imported (EX_CONFIG)."""
 
 GC_THRESHOLD = 50_000
 """Objects made and not yet given up again between two runs of the collector; some 300 belong to one poll in flight."""
@@ -139,7 +137,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
                     task.prepare()
         except ConfigError as error:
             log.critical("settings-unusable", extra={"error": str(error)})
-            raise SystemExit(EXIT_UNFIT) from error
+            raise SystemExit(Exit.CONFIG) from error
         clock = Ticking("clock", self._clock, app.settings.worker.tick)
         self._threads = [clock]
         if app.settings.broker_is_redis:
@@ -195,6 +193,10 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         intake = app.intake(store)
 
         async def take() -> float | None:
+            try:
+                await store.health.require_fit_once()
+            except StoreUnfit:
+                return None  # the clock ends this worker
             return 0.0 if await intake.take() >= app.settings.intake.batch else None
 
         return take, store.close
@@ -237,7 +239,7 @@ async def _fit(store: Store) -> bool:
             log.warning("redis", extra={"subject": finding.subject, "found": finding.message, "advice": finding.advice})
     except StoreUnfit as error:
         log.critical("redis-unfit", extra={"error": str(error)})
-        worker_state.should_stop = EXIT_UNFIT
+        worker_state.should_stop = Exit.UNAVAILABLE
         return False
     return True
 

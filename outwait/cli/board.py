@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -93,20 +93,44 @@ class Table:
         from rich.table import Table as Grid
         from rich.text import Text
 
-        grid = Grid(box=None, header_style="bold", pad_edge=False, expand=True)
-        for column in ("job", "provider", "operation", "state", "provider's status", "polls", "time"):
-            grid.add_column(column, no_wrap=True, justify="right" if column in ("polls", "time") else "left")
         room = max(self._console.height - 5, 3)
-        for job in sorted(jobs, key=_open_first)[:room]:
-            grid.add_row(*(Text(clean(cell), style=STYLES.get(cell, "")) for cell in self._cells(job)))
+        rows = [_cells(job) for job in sorted(jobs, key=_open_first)[:room]]
+        columns = fitting(rows, self._console.width)
+        grid = Grid(box=None, header_style="bold", pad_edge=False, expand=True)
+        for column in columns:
+            grid.add_column(column, overflow="fold", justify="right" if column in ("polls", "time") else "left")
+        for row in rows:
+            grid.add_row(*(Text(clean(row[column]), style=STYLES.get(row[column], "")) for column in columns))
         ended = sum(job.state.ended for job in jobs)
         bar = ProgressBar(total=max(len(jobs), 1), completed=ended, width=40)
         return Group(grid, Text(""), bar, Text(f"{ended} of {len(jobs)} ended   {summary(jobs)}"))
 
-    @staticmethod
-    def _cells(job: Job) -> tuple[str, ...]:
-        status = job.error.code if job.error else job.provider_status or ""
-        return job.id, job.provider, job.operation, job.state, status, str(job.ledger.polls), age(job)
+
+COLUMNS = ("job", "provider", "operation", "state", "provider's status", "polls", "time")
+
+FIRST_TO_GO = ("operation", "polls", "time", "provider", "provider's status")
+"""Columns that a narrow window does without, in this order. A job's id and its state are always shown."""
+
+
+def _cells(job: Job) -> dict[str, str]:
+    status = job.error.code if job.error else job.provider_status or ""
+    cells = (job.id, job.provider, job.operation, job.state, status, str(job.ledger.polls), age(job))
+    return dict(zip(COLUMNS, cells, strict=True))
+
+
+def fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns that fit a window of so many characters, with nothing cut."""
+    columns = list(COLUMNS)
+    widths = {column: max(len(text) for text in (column, *(row[column] for row in rows))) for column in columns}
+    for column in FIRST_TO_GO:
+        if sum(widths[column] + GAP for column in columns) - GAP <= width:
+            break
+        columns.remove(column)
+    return columns
+
+
+GAP = 2
+"""Characters between two columns."""
 
 
 def _open_first(job: Job) -> tuple[bool, float]:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from outwait.cli.exits import Exit, report_error
+from outwait.cli.exits import report_error
 from outwait.cli.jobs import Provider, Since
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import RequestError
 from outwait.worker.model.outcomes import Choice
 
@@ -166,7 +167,8 @@ def _for_each(
             try:
                 done = await decide(client, job_id)
             except RequestError as error:
-                code = code or _refused(job_id, error, as_json=as_json)
+                refused = _refused(job_id, error, as_json=as_json)
+                code = code or refused
             else:
                 _print_done(job_id, done, as_json=as_json)
         return code

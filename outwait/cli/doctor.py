@@ -1,40 +1,25 @@
 """`config` shows the settings; `doctor` checks the installation and says what to do."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Annotated
-from uuid import uuid4
 
 import typer
 
-from outwait.cli.exits import Exit, advice_for
+from outwait.cli.exits import rule_for
 from outwait.cli.output import print_json, print_table, say
+from outwait.cli.provider_check import check_providers
 from outwait.cli.providers import held_back
 from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.config.explain import effective
-from outwait.config.settings import Settings
-from outwait.worker.model.errors import (
-    ExternalIdUnknown,
-    NotSent,
-    OperatorError,
-    ProviderError,
-    ProviderNotConfigured,
-    RateLimited,
-    Unauthorized,
-)
+from outwait.worker.model.errors import OperatorError
 from outwait.worker.model.jobs import JobState
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Provider, Waiting
-from outwait.worker.providers.exchange import Exchange
-from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.health import Finding
 from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
-
-ANSWER_WITHIN = 10.0
-"""Seconds within which a provider must answer."""
 
 PING_WITHIN = 1.5
 """Seconds within which workers must answer."""
@@ -55,7 +40,7 @@ def config(context: typer.Context, as_json: Json = False) -> None:
 def doctor(
     context: typer.Context,
     providers: Annotated[
-        bool, typer.Option(help="Test each provider's credentials: ask for a job that does not exist.")
+        bool, typer.Option(help="Test each provider's address and credentials: ask for a job that does not exist.")
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +50,7 @@ def doctor(
     """
     session = current(context)
     settings = session.settings()
-    findings = [*_store(session), *_workers(), *(asyncio.run(_providers(settings)) if providers else [])]
+    findings = [*_store(session), *_workers(), *(asyncio.run(check_providers(settings)) if providers else [])]
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -96,7 +81,7 @@ def _store(session: Session) -> list[Finding]:
     try:
         return session.ask(check)
     except OperatorError as error:
-        return [Finding("error", "redis", str(error), advice_for(error))]
+        return [Finding("error", "redis", str(error), rule_for(error).advice)]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
@@ -127,7 +112,7 @@ def _held_back(providers: list[GroupStatus]) -> list[Finding]:
         advice = (
             f"`outwait resume {name}` ends the pause."
             if by_person
-            else "No action is needed: the jobs wait and go on later."
+            else f"No action is needed: the jobs wait and go on later; `outwait resume {name}` ends a pause sooner."
         )
         findings += [Finding("warning", f"requests to {name}", f"are {why}", advice) for why in held_back(status)]
     return findings
@@ -173,80 +158,3 @@ def _workers() -> list[Finding]:
     if not alive:
         return [Finding("error", "workers", "no worker is running", "Start one: `outwait worker`.")]
     return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}")]
-
-
-async def _providers(settings: Settings) -> list[Finding]:
-    from outwait.worker.net.http import Http  # aiohttp takes long to import
-
-    registry = build(settings.providers)
-    incomplete = [_incomplete(registry, name) for name in settings.providers if name not in registry.providers]
-    if not registry.providers and not incomplete:
-        return [Finding("warning", "providers", "no provider is configured", "docs/providers.md lists the settings.")]
-    http = Http(body_max=settings.store.result_max)
-    try:
-        probes = [
-            _probe(provider, Exchange(http, _PrivateToken(), ANSWER_WITHIN)) for provider in registry.providers.values()
-        ]
-        return [*incomplete, *await asyncio.gather(*probes)]
-    finally:
-        await http.close()
-
-
-def _incomplete(registry: Registry, name: str) -> Finding:
-    try:
-        registry.get(name)
-    except ProviderNotConfigured as error:
-        return Finding("error", f"provider {name}", str(error), "docs/providers.md lists the settings.")
-    return Finding("ok", f"provider {name}", "is configured")
-
-
-async def _probe(provider: Provider, exchange: Exchange) -> Finding:
-    subject = f"provider {provider.name}"
-    try:
-        await provider.prepare(exchange)
-        await provider.poll(_nonexistent(provider), exchange)
-    except ExternalIdUnknown:
-        return Finding("ok", subject, "answers and accepts the credentials")
-    except Unauthorized as error:
-        advice = f"Check the credentials in the settings OUTWAIT_PROVIDERS__{provider.name.upper()}__…"
-        return Finding("error", subject, str(error), advice)
-    except NotSent as error:
-        advice = f"Check the network and OUTWAIT_PROVIDERS__{provider.name.upper()}__BASE_URL."
-        return Finding("error", subject, str(error), advice)
-    except RateLimited as error:
-        return Finding("warning", subject, str(error), "No action is needed: the jobs wait and go on later.")
-    except ProviderError as error:
-        return Finding(
-            "warning", subject, str(error), "The provider answers, but not as it documents. Try again later."
-        )
-    return Finding("ok", subject, "answers and accepts the credentials")
-
-
-def _nonexistent(provider: Provider) -> Waiting:
-    async def no_params() -> Mapping[str, object]:
-        return {}
-
-    operation = next(iter(provider.operations))
-    return Waiting(job_id="doctor", operation=operation, external_id=str(uuid4()), memo="", age=0, params=no_params)
-
-
-class _PrivateToken:
-    """A token store for this check only, so that the credentials are used and no token of the workers."""
-
-    def __init__(self) -> None:
-        self._token: tuple[str, float] | None = None
-
-    async def token(self, name: str) -> tuple[str, float] | None:  # noqa: ARG002 - it serves one provider only
-        return self._token
-
-    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:  # noqa: ARG002
-        self._token = token, ttl_s
-
-    async def drop_token(self, name: str, token: str) -> None:  # noqa: ARG002
-        self._token = None
-
-    async def lock_token(self, name: str, *, ttl_s: float) -> bool:  # noqa: ARG002
-        return True
-
-    async def unlock_token(self, name: str) -> None:
-        pass

@@ -1,10 +1,10 @@
-"""Exit codes, and the code and advice for each error. docs/command-line.md lists the codes for scripts."""
+"""The exit code and the advice for each error."""
 
-from enum import IntEnum
 from typing import NamedTuple
 
 from outwait.cli.output import say
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import (
     Conflict,
     InvalidRequest,
@@ -16,23 +16,7 @@ from outwait.worker.model.errors import (
     StoreUnavailable,
     StoreUnfit,
 )
-
-
-class Exit(IntEnum):
-    """How a command ended."""
-
-    OK = 0
-    FAILED = 1  # the command worked, but a job failed, or doctor found an error
-    USAGE = 2  # the command line itself is wrong
-    REFUSED = 3  # the request is invalid or conflicts with an earlier one, or there is nothing to replay
-    NOT_FOUND = 4  # there is no such job, or it was purged
-    NOT_ENDED = 5  # the job has not ended, or not in time
-    CONFIG = 6  # a setting is wrong or missing
-    UNAVAILABLE = (
-        7  # Redis does not answer or refuses writes, is configured so that it would lose jobs, or cannot be started
-    )
-    BUG = 70  # a bug in Outwait: please report it with the traceback that `outwait --debug …` prints
-    INTERRUPTED = 130  # Ctrl-C
+from outwait.worker.model.store_outages import StoreOutage
 
 
 class ExitRule(NamedTuple):
@@ -51,13 +35,17 @@ _EXIT_RULES: dict[type[Exception], ExitRule] = {
     ProviderNotConfigured: ExitRule(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
     NoRedisServer: ExitRule(Exit.UNAVAILABLE),
     StoreUnfit: ExitRule(Exit.UNAVAILABLE, "`outwait doctor` explains what to change."),
-    StoreUnavailable: ExitRule(Exit.UNAVAILABLE),
     OutwaitError: ExitRule(Exit.FAILED),
 }
 
 
 def rule_for(error: Exception) -> ExitRule:
-    """The rule for the error's class or its nearest base class. An error without a rule is a bug."""
+    """The rule for the error's class or its nearest base class; an outage of the store brings its own advice.
+
+    An error without a rule is a bug.
+    """
+    if isinstance(error, StoreUnavailable):
+        return ExitRule(Exit.CONFIG if error.outage is StoreOutage.LOGIN else Exit.UNAVAILABLE, error.outage.advice)
     for kind in type(error).__mro__:
         if kind in _EXIT_RULES:
             return _EXIT_RULES[kind]
@@ -66,16 +54,11 @@ def rule_for(error: Exception) -> ExitRule:
     )
 
 
-def advice_for(error: Exception) -> str:
-    """What to do about an error; an outage of the store brings its own advice."""
-    return error.outage.advice if isinstance(error, StoreUnavailable) else rule_for(error).advice
-
-
 def report_error(error: Exception) -> Exit:
     """Print what went wrong and what to do about it. Returns the exit code."""
     rule = rule_for(error)
     message = str(error) if rule.code is not Exit.BUG else f"{type(error).__name__}: {error}"
     say(f"Error: {message}")
-    if advice := advice_for(error):
-        say(advice)
+    if rule.advice:
+        say(rule.advice)
     return rule.code

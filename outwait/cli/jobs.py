@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import age, clean, print_json, print_table, say, span, when
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.jobs import Delivery, Job, JobState
 from outwait.worker.store.inbox import Parked
 from outwait.worker.store.listing import Page
@@ -113,6 +113,7 @@ def jobs(
     context: typer.Context,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only jobs of this provider.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only jobs of this tenant.")] = None,
     since: Annotated[
         Moment | None, moment("Only jobs created since then: 30m, 2h, 1d (ago), or 2026-01-31T12:00.")
     ] = None,
@@ -127,6 +128,7 @@ def jobs(
         return await client.jobs(
             state=state,
             provider=provider,
+            tenant=tenant,
             since=since.at if since else None,
             until=until.at if until else None,
             limit=limit,

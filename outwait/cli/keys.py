@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
+from outwait.config.exits import Exit
 from outwait.config.settings import Settings
 from outwait.worker.store.access import Access, ApiKey, Scope
 from outwait.worker.store.store import Store

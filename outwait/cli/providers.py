@@ -46,7 +46,7 @@ def pause(
 
 
 def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = False) -> None:
-    """End a person's pause of a provider."""
+    """End a pause of a provider: a person's, and one that the provider itself asked for (`Retry-After`)."""
 
     async def resume_provider(client: StoreClient) -> tuple[bool, GroupStatus]:
         was_paused = await client.resume(provider)
@@ -56,7 +56,7 @@ def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = F
     if as_json:
         print_json({"provider": provider, "paused": False, "was_paused": was_paused})
         return
-    say(f"{provider} is resumed." if was_paused else f"{provider} was not paused by a person.")
+    say(f"{provider} is resumed." if was_paused else f"{provider} was not paused.")
     for reason in held_back(status):
         say(f"It is still {reason}.")
 

@@ -22,8 +22,9 @@ from outwait.cli import (
     up,
     watch,
 )
-from outwait.cli.exits import Exit, report_error
+from outwait.cli.exits import report_error
 from outwait.cli.session import DATA, Session, current
+from outwait.config.exits import Exit
 
 _EXIT_CODES = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit) + "."
 

@@ -9,10 +9,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import print_line
+from outwait.cli.ports import not_free
 from outwait.cli.session import Json, current
-from outwait.config.errors import ConfigError
 from outwait.config.groups import FlowerSettings
 from outwait.config.logs import configure
 
@@ -21,15 +20,22 @@ log = logging.getLogger(__name__)
 REVOCABLE = 'task.state == "RECEIVED"'
 """The condition in Flower's task page under which it shows a Revoke button."""
 
+BUTTONS = "{% if not read_only %}"
+"""Where Flower's task page begins its buttons."""
+
+WITHOUT_LOGIN = """{% if read_only %}<p>Flower runs without a login, so it has no buttons
+(OUTWAIT_FLOWER__BASIC_AUTH sets one). <code>outwait cancel</code> and the pages of <code>outwait web</code> cancel
+a job.</p>{% end %}
+      """
+
 
 def worker(context: typer.Context) -> None:
     """Run one worker until Ctrl-C or SIGTERM. It can import handlers' modules from the current folder."""
     settings = current(context).settings()
     configure(settings.log)
-    from outwait.worker.app import EXIT_UNFIT, run_worker
+    from outwait.worker.app import run_worker
 
-    code = run_worker(settings, f"outwait-{os.getpid()}@%h")
-    raise typer.Exit(Exit.CONFIG if code == EXIT_UNFIT else code)
+    raise typer.Exit(run_worker(settings, f"outwait-{os.getpid()}@%h"))
 
 
 def web(context: typer.Context) -> None:
@@ -41,8 +47,8 @@ def web(context: typer.Context) -> None:
     try:
         serve(settings)
     except OSError as error:
-        where = f"{settings.web.address}:{settings.web.port}"
-        raise ConfigError(f"the web process cannot listen on {where} ({os.strerror(error.errno or 0)})") from error
+        address, port = settings.web.address, settings.web.port
+        raise not_free("the web process", address, port, "OUTWAIT_WEB__PORT", error) from error
 
 
 def flower(context: typer.Context) -> None:
@@ -64,9 +70,13 @@ def _run_flower(app: Any, settings: FlowerSettings) -> None:
     options.address, options.port = settings.address, settings.port
     options.max_tasks = settings.max_tasks
     options.basic_auth = [settings.basic_auth.get_secret_value()] if settings.basic_auth else []
+    options.read_only = settings.basic_auth is None  # Flower then refuses what buttons send: better that there are none
     server = Flower(capp=app, options=options, **web, template_loader=_templates(web["template_path"]))
     signal.signal(signal.SIGTERM, _leave)
-    port = server.start_http_server()
+    try:
+        port = server.start_http_server()
+    except OSError as error:
+        raise not_free("Flower", settings.address, settings.port, "OUTWAIT_FLOWER__PORT", error) from error
     log.info("flower-listening", extra={"url": f"http://{settings.address}:{port}"})
     try:
         server.start()
@@ -75,15 +85,19 @@ def _run_flower(app: Any, settings: FlowerSettings) -> None:
 
 
 def _templates(folder: str) -> Any:
-    """Flower's own templates, with the Revoke button also for waiting jobs, whose states are not Celery's."""
+    """Flower's own templates, with the Revoke button also for waiting jobs, whose states are not Celery's.
+
+    Without a login there is no button, and the page of a job says so.
+    """
     from tornado.template import Loader, Template
 
     class Templates(Loader):
         def _create_template(self, name: str) -> Template:
             text = (Path(self.root) / name).read_text(encoding="utf-8")
-            return Template(
-                text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")'), name=name, loader=self
-            )
+            text = text.replace(REVOCABLE, f'{REVOCABLE} or task.state in ("PENDING", "POLLING")')
+            if name == "task.html":
+                text = text.replace(BUTTONS, WITHOUT_LOGIN + BUTTONS, 1)
+            return Template(text, name=name, loader=self)
 
     return Templates(folder)
 
@@ -119,4 +133,4 @@ def sandbox(
     try:
         serve(sandbox_options, host, port, None if quiet else print_usage)
     except OSError as error:
-        raise ConfigError(f"the sandbox cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})") from error
+        raise not_free("the sandbox", host, port, "--port", error) from error

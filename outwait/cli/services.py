@@ -27,6 +27,9 @@ class Service:
         argv: the command.
         env: its whole environment.
         grace: seconds it gets to end.
+
+    Attributes:
+        code: the exit code of its last run; None before its first end.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Service:
     started: float = 0
     restarts: int = 0
     due: float = 0
+    code: int | None = None
 
     def tend(self, now: float) -> None:
         """Start it if it should run and does not. `now` is the monotonic clock."""
@@ -52,12 +56,12 @@ class Service:
     def _ended(self, now: float) -> None:
         if self.child is None:
             return
-        code = self.child.stop(grace=0)
+        self.code = self.child.stop(grace=0)
         self.child = None
         self.restarts = 0 if now - self.started > SETTLED else self.restarts + 1
         wait = min(2.0 ** max(self.restarts - 1, 0), BACKOFF_MAX)
         self.due = now + wait
-        log.warning("service-ended", extra={"service": self.name, "code": code, "restart_in": wait})
+        log.warning("service-ended", extra={"service": self.name, "code": self.code, "restart_in": wait})
 
 
 def stop(services: Iterable[Service], at_once: threading.Event | None = None) -> None:

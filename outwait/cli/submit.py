@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TextIO
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from outwait.cli.exits import Exit
 from outwait.cli.output import print_json, print_line, say
 from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
 from outwait.config.errors import explain
+from outwait.config.exits import Exit
 from outwait.worker.model.errors import InvalidRequest, OutwaitError, RequestError
-from outwait.worker.model.jobs import JobRequest
+from outwait.worker.model.jobs import NORMAL, JobRequest
+from outwait.worker.providers.registry import build
 
 BATCH = 500
 """Lines that are sent to the store at once."""
@@ -32,7 +34,10 @@ def submit(
     param: Annotated[
         list[str] | None,
         typer.Option(
-            "--param", "-p", metavar="NAME=VALUE", help="A parameter; a VALUE that is not JSON is taken as text."
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="A parameter. VALUE is JSON, or text where the parameter is a text or it is not JSON.",
         ),
     ] = None,
     params: Annotated[
@@ -45,7 +50,10 @@ def submit(
     key: Annotated[
         str | None, typer.Option(help="Idempotency key: a second request with the same key creates no second job.")
     ] = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds after which the job expires.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds from when it is due until it expires.")] = None,
+    countdown: Annotated[float | None, typer.Option(help="Seconds before which the job is not submitted.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The customer that the job belongs to.")] = None,
+    priority: Annotated[int, typer.Option(help="0 to 9; jobs with 9 are submitted first.")] = NORMAL,
     metadata: Annotated[str | None, typer.Option(help="A JSON object that is passed to every handler.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -63,10 +71,13 @@ def submit(
         {
             "provider": provider,
             "operation": operation,
-            "params": _params(params, param or []),
+            "params": _params(params, param or [], _model(session, provider, operation)),
             "targets": target or [],
             "idempotency_key": key,
             "deadline": deadline,
+            "countdown": countdown,
+            "tenant": tenant,
+            "priority": priority,
             "metadata": _object(metadata or "{}", "--metadata"),
         }
     )
@@ -79,7 +90,12 @@ def submit(
         say("This job existed already; no new job was created.")
 
 
-def _params(whole: str | None, single: list[str]) -> dict[str, Any]:
+def _model(session: Session, provider: str, operation: str) -> type[BaseModel]:
+    """The model of the operation's parameters. Raises InvalidRequest if there is no such operation."""
+    return build(session.settings().providers).operation(provider, operation).params
+
+
+def _params(whole: str | None, single: list[str], model: type[BaseModel]) -> dict[str, Any]:
     if whole and whole.startswith("@"):
         whole = _read(whole[1:])
     params = _object(whole or "{}", "--params")
@@ -87,15 +103,26 @@ def _params(whole: str | None, single: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
-        params[name] = _value(value)
+        params[name] = _value(value, model.model_fields.get(name))
     return params
 
 
-def _value(text: str) -> Any:
+def _value(text: str, field: FieldInfo | None) -> Any:
+    """The value as JSON, if it is; as text, if only a text is good for this parameter (`visitorId=12345`)."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if field and not _valid(field, value) and _valid(field, text) else value
+
+
+def _valid(field: FieldInfo, value: Any) -> bool:
+    kind: Any = field.annotation
+    try:
+        TypeAdapter(Annotated[kind, field]).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _object(text: str, option: str) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import typer
 
 from outwait.cli.keys import local_key
 from outwait.cli.output import say
+from outwait.cli.ports import require_free
 from outwait.cli.services import Service, command, stop
 from outwait.cli.session import DATA, current, write_running
+from outwait.config.exits import Exit
 from outwait.config.logs import configure
 from outwait.config.settings import Settings, load_settings
-from outwait.worker.local.embedded import EmbeddedRedis, free_port
+from outwait.worker.local.embedded import HOST, EmbeddedRedis, free_port
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ WEB_GRACE = 15.0
 
 MARGIN = 30.0
 """Seconds that a worker gets beyond `OUTWAIT_WORKER__GRACE` before it is killed; its leases end by themselves then."""
+
+
+_LASTING = (Exit.CONFIG, Exit.UNAVAILABLE)
+"""Exit codes of a process that a restart does not help: a person must change something first."""
 
 
 def up(
@@ -48,13 +54,17 @@ def up(
     """
     data, settings = current(context).data, load_settings()
     configure(settings.log)
+    _require_ports(settings, web=web, flower=flower)
     with _signals() as signals, contextlib.ExitStack() as stack:
         ours: dict[str, str] = {}
         redis = None
         if "redis_url" not in settings.model_fields_set:
+            if redis_port:
+                require_free("the embedded Redis", HOST, redis_port, "--redis-port")
             redis = stack.enter_context(EmbeddedRedis(data, redis_port))
             ours["OUTWAIT_REDIS_URL"] = redis.url
-        helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours})
+        login = _flower_login(data, ours, settings)
+        helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours, **login})
         ours |= sandbox_environment
         stack.enter_context(_announced(data, ours, settings, web=web, flower=flower))
         if flower and settings.web.flower_url is None:
@@ -65,6 +75,14 @@ def up(
         finally:
             stop(crew, signals.at_once)  # before what they need
             stop(helpers, signals.at_once)
+
+
+def _require_ports(settings: Settings, *, web: bool, flower: bool) -> None:
+    """Raises ConfigError: better than addresses of other programs on the screen, and processes that end again."""
+    if web:
+        require_free("the web process", settings.web.address, settings.web.port, "OUTWAIT_WEB__PORT")
+    if flower:
+        require_free("Flower", settings.flower.address, settings.flower.port, "OUTWAIT_FLOWER__PORT")
 
 
 def _helpers(*, flower: bool, sandbox: bool, env: Mapping[str, str]) -> tuple[list[Service], dict[str, str]]:
@@ -91,7 +109,8 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
     if web:
         say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
-        say(f"Flower:         {_flower_at(settings)}")
+        how = " (log in as outwait; the password is the same key)" if _flower_login(data, ours, settings) else ""
+        say(f"Flower:         {_flower_at(settings)}{how}")
     if "OUTWAIT_REDIS_URL" not in ours:
         for name, value in ours.items():
             say(f"export {name}='{value}'")
@@ -106,6 +125,15 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _flower_login(data: Path, ours: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """A login for Flower, without which its buttons do not work: the local API key, unless the settings have one."""
+    url = ours.get("OUTWAIT_REDIS_URL")
+    if url is None or settings.flower.basic_auth is not None:
+        return {}
+    key = local_key(load_settings(redis_url=url), data).read_text().strip()
+    return {"OUTWAIT_FLOWER__BASIC_AUTH": f"outwait:{key}"}
 
 
 def _flower_at(settings: Settings) -> str:
@@ -127,6 +155,9 @@ def _supervise(services: list[Service], redis: EmbeddedRedis | None, signals: "_
             redis.start()
         for service in services:
             service.tend(time.monotonic())
+            if service.code in _LASTING:
+                say(f"{service.name} ended with exit code {service.code}, and would again; its message is above.")
+                raise typer.Exit(service.code)
         signals.stop.wait(CHECK_EVERY)
 
 

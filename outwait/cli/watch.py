@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from outwait.cli.board import Board, board, summary
-from outwait.cli.exits import Exit
 from outwait.cli.output import say
 from outwait.cli.session import Json, current
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.worker.model.jobs import Job, JobState
 
-LATEST = 200
-"""Jobs of each open state that are watched when none is named."""
+PAGE = 200
+"""Jobs of one page, when those that are open are listed."""
 
 
 def watch(
@@ -48,9 +48,15 @@ def watch(
 
 
 async def _open(client: StoreClient) -> list[str]:
-    states = (state for state in JobState if not state.ended)
-    pages = [await client.jobs(state=state, limit=LATEST) for state in states]
-    return [job.id for page in pages for job in page.jobs]
+    """All open jobs. One that changes its state meanwhile may be in two listings: it is watched once."""
+    ids: list[str] = []
+    for state in (state for state in JobState if not state.ended):
+        page = await client.jobs(state=state, limit=PAGE)
+        ids += [job.id for job in page.jobs]
+        while page.cursor:
+            page = await client.jobs(state=state, limit=PAGE, cursor=page.cursor)
+            ids += [job.id for job in page.jobs]
+    return ids
 
 
 async def follow(
@@ -79,7 +85,7 @@ async def follow(
     jobs: dict[str, Job] = {}
     pending = list(dict.fromkeys(job_ids))
     while pending:
-        jobs.update(zip(pending, await asyncio.gather(*map(client.job, pending)), strict=True))
+        jobs.update(zip(pending, await client.named(pending), strict=True))
         shown.show(jobs.values())
         pending = [job_id for job_id in pending if not until(jobs[job_id])]
         if pending and deadline is not None and time.monotonic() >= deadline:

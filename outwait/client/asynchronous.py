@@ -27,11 +27,12 @@ RETRY_S = 1.0
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may have besides its parameters; docs/enqueueing.md describes each. `deadline` is seconds."""
+    """What a job may have besides its parameters; docs/enqueueing.md describes each. Times are seconds."""
 
     targets: Sequence[str]
     idempotency_key: str
     deadline: float
+    countdown: float
     metadata: Mapping[str, Any]
     tenant: str
     priority: int
@@ -87,7 +88,7 @@ class AsyncClient:
             operation: one of its operations.
             params: the operation's parameters, as the provider names them.
             trace: the producer's trace context (W3C `traceparent`).
-            options: targets, idempotency_key, deadline (seconds), metadata, tenant, priority.
+            options: targets, idempotency_key, deadline, countdown (seconds), metadata, tenant, priority.
 
         Raises:
             InvalidRequest: unknown provider or operation, wrong parameter or option, too large.

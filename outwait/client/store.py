@@ -30,6 +30,9 @@ from outwait.worker.store.receivers import DisabledReceiver
 from outwait.worker.store.store import Store
 from outwait.worker.store.watch import Watch
 
+READ_AT_ONCE = 500
+"""Jobs that one round trip reads."""
+
 
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
@@ -71,7 +74,10 @@ class StoreClient:
         await self._store.close()
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
-        """Record a job; `trace` is its `traceparent`. Raises InvalidRequest, Conflict or StoreUnavailable."""
+        """Record a job; `trace` is its `traceparent`.
+
+        Raises InvalidRequest, Conflict, StoreUnfit or StoreUnavailable.
+        """
         (answer,) = await self.enqueue_many([(request, job_id)], trace=trace)
         if isinstance(answer, RequestError):
             raise answer
@@ -80,15 +86,27 @@ class StoreClient:
     async def enqueue_many(
         self, requests: Sequence[tuple[JobRequest, str | None]], *, trace: str = ""
     ) -> list[Enqueued | RequestError]:
-        """Record jobs in one round trip; for each its id, or why it was refused. Raises StoreUnavailable."""
+        """Record jobs in one round trip; for each its id, or why it was refused.
+
+        Raises StoreUnfit or StoreUnavailable.
+        """
         checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
+        if jobs:
+            await self._store.health.require_fit_once()
         codes = iter(await self._store.lanes.enqueue(jobs) if jobs else [])
         return [self._answer(job, *next(codes)) if isinstance(job, NewJob) else job for job in checked]
 
     async def job(self, job_id: str) -> Job:
         """The job as it stands. Raises JobNotFound."""
         return await self._store.reads.job(job_id)
+
+    async def named(self, job_ids: Sequence[str]) -> list[Job]:
+        """These jobs as they stand, in few round trips. Raises JobNotFound if one of them is not stored."""
+        jobs: dict[str, Job] = {}
+        for start in range(0, len(job_ids), READ_AT_ONCE):
+            jobs.update({job.id: job for job in await self._store.reads.jobs(job_ids[start : start + READ_AT_ONCE])})
+        return [jobs.get(job_id) or await self.job(job_id) for job_id in job_ids]  # an alias is no job's own id
 
     async def end_of(self, job_id: str, seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after so many seconds. Raises JobNotFound."""
@@ -219,7 +237,10 @@ class StoreClient:
         await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
-        """Let a provider go on; whether a person had paused it. Raises InvalidRequest for an unknown provider."""
+        """Let a provider go on; whether it was paused, by a person or by its own answer.
+
+        Raises InvalidRequest for an unknown provider.
+        """
         policy = self._submit_policy(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN

@@ -107,7 +107,7 @@ class Providers(msgspec.Struct, frozen=True):
 
 
 class Resumed(msgspec.Struct, frozen=True):
-    """Whether a person had paused the provider."""
+    """Whether the provider was paused."""
 
     resumed: bool
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from outwait.config.settings import Settings
 from outwait.web import (
@@ -20,6 +19,7 @@ from outwait.web import (
     providers,
     stream,
 )
+from outwait.web.cors import Cors
 from outwait.web.front import Front
 from outwait.web.limits import BodyLimit
 from outwait.web.services import opened
@@ -57,12 +57,5 @@ def create(settings: Settings) -> FastAPI:
 def _guard(app: FastAPI, settings: Settings) -> None:
     """Add the middleware of every route. What is added last runs first."""
     app.add_middleware(BodyLimit, limit=settings.web.body_max)
-    if settings.web.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.web.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
-            expose_headers=["Location", "Retry-After", "X-Request-Id"],
-        )
+    app.add_middleware(Cors, origins=settings.web.cors_origins)
     app.add_middleware(Front)

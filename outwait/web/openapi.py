@@ -46,6 +46,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         component["description"] = cleandoc(component["description"])  # Python before 3.13 leaves it indented
         _as_written(component)
     schemas: dict[str, Any] = document["components"]["schemas"]
+    for schema in schemas.values():
+        _as_asked(schema)
     document["components"]["schemas"] = dict(sorted((components | schemas).items()))
     return document
 
@@ -57,6 +59,18 @@ def _as_written(schema: dict[str, Any]) -> None:
         schema["required"] = list(properties)
     for field in properties.values():
         field.pop("default", None)
+
+
+def _as_asked(schema: dict[str, Any]) -> None:
+    """Write the defaults of requests into the descriptions.
+
+    A field with the keyword `default` is required in the types that openapi-typescript makes, as if a request had to
+    contain it.
+    """
+    for field in schema.get("properties", {}).values():
+        default = field.pop("default", None)
+        if default not in (None, {}, []):
+            field["description"] = f"{field.get('description', '')} Default: {default}.".strip()
 
 
 _OMITTING = frozenset({"EnqueuedItem", "JobError", "Problem"})

@@ -45,6 +45,7 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     Forbidden: (403, "The API key does not allow this"),
     ProviderNotConfigured: (503, "The provider is not configured"),
     StoreUnavailable: (503, "The store cannot be used now"),
+    StoreUnfit: (503, "The store would lose jobs"),
     OutwaitError: (500, "Something went wrong"),
 }
 

@@ -55,7 +55,7 @@ async def pause(provider: ProviderPath, shared: Shared, key: Operator, body: Pau
 
 @router.post("/providers/{provider}/resume", operation_id="resumeProvider", responses=documented(Resumed, 404))
 async def resume(provider: ProviderPath, shared: Shared, key: Operator) -> Response:
-    """End a person's pause of a provider. Only for API keys not limited to one tenant."""
+    """End a pause of a provider, a person's or one that the provider asked for. Not for API keys of one tenant."""
     require_all_tenants(key)
     return answer(Resumed(await shared.client.resume(provider)))
 

@@ -35,10 +35,11 @@ _ITEM = {
     },
     "required": ["event", "data"],
 }
+# With the item as the `schema`, generated clients read the whole stream as one JSON object, and raise.
 _STREAM: dict[str, Any] = {
     "description": "A stream of events. Each has an `id`, and an Event as its `data`. The last event is named `end`, "
-    "and its `data` is the Job. The schema is that of one event.",
-    "content": {"text/event-stream": {"schema": _ITEM}},
+    "and its `data` is the Job. `itemSchema` (OpenAPI 3.2) is that of one event; to generated clients it is a text.",
+    "content": {"text/event-stream": {"schema": {}, "itemSchema": _ITEM}},
 }
 _GONE = {"description": "The job is closed, and no event follows the one that Last-Event-ID names."}
 

@@ -1,18 +1,25 @@
 """What a person decides, typed as a user types it, beside a real worker: cancel, resolve, pause, resume, replay."""
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
 
-from outwait.worker.model.jobs import JobState
+from outwait.client.store import Enqueued
+from outwait.worker.model.jobs import JobRequest, JobState
+from outwait.worker.model.outcomes import Pause
+from outwait.worker.store.store import Store
 from tests.patience import PATIENCE
 from tests.stack import Stack, closed, ended, query, until
+from tests.terminal import typed
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
 LOST = '{"faults":[{"fault":"drop_after","on":"submit"}]}'
@@ -116,6 +123,16 @@ async def test_repoll_takes_up_what_was_given_up(person: Person) -> None:
     assert json.loads(again.stdout)["error"] == "wrong_state"
 
 
+async def test_every_refusal_is_told_and_the_first_is_the_exit_code(person: Person) -> None:
+    ended = await person.enqueued("refusals")
+    assert await person.ended(ended) is JobState.SUCCEEDED
+    for words, code in ((["cancel"], "wrong_state"), (["replay"], "not_replayable")):
+        done = person.types(*words, ended, "nobody-1", "nobody-2", "--json")
+        assert done.returncode == 3
+        assert [json.loads(line)["error"] for line in done.stdout.splitlines()] == [code, *["job_not_found"] * 2]
+        assert all(f"no job has the id 'nobody-{n}'" in done.stderr for n in (1, 2))
+
+
 async def test_a_lost_submit_is_resolved_by_a_person(person: Person) -> None:
     texts = [f"lost {n}" for n in range(3)]
     sent, repeated, failed = [await person.enqueued(f"{text} sandbox:{LOST}") for text in texts]
@@ -158,10 +175,76 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
     assert "outwait resume unless" in doctor["requests to unless"]["advice"]
     assert person.types("resume", "unless").stderr == "unless is resumed.\n"
     assert await person.ended(paused) is JobState.SUCCEEDED
-    assert person.types("resume", "unless").stderr == "unless was not paused by a person.\n"
+    assert person.types("resume", "unless").stderr == "unless was not paused.\n"
     misspelt = person.types("pause", "unles")
     assert misspelt.returncode == 3
     assert "elevateai, ringcentral, unless" in misspelt.stderr
+
+
+async def test_a_pause_that_the_provider_asked_for_is_lifted_too(person: Person) -> None:
+    async with Store.open(person.stack.settings) as store:
+        await store.lanes.record([Pause(provider="ringcentral", pause_ms=10**12, reason="429: Retry-After 999999999")])
+    texts = ["submit", "ringcentral", "punctuate", "-p", 'texts=["why not"]']
+    waits = person.types(*texts).stdout.strip()
+    shown = {one["group"]: one for one in person.json("providers")["providers"]}
+    assert shown["ringcentral"]["paused_until"] > 2.7e9
+    assert person.types("resume", "ringcentral").stderr == "ringcentral is resumed.\n"
+    assert await person.ended(waits) is JobState.SUCCEEDED
+
+
+async def test_who_a_job_belongs_to_when_it_goes_and_what_is_text(person: Person) -> None:
+    given = ["-p", "query=4711", "-p", "sessionId=7", "-p", "visitorId=12345"]
+    options = ["--tenant", "acme", "--priority", "9", "--countdown", "3600"]
+    done = person.types("submit", "unless", "query", *given, *options)
+    assert done.returncode == 0, done.stderr
+    job_id = done.stdout.strip()
+    job = person.json("status", job_id)["job"]
+    assert (job["tenant"], job["state"]) == ("acme", "queued")
+    assert 3500 < job["due"] - job["created"] <= 3600
+    assert job["deadline"] - job["due"] == pytest.approx(600)
+    async with person.client() as client:
+        assert await client.params(job_id) == {"query": "4711", "sessionId": "7", "visitorId": "12345"}
+    assert [one["id"] for one in person.json("jobs", "--tenant", "acme")["jobs"]] == [job_id]
+    assert person.json("jobs", "--tenant", "other")["jobs"] == []
+    assert person.types("cancel", job_id).returncode == 0
+
+
+async def test_a_job_is_not_submitted_before_its_countdown_has_ended(person: Person) -> None:
+    done = person.types(
+        "submit",
+        "unless",
+        "query",
+        *["-p", "query=later", "-p", "sessionId=s"],
+        "-p",
+        "visitorId=v",
+        "--countdown",
+        "1.5",
+    )
+    job_id = done.stdout.strip()
+    assert await person.ended(job_id) is JobState.SUCCEEDED
+    job = person.json("status", job_id)["job"]
+    assert job["submitted"] - job["created"] >= 1.5
+
+
+async def test_watch_shows_every_open_job_and_its_id_and_state_at_80_columns(person: Person) -> None:
+    async with person.client() as client:
+        await client.pause("elevateai")
+        params = {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/4.wav"}
+        request = JobRequest(provider="elevateai", operation="audio", params=params)
+        answers = await client.enqueue_many([(request, str(uuid4())) for _ in range(250)])
+        ids = {one.job_id for one in answers if isinstance(one, Enqueued)}
+        try:
+            done = person.types("watch", "--timeout", "0", "--json")
+            assert done.returncode == 5
+            assert {json.loads(line)["id"] for line in done.stdout.splitlines()} >= ids
+            words = [OUTWAIT, "watch", *sorted(ids)[:3], "--timeout", "0"]
+            shown = await asyncio.to_thread(typed, words, person.stack.folder, person.stack.environment, width=80)
+            for job_id in sorted(ids)[:3]:
+                assert re.search(rf"{job_id}.*queued", shown), shown
+        finally:
+            for job_id in ids:
+                await client.cancel(job_id)
+            await client.resume("elevateai")
 
 
 async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Person) -> None:

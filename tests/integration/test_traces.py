@@ -13,8 +13,8 @@ from celery import Celery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from outwait.cli.exits import Exit
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.config.groups import TraceSettings
 from outwait.config.settings import Settings
 from outwait.worker.local.embedded import free_port

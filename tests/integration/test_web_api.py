@@ -276,6 +276,12 @@ async def test_only_the_origins_of_the_settings_may_call_from_a_browser(api: htt
     assert (shop.status_code, shop.headers["access-control-allow-origin"]) == (200, "https://shop.example")
     other = await api.options("/v1/jobs", headers=ask | {"Origin": "https://other.example"})
     assert "access-control-allow-origin" not in other.headers
+    assert (other.status_code, other.json()["code"]) == (403, "cors_refused")
+    assert "OUTWAIT_WEB__CORS_ORIGINS" in other.json()["detail"]
+    ask |= {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT"}
+    odd = await api.options("/v1/jobs", headers=ask)
+    assert (odd.status_code, odd.json()["code"]) == (403, "cors_refused")
+    assert "GET and POST" in odd.json()["detail"]
     seen = await api.get("/v1/counts", headers={"Origin": "https://other.example"})
     assert "access-control-allow-origin" not in seen.headers
 

@@ -123,6 +123,9 @@ def test_a_generated_client_submits_a_job_and_reads_its_result(stack: Stack, key
         assert "answer" in result.parsed
         timeline = part("api.jobs.get_job_timeline").sync(made.id, client=client)
         assert [event.event for event in timeline.timeline][:2] == ["enqueued", "submitted"]
+        events = part("api.jobs.follow_job").sync_detailed(made.id, client=client)
+        assert '"event":"enqueued"' in events.content.decode()
+        assert "event: end" in events.parsed
         batch = models.JobBatch(jobs=[request, models.JobRequest(provider="nobody", operation="query")])
         answer = part("api.jobs.enqueue").sync(client=client, body=batch)
         assert [item.status for item in answer.jobs] == [201, 422]

@@ -10,20 +10,26 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from pydantic import BaseModel
 
-from outwait.cli.board import Lines, summary
+from outwait.cli.board import COLUMNS, Lines, fitting, summary
 from outwait.cli.demo.jobs import planned
 from outwait.cli.demo.play import paid_once
-from outwait.cli.exits import Exit, report_error, rule_for
+from outwait.cli.exits import report_error, rule_for
 from outwait.cli.output import clean, print_table, span
 from outwait.cli.providers import held_back
 from outwait.cli.root import app
 from outwait.cli.since import Moment
 from outwait.cli.submit import _lines, _params
 from outwait.config.errors import ConfigError
+from outwait.config.exits import Exit
 from outwait.worker.model import errors
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import Job, JobRequest, JobState
+from outwait.worker.model.store_outages import StoreOutage
+from outwait.worker.providers.elevateai_params import Chat
+from outwait.worker.providers.ringcentral_params import Punctuate, SpeechToText
+from outwait.worker.providers.unless import Query
 from outwait.worker.store.governors import Breaker, GroupStatus
 
 
@@ -59,6 +65,8 @@ def test_an_error_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) ->
         (errors.JobNotFound("x"), 4),
         (ConfigError("x"), 6),
         (errors.StoreUnavailable("x"), 7),
+        (errors.StoreUnavailable("x", StoreOutage.LOGIN), 6),
+        (errors.StoreUnfit("x"), 7),
         (errors.NoRedisServer("x"), 7),
     ],
 )
@@ -131,13 +139,53 @@ def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_params_from_options() -> None:
     given = ["query=Why?", "count=3", "flag=true", "tags=[1,2]", "a.b=x=y"]
     wanted = {"base": 1, "query": "Why?", "count": 3, "flag": True, "tags": [1, 2], "a.b": "x=y"}
-    assert _params('{"base": 1, "query": "overridden"}', given) == wanted
+    assert _params('{"base": 1, "query": "overridden"}', given, Query) == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "wanted"),
+    [
+        (Query, "visitorId=12345", "12345"),
+        (Query, 'visitorId="12345"', "12345"),
+        (Query, "query=true", "true"),
+        (Query, "query=[1]", "[1]"),
+        (Query, "segmentId=null", None),
+        (Query, "segmentId=7", "7"),
+        (Query, 'metadata={"a": 1}', {"a": 1}),
+        (Query, "metadata=7", 7),  # no text would do either: the refusal shows what was given
+        (Query, "nonsense=7", 7),
+        (SpeechToText, "speakerCount=2", 2),
+        (SpeechToText, "enablePunctuation=true", True),
+        (SpeechToText, "contentUri=https://a.example/1.wav", "https://a.example/1.wav"),
+        (SpeechToText, "encoding=Wav", "Wav"),
+        (Punctuate, 'texts=["a", "1"]', ["a", "1"]),
+        (Chat, "externalIdentifier=4711", "4711"),
+    ],
+)
+def test_a_value_has_the_type_of_its_parameter(model: type[BaseModel], given: str, wanted: Any) -> None:
+    assert _params(None, [given], model) == {given.partition("=")[0]: wanted}
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_narrow_window_shows_the_id_and_the_state_whole(width: int) -> None:
+    row = dict(
+        zip(
+            COLUMNS,
+            ("1f0c9f0e-6a52-4f5e-9d57", "ringcentral", "x" * 20, "succeeded", "Success", "9", "1h 05m"),
+            strict=True,
+        )
+    )
+    columns = fitting([row], width)
+    assert {"job", "state"} <= set(columns)
+    assert columns == [name for name in COLUMNS if name in columns]
+    assert (columns == list(COLUMNS)) is (width == 200)
+    assert len(fitting([row], 80)) >= 5
 
 
 def test_params_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "params.json"
     file.write_text('{"query": "from a file"}')
-    assert _params(f"@{file}", []) == {"query": "from a file"}
+    assert _params(f"@{file}", [], Query) == {"query": "from a file"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +199,7 @@ def test_params_from_a_file(tmp_path: Path) -> None:
 )
 def test_wrong_params_are_told(whole: str | None, single: list[str], why: str) -> None:
     with pytest.raises(typer.BadParameter, match=why):
-        _params(whole, single)
+        _params(whole, single, Query)
 
 
 def test_each_line_of_a_file_is_a_request_or_says_why_not() -> None:

@@ -51,6 +51,16 @@ def test_every_field_is_explained() -> None:
         assert f"`{name}`" in PAGE, name
 
 
+def test_a_compression_that_cannot_be_undone_is_told() -> None:
+    text = base64.b64encode(b"whatever").decode()
+    headers = {"id": "j-1", "task": "tasks.submit", "compression": "application/x-squashed"}
+    message = {"body": text, "content-type": "application/json", "content-encoding": "utf-8", "headers": headers}
+    sent = decode(json.dumps({**message, "properties": {"body_encoding": "base64"}}).encode(), 0.0)
+    assert sent.job_id == "j-1"
+    assert sent.refusal.startswith("compression: given 'application/x-squashed'; workers here can read")
+    assert "application/x-gzip" in sent.refusal
+
+
 BASE = {"provider": "unless", "operation": "query"}
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "provider": st.text(max_size=45),

@@ -55,9 +55,10 @@ class Acceptance:
             job_id: its id.
             request: what the producer asks for.
             message: name of the producer's message, if it came as one.
-            countdown: seconds until its submit.
+            countdown: seconds until its submit, if the request does not ask for more.
             trace: the producer's trace context (W3C `traceparent`); an invalid one is ignored.
         """
+        countdown = max(countdown, request.countdown or 0)
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from kombu import compression as compressions
 from kombu.message import Message
 from kombu.transport.virtual.base import Base64
 from kombu.utils.json import loads
@@ -199,7 +200,17 @@ def decode(body: bytes, now: float) -> Sent:
     except Unusable:
         raise
     except Exception as error:  # noqa: BLE001 - each serializer and each compression raises its own errors
+        if unreadable := _unreadable(headers.get("compression")):
+            return Sent(_job_id(headers.get("id")), {}, refusal=unreadable)
         return Sent(_job_id(headers.get("id")), {}, refusal=f"the message must be JSON ({JSON}): {error}")
+
+
+def _unreadable(compression: Any) -> str:
+    """Why this compression cannot be undone here, or nothing."""
+    known = sorted(compressions.encoders())
+    if not compression or compression in known:
+        return ""
+    return f"compression: given {compression!r:.100}; workers here can read {', '.join(known)}"
 
 
 def _sent(headers: Mapping[str, Any], content: Any, now: float) -> Sent:

@@ -107,6 +107,13 @@ class JobRequest(BaseModel):
     deadline: float | None = Field(
         default=None, gt=0, le=30 * 86400, description="Seconds after which the job expires, from when it is due."
     )
+    countdown: float | None = Field(
+        default=None,
+        ge=0,
+        le=30 * 86400,
+        allow_inf_nan=False,
+        description="Seconds until the job is due: it is not submitted before.",
+    )
     metadata: dict[str, JsonValue] = Field(default={}, description="Passed on to every handler unchanged.")
     tenant: Annotated[str, StringConstraints(pattern=TENANT_PATTERN)] | None = Field(
         default=None,

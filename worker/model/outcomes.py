@@ -250,7 +250,7 @@ class Suspend(ProviderOutcome, tag="suspend", frozen=True, kw_only=True):
 
 
 class Resume(ProviderOutcome, tag="resume", frozen=True, kw_only=True):
-    """A person lets the provider go on."""
+    """A person lets the provider go on, whoever paused it: a person or its own answer."""
 
 
 class Outage(ProviderOutcome, tag="outage", frozen=True, kw_only=True):

@@ -196,6 +196,12 @@ class Provider(ABC):
         """Read the body of a webhook. Raises Unreadable."""
         raise Unreadable(f"{self.name} sends no webhooks")
 
+    def recognises(self, body: Any) -> bool:
+        """Whether a decoded answer to a poll has a form that the provider documents: `outwait doctor` asks for a job
+        that does not exist, and any web server answers that with 404.
+        """
+        return isinstance(body, dict)
+
     def request(self, method: str, path: str, **content: Any) -> httpx.Request:
         """A request to a path below the base URL. `path` may have a query; both must be percent-encoded."""
         if content.keys() <= {"headers"}:

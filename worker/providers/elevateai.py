@@ -155,6 +155,10 @@ class ElevateAI(Provider):
         except FileProblem as problem:
             raise Rejected(f"params.source: {problem}") from problem
 
+    def recognises(self, body: Any) -> bool:
+        """A status, or an error as `{errorMessage}` (reference, processing status)."""
+        return isinstance(body, dict) and ("errorMessage" in body or {"identifier", "status"} <= body.keys())
+
     async def _results(
         self, job: Waiting, path: str, document: dict[str, Any], exchange: Exchange
     ) -> Pending | Succeeded:

@@ -151,6 +151,14 @@ class RingCentral(Provider):
             answer = replace(answer, warning=warning)
         return WebhookAnswer(external_id(document.get("jobId")), answer)
 
+    def recognises(self, body: Any) -> bool:
+        """A job's status, or an error with RingCentral's `errorCode` (guide, errors)."""
+        if not isinstance(body, dict):
+            return False
+        errors = body.get("errors")
+        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else body
+        return isinstance(first.get("errorCode"), str) or {"jobId", "status"} <= body.keys()
+
     async def _send(
         self, method: str, path: str, count: Count, exchange: Exchange, content: bytes | None = None
     ) -> httpx.Response:

@@ -94,6 +94,10 @@ class Unless(Provider):
         response = check(await exchange.send(self.request("GET", path, headers=self._headers), Count.POLLS))
         return _read(json_object(response), retry_after(response))
 
+    def recognises(self, body: Any) -> bool:
+        """An answer, or an error as the gateway before this API writes it; Unless documents no form of errors."""
+        return isinstance(body, dict) and any(isinstance(body.get(name), str) for name in ("questionId", "message"))
+
 
 def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
     status = str(document.get("status"))

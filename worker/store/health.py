@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from redis.exceptions import NoPermissionError, ResponseError
 
 from outwait.worker.model.errors import StoreUnavailable, StoreUnfit
+from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
@@ -32,6 +33,7 @@ class Health:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._fit = False
         self._probed_at = -PROBE_EVERY
         self._refusal: StoreUnavailable | None = None
 
@@ -52,6 +54,19 @@ class Health:
         if errors:
             raise StoreUnfit("\n".join(f"{error.subject}: {error.message}. {error.advice}" for error in errors))
         return [finding for finding in findings if finding.level == "warning"]
+
+    async def require_fit_once(self) -> None:
+        """Check before the first write: an old Redis stops a script half-way. Raises StoreUnfit or StoreUnavailable.
+
+        A user that may not ask (INFO is not permitted) is not held up.
+        """
+        if not self._fit:
+            try:
+                await self.require_fit()
+            except StoreUnavailable as error:
+                if error.outage is not StoreOutage.PERMISSION:
+                    raise
+            self._fit = True
 
     async def require_writable(self) -> None:
         """Raises StoreUnavailable while Redis takes no writes. It is asked once in `PROBE_EVERY` seconds."""

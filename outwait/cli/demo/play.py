@@ -13,11 +13,11 @@ from typing import NamedTuple
 from outwait.cli.board import board
 from outwait.cli.demo.jobs import Planned, planned
 from outwait.cli.demo.stage import Stage
-from outwait.cli.exits import Exit
 from outwait.cli.keys import local_key
 from outwait.cli.output import print_table, say, span
 from outwait.cli.watch import follow
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.config.settings import load_settings
 from outwait.worker.model.errors import OperatorError, OutwaitError
 from outwait.worker.model.jobs import Job, JobState, TimelineEntry

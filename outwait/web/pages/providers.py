@@ -76,7 +76,7 @@ async def pause(
 
 @router.post("/{provider}/resume")
 async def resume(shared: Shared, viewer: Operating, provider: str) -> Response:
-    """End a person's pause."""
+    """End a pause, a person's or one that the provider asked for."""
     require_all_tenants(viewer.key)
     await shared.client.resume(provider)
     return _back(viewer.key.name, provider, "resumed")

@@ -23,10 +23,15 @@ function verbs.suspend(outcome)
   return WRITTEN
 end
 
+-- A person lets it go on, also if the provider itself asked for the pause (an absurd Retry-After).
 -- Its lanes are looked at at once, not when the pause had them looked at next.
 function verbs.resume(outcome)
   local governor = GOVERNOR .. outcome.provider
-  if call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason) == 0 then return REFUSED end
+  local lifted = call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason)
+  if tonumber(call('HGET', governor, governor_field.paused_until) or 0) > now then
+    lifted = lifted + call('HDEL', governor, governor_field.paused_until, governor_field.pause_reason)
+  end
+  if lifted == 0 then return REFUSED end
   look_sooner(outcome.provider, now)
   return WRITTEN
 end
