@@ -199,9 +199,17 @@ class Life(RuleBasedStateMachine):
             assert job.ledger.webhooks == self.webhooks[job_id]
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:
+        late = isinstance(outcome, Submitted) and self.undecided(outcome.work_id)
         ((code,), _) = self.do(self.lanes.record([outcome]))
-        if not allowed:
+        if not allowed and not late:
             assert code is Recorded.REFUSED, outcome
+
+    def undecided(self, job_id: str) -> bool:
+        """Whether a late answer to the submit still counts: nobody has decided, and no new submit is on its way."""
+        job = self.do(self.reads.job(job_id))
+        key = self.connection.keys("JOB", job_id)
+        on_its_way = self.do(self.connection.redis.hexists(key, JobField.INTENT))
+        return job.state in {JobState.QUEUED, JobState.UNCERTAIN} and not on_its_way
 
     def moved(self, job_id: str, state: JobState) -> None:
         before = self.states[job_id]

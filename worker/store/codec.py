@@ -46,9 +46,9 @@ def decode_error(stored: bytes) -> JobError:
 
 
 def digest(request: JobRequest) -> str:
-    """What makes two requests the same: everything but the idempotency key, the priority, the countdown and the version.
+    """What makes two requests the same: all but the idempotency key, priority, countdown and version.
 
-    Priority and countdown only change when the job is submitted. Stored jobs have their digests, so this stays as it is.
+    Priority and countdown only change when it is submitted. Stored jobs have their digests, so this stays as it is.
     """
     same = (request.provider, request.operation, request.params, request.targets, request.metadata, request.deadline)
     return fingerprint((*same, request.tenant) if request.tenant else same)
