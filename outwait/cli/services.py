@@ -30,6 +30,7 @@ class Service:
 
     Attributes:
         code: the exit code of its last run; None before its first end.
+        starts: how often it was started.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Service:
     restarts: int = 0
     due: float = 0
     code: int | None = None
+    starts: int = 0
 
     def tend(self, now: float) -> None:
         """Start it if it should run and does not. `now` is the monotonic clock."""
@@ -51,6 +53,7 @@ class Service:
         if now >= self.due:
             self.child = Child(self.argv, env=self.env)
             self.started = now
+            self.starts += 1
             log.info("service-started", extra={"service": self.name, "pid": self.child.pid})
 
     def _ended(self, now: float) -> None:

@@ -34,10 +34,6 @@ MARGIN = 30.0
 """Seconds that a worker gets beyond `OUTWAIT_WORKER__GRACE` before it is killed; its leases end by themselves then."""
 
 
-_LASTING = (Exit.CONFIG, Exit.UNAVAILABLE)
-"""Exit codes of a process that a restart does not help: a person must change something first."""
-
-
 def up(
     context: typer.Context,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
@@ -155,10 +151,19 @@ def _supervise(services: list[Service], redis: EmbeddedRedis | None, signals: "_
             redis.start()
         for service in services:
             service.tend(time.monotonic())
-            if service.code in _LASTING:
-                say(f"{service.name} ended with exit code {service.code}, and would again; its message is above.")
-                raise typer.Exit(service.code)
+            code = service.code
+            if code is not None and needs_a_person(code, service.starts, own_redis=redis is not None):
+                say(f"{service.name} ended with exit code {code}, and would again; its message is above.")
+                raise typer.Exit(code)
         signals.stop.wait(CHECK_EVERY)
+
+
+def needs_a_person(code: int, starts: int, *, own_redis: bool) -> bool:
+    """Whether a restart does not help a process that ended: a setting is wrong, or its Redis is not usable.
+
+    An unusable Redis counts at the first start alone, and only if we do not run it: it may only be away later on.
+    """
+    return code == Exit.CONFIG or (code == Exit.UNAVAILABLE and starts == 1 and not own_redis)
 
 
 class _Signals:

@@ -21,6 +21,7 @@ from outwait.cli.providers import held_back
 from outwait.cli.root import app
 from outwait.cli.since import Moment
 from outwait.cli.submit import _lines, _params
+from outwait.cli.up import needs_a_person
 from outwait.config.errors import ConfigError
 from outwait.config.exits import Exit
 from outwait.worker.model import errors
@@ -285,3 +286,19 @@ def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], reason: str 
 
 def test_everything_that_holds_a_provider_back_is_told() -> None:
     assert len(held_back(provider_status(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "starts", "own_redis", "stops"),
+    [
+        (Exit.CONFIG, 1, True, True),
+        (Exit.CONFIG, 3, False, True),
+        (Exit.UNAVAILABLE, 1, False, True),
+        (Exit.UNAVAILABLE, 2, False, False),
+        (Exit.UNAVAILABLE, 1, True, False),
+        (Exit.BUG, 1, False, False),
+        (-9, 1, False, False),
+    ],
+)
+def test_up_stops_only_where_a_restart_does_not_help(code: int, starts: int, own_redis: bool, stops: bool) -> None:  # noqa: FBT001 - parameters of the test
+    assert needs_a_person(code, starts, own_redis=own_redis) is stops
