@@ -44,7 +44,12 @@ def stack(store: EmbeddedRedis, options: dict[str, str], tmp_path_factory: pytes
     folder: Path = tmp_path_factory.mktemp("other")
     (folder / "other.py").write_text(BROKER.format(options=options, transport=TRANSPORT))
     # Settings allow RabbitMQ alone beside Redis; this one is never asked.
-    variables = {"OUTWAIT_BROKER_URL": "amqp://nobody@127.0.0.1//", "OUTWAIT_EVENTS__JOBS": "false"}
+    # An outage has one line; that a job could not be stored is told for debugging only.
+    variables = {
+        "OUTWAIT_BROKER_URL": "amqp://nobody@127.0.0.1//",
+        "OUTWAIT_EVENTS__JOBS": "false",
+        "OUTWAIT_LOG__LEVEL": "DEBUG",
+    }
     with Stack(store.url, folder, options={"behaviour": {"duration": 0.2}}, variables=variables) as running:
         command = ["-m", "celery", "-A", "other", "worker", "-P", "threads", "-c", "4", "-n", "outwait@%h"]
         running.start([sys.executable, *command, "--without-gossip", "--without-mingle"], "worker")
