@@ -15,7 +15,7 @@ from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, Withheld
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
@@ -94,7 +94,7 @@ class Deliver:
         try:
             return (await self._deliver(claim),)
         # No name outlives its clause: an error that its own traceback leads to stays in memory, megabytes and all.
-        except asyncio.CancelledError as stopped:
+        except (asyncio.CancelledError, Withheld) as stopped:
             return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
             subject = {"delivery": claim.work_id, "target": redact(self.target)}
@@ -143,11 +143,11 @@ def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, j
 
     Args:
         claim: the delivery.
-        error: what its handler raised, or the cancellation at shutdown, which counts as no attempt.
+        error: what its handler raised. A shutdown and an ended lease count as no attempt.
         retries: of its target.
         jitter: a random number from 0 to 1.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | Withheld):
         return ReleaseDelivery(work_id=claim.work_id, fence=claim.fence)
     if not isinstance(error, HandlerError):
         error = HandlerError(f"{type(error).__name__}: {error}")

@@ -24,6 +24,7 @@ from outwait.worker.model.errors import (
     RateLimited,
     Rejected,
     ResultTooLarge,
+    Withheld,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
@@ -134,6 +135,8 @@ def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings
 def decide_error(context: PollContext, error: BaseException) -> Outcome:
     """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
     match error:
+        case Withheld() | asyncio.CancelledError():
+            return _stopped(context)
         case RateLimited():
             return _retry(context, error, attempt=0)
         case ExternalIdUnknown() if context.now - context.claim.submitted_ms > YOUNG * 1000:
@@ -142,8 +145,6 @@ def decide_error(context: PollContext, error: BaseException) -> Outcome:
             return failed(context.claim, JobError(error.code, str(error), error.detail), context.sent)
         case ProviderError():
             return _retry(context, error, attempt=1)
-        case asyncio.CancelledError():
-            return _stopped(context)
         case _:
             return _retry(context, AnswerLost(redact(f"{type(error).__name__}: {error}")), attempt=1)
 
@@ -196,7 +197,7 @@ def _retry(context: PollContext, error: ProviderError, *, attempt: int) -> Outco
 
 
 def _stopped(context: PollContext) -> Outcome:
-    """The worker ends before the answer came. The next poll keeps the provider's interval."""
+    """The worker or the lease ends before the answer came. The next poll keeps the provider's interval."""
     if not context.sent.polls:
         return Release(work_id=context.claim.work_id, fence=context.claim.fence)
     interval_ms = int(context.operation.poll_every * 1000)

@@ -27,10 +27,29 @@ from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import NotSent, OutwaitError, ProviderError, RateLimited, Rejected, Unauthorized
+from outwait.worker.model.errors import (
+    NotSent,
+    OutwaitError,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    Unauthorized,
+    Withheld,
+)
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.model.outcomes import (
+    NO_COUNTS,
+    Counts,
+    Hold,
+    Outcome,
+    Release,
+    Retry,
+    Submitted,
+    Uncertain,
+    expired,
+    failed,
+)
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
 from outwait.worker.providers.exchange import Exchange
@@ -248,6 +267,8 @@ def decide_error(context: SubmitContext, error: BaseException, refused: frozense
     `refused` are the statuses that the provider documents as certainly not taken.
     """
     match error:
+        case Withheld():
+            return Release(work_id=context.claim.work_id, fence=context.claim.fence)
         case RateLimited():
             return retry_or_fail(context, error, attempt=0)
         case ProviderError() if isinstance(error, NotSent | Unauthorized) or error.status in refused:
@@ -255,11 +276,12 @@ def decide_error(context: SubmitContext, error: BaseException, refused: frozense
         case Rejected() | ProviderError(status=404):
             return _failed(context, error)
         case ProviderError():
-            return _uncertain(context, f"{error.code}: {error}")
+            reason = f"{error.code}: {error}"
         case asyncio.CancelledError():
-            return _uncertain(context, "the worker stopped before the answer came")
+            reason = "the worker stopped before the answer came"
         case _:
-            return _uncertain(context, redact(f"{type(error).__name__}: {error}"))
+            reason = redact(f"{type(error).__name__}: {error}")
+    return _uncertain(context, reason)
 
 
 def retry_or_fail(context: SubmitContext, error: ProviderError, *, attempt: int) -> Outcome:

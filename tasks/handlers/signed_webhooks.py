@@ -9,7 +9,7 @@ import httpx
 
 from outwait.config.groups import WebhookSettings
 from outwait.tasks.handlers.envelope import Envelope
-from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError
+from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError, Withheld
 from outwait.worker.model.targets import WebhookTarget
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.net.redaction import redact
@@ -81,6 +81,7 @@ class Webhooks:
         Raises:
             DeliveryFailed: the receiver gave no answer, or one that is not 2xx.
             DeliveryRefused: nothing may be sent to the receiver, or it is disabled: now (it answered 410) or before.
+            Withheld: the lease of the delivery may have ended, so nothing was sent.
         """
         if why := self.refusal(target):
             raise DeliveryRefused(why)
@@ -104,6 +105,8 @@ class Webhooks:
                 text = await _beginning(response)
         except AddressRefused as error:
             raise DeliveryRefused(str(error)) from error
+        except Withheld:
+            raise
         except ProviderError as error:
             raise DeliveryFailed(f"{target.host} {_no_answer(error, self._time_limit)}") from error
         summary = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")

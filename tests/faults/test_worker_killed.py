@@ -5,6 +5,7 @@ Each has its own wire to Redis: a command is stopped there, or a request hangs a
 
 import json
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from celery import Celery
 
 from outwait.client.store import StoreClient
-from outwait.worker.model.jobs import DeliveryState, JobState
+from outwait.worker.model.jobs import DeliveryState, Job, JobState
 from tests.faults.wire import Point, Stop, Wire
 from tests.stack import Stack, closed, ended, query, until
+
+PATIENCE_SLACK = 10.0
+"""Seconds that a busy machine may take longer."""
 
 LIMIT, LEASE = 8.0, 10.0
 """Seconds. Long enough for a busy machine: only what was killed outlives its lease."""
@@ -190,17 +194,18 @@ async def handling(folder: Path, job_id: str) -> bool:
 
 
 async def asked(stack: Stack, submits: int) -> bool:
-    return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= submits
+    totals = stack.ledger()["totals"].get("unless")
+    return totals is not None and totals["requests"]["submit"] >= submits
 
 
 @pytest.mark.parametrize("policy", ["resubmit", "fail", "hold"])
 async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: str) -> None:
-    """Protected by worker/store/lua/begin.lua: the intent is written before the request is sent."""
+    """Protected by worker/engine/leases.py `permit`: the intent is written before the request is sent."""
     stack = crew.stack
     names = [f"{policy}-{where}" for where in ("intent", "arriving", "arrived", "answered")]
     async with stack.client() as client:
         await warmed(client, policy)
-        intent = crew.wire.stop(Point.AFTER, "begin", "submit:unless", names[0])
+        intent = crew.wire.stop(Point.AFTER, "renew", b"\xa6intent\xc3", names[0])
         before = stack.ledger()["totals"]["unless"]["requests"]["submit"]
         await enqueue(client, names[0], duration=0)
         await met(intent)
@@ -218,6 +223,42 @@ async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: 
             again = 1 if policy == "resubmit" else 0
             assert len(stack.seen(f"{name} ")) == before_it + again
             assert (await client.job(name)).ledger.submits == 1 + again, "what left, perhaps, is counted too"
+
+
+async def test_a_kill_costs_seconds(redis_url: str, tmp_path: Path) -> None:
+    """Protected by the default leases (config/groups.py): each job of the lost worker is under way again in 20 s."""
+    names = [f"many-{number}" for number in range(100)]
+    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0.3, "latency": 0.3}}) as stack:
+        workers = [stack.worker(), stack.worker()]
+        async with stack.client() as client:
+            await client.enqueue_many([(query(f"{name} "), name) for name in names])
+            await until(lambda: asked(stack, 20))
+            killed = time.time()
+            stack.kill(workers[0])
+            jobs = {name: await at_rest(client, name) for name in names}
+            stories = {name: await client.timeline(name) for name in names}
+        last = max(entry.at for story in stories.values() for entry in story)
+        assert last - killed < 20 + PATIENCE_SLACK
+        assert any(entry.event == "lease-ended" for story in stories.values() for entry in story)
+        assert {job.state for job in jobs.values()} <= {JobState.SUCCEEDED, JobState.UNCERTAIN}
+        doubtful = [name for name, job in jobs.items() if job.state is JobState.UNCERTAIN]
+        unsent = [name for name in doubtful if not stack.seen(f"{name} ")]
+        assert len(unsent) <= 1, (
+            "held, and never sent: more than the moment between the intent and the request explains"
+        )
+        assert stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
+
+
+async def at_rest(client: StoreClient, name: str) -> Job:
+    """The job when nothing is left to do for it, but for a person."""
+
+    async def look() -> Job | None:
+        job = await client.job(name)
+        held = job.state is JobState.UNCERTAIN and job.due is None
+        return job if job.closed or held else None
+
+    found: Job = await until(look, what=f"job {name} is closed or held")
+    return found
 
 
 async def settled(client: StoreClient, name: str, policy: str) -> None:

@@ -211,9 +211,10 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
 async def lease(lanes: Lanes, lane: Lane) -> int:
     """The fence of the only thing that is due in a lane, whose step runs now."""
     (claim,) = await lanes.claim(lane, JOBS)
-    intent = "i" if lane is SUBMIT else ""
-    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)], intent=intent)
+    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)])
     assert fence
+    if lane is SUBMIT:
+        await lanes.renew(lane, JOBS, [Held(claim.work_id, fence)], intent=True)
     return fence
 
 

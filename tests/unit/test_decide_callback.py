@@ -21,6 +21,7 @@ NOTED, RETRIED = True, False
 CANCEL: dict[type[OutwaitError], bool] = {
     errors.ProviderError: NOTED,
     errors.NotSent: NOTED,
+    errors.Withheld: NOTED,
     errors.AddressRefused: NOTED,
     errors.AnswerLost: NOTED,
     errors.RateLimited: NOTED,

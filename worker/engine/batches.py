@@ -5,17 +5,18 @@ import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol
-from uuid import uuid4
 
 import msgspec
 
 from outwait.config.logs import ABOUT
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.leases import Lease, Leases
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
 from outwait.worker.model.jobs import Claim, Step, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome, Release, ReleaseDelivery
+from outwait.worker.net.departure import DEPARTURE
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.lanes import Held, LanePolicy, Lanes
 from outwait.worker.telemetry.tally import Tally
@@ -26,16 +27,16 @@ log = logging.getLogger(__name__)
 LAST_WRITE = 2.0
 """Seconds after the grace in which what was stopped is still given back."""
 
-STALE = 0.1
+STALE = 0.25
 """Share of a lease after which a step that was begun and has not started is given back: this process stood still, and
-meanwhile its lease may have ended or its provider been silenced."""
+meanwhile its provider may have been silenced."""
 
 
 class StepRun(Protocol):
     """One step of a batch of jobs."""
 
     intent: bool
-    """Whether the intent is written before it runs: submits only."""
+    """Whether the intent is written before its request leaves: submits only."""
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """What precedes the step and sends nothing for a job; the claims that go on. Others are recorded."""
@@ -89,12 +90,11 @@ class Batches:
         return not pending
 
     async def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> None:
-        policy = self._policies.of(lane)
         if self._closing:
             self._recorder.add(*(give_back(claim, lane) for claim in claims))
         else:
             try:
-                await self._run(lane, policy, claims, step)
+                await self._run(lane, self._policies.of(lane), claims, step)
             except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
                 log.warning(
@@ -109,17 +109,22 @@ class Batches:
             return
         if not claims:
             return
-        until = time.monotonic() + policy.lease_ms / 1000 * STALE
-        now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
+        asked = time.monotonic()
+        now, fences = await self._lanes.begin(lane, policy, [Held(claim.work_id, claim.fence) for claim in claims])
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
-        tasks = {asyncio.create_task(self._one(lane, step, claim, now, until)): claim for claim in begun}
+        leases = Leases(self._lanes, lane, policy, intent=step.intent)
+        fresh_until = asked + policy.lease_ms / 1000 * STALE
+        tasks: dict[asyncio.Task[None], Lease] = {}
+        for claim in begun:
+            lease = leases.begun(Held(claim.work_id, claim.fence), asked)
+            tasks[asyncio.create_task(self._one(lane, step, claim, now, lease, fresh_until))] = lease
         self._running |= tasks.keys()
-        renewing = asyncio.create_task(self._renew(lane, policy, tasks))
+        renewing = asyncio.create_task(leases.keep(tasks))
         try:
             if tasks:
                 await asyncio.wait(tasks)
@@ -127,21 +132,10 @@ class Batches:
             renewing.cancel()
             self._running -= tasks.keys()
 
-    async def _begin(self, lane: Lane, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
-        held = [Held(claim.work_id, claim.fence) for claim in claims]
-        try:
-            return await self._lanes.begin(lane, policy, held, intent=intent)
-        except StoreUnavailable:
-            if intent:
-                # Redis may have written it and only the answer is lost: nothing was sent, so nothing is uncertain.
-                self._recorder.add(
-                    *(Release(work_id=work_id, fence=fence + 1, intent=intent) for work_id, fence in held)
-                )
-            raise
-
-    async def _one(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
+    async def _one(self, lane: Lane, step: StepRun, claim: Claim, now: int, lease: Lease, fresh_until: float) -> None:
         ABOUT.set(about(lane, claim))
-        if time.monotonic() > until:
+        DEPARTURE.set(lease)
+        if time.monotonic() > fresh_until:
             self._recorder.add(give_back(claim, lane))
         elif self._tracer is None:
             self._recorder.add(*await step.run(claim, now))
@@ -150,15 +144,6 @@ class Batches:
             outcomes = await step.run(claim, now)
             self._recorder.add(*outcomes)  # first: whatever becomes of the span, what the step learnt is kept
             self._tracer.step(lane, claim, began, now, outcomes[0])
-
-    async def _renew(self, lane: Lane, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
-        while True:
-            await asyncio.sleep(policy.lease_ms / 3000)
-            held = [Held(claim.work_id, claim.fence) for task, claim in tasks.items() if not task.done()]
-            try:
-                await self._lanes.renew(lane, policy, held)
-            except (StoreUnavailable, StoreRefused):
-                continue  # the recorder logs the outage
 
 
 def give_back(claim: Claim, lane: Lane) -> Outcome:

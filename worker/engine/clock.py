@@ -67,7 +67,10 @@ class Clock:
 
     async def _tick(self) -> float | None:
         await self._purge()
+        asked = asyncio.get_running_loop().time()
         lanes, wait = await self._lanes.due_lanes()
+        if asyncio.get_running_loop().time() - asked > SETTLE:
+            self._was_away = True  # Redis, or this process, stood still: leases may have ended that are renewed now
         settling = self._settling()
         if settling > 0:
             return settling

@@ -83,9 +83,7 @@ class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):
 
 
 class Release(StepOutcome, tag="release", frozen=True, kw_only=True):
-    """Given back untouched: due again now, no attempt spent. `intent` (if not empty) names the begin to take back."""
-
-    intent: str = ""
+    """Given back untouched: due again now, no attempt spent."""
 
 
 class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):

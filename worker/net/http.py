@@ -14,9 +14,11 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
+from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge, Withheld
+from outwait.worker.net.departure import DEPARTURE
 from outwait.worker.net.outbound import Guard
 from outwait.worker.net.redaction import redact
 
@@ -56,6 +58,7 @@ class Http:
 
         Raises:
             NotSent: it certainly never left.
+            Withheld: the same; the step that runs may send nothing more.
             AnswerLost: it may have left, and no complete answer came.
             ResultTooLarge: the answer is larger than the limit.
         """
@@ -136,10 +139,34 @@ class _Unread(httpx.AsyncByteStream):
             raise _classified(error, self._request) from error
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request that asks, on a connection that stands, whether it may leave. Connecting may take seconds."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Called by aiohttp when it is connected."""
+        if (departure := DEPARTURE.get()) is not None:
+            await departure.permit()
+        return await super().send(conn)
+
+    async def write_bytes(self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, *rest: Any) -> None:
+        """Called by aiohttp in a task of its own, with the headers not yet written if there is a body."""
+        try:
+            if (departure := DEPARTURE.get()) is not None:
+                departure.check()
+        except Withheld as error:
+            if conn.protocol is not None:
+                conn.protocol.set_exception(error)
+            return
+        await super().write_bytes(writer, conn, *rest)
+
+
 def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_no_repetition]
+        connector=aiohttp.TCPConnector(limit=0, ssl=verify or True, **options),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_AGENT,
+        middlewares=[_no_repetition],
+        request_class=_Request,
     )
 
 

@@ -112,27 +112,31 @@ class Lanes:
         """Lease what is due in a lane, as many as may go now."""
         return _claims.decode(await self._run("claim", lane=str(lane), policy=policy))
 
-    async def begin(
-        self, lane: Lane, policy: LanePolicy, claims: Sequence[Held], *, intent: str = ""
-    ) -> tuple[int, list[int]]:
-        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours).
-
-        `intent` names this begin where one is written: who does not get the answer can take it back by it.
-        """
+    async def begin(self, lane: Lane, policy: LanePolicy, claims: Sequence[Held]) -> tuple[int, list[int]]:
+        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours)."""
+        provider, lease_ms = policy.provider or None, policy.lease_ms
         return _begun.decode(
-            await self._run(
-                "begin",
-                lane=str(lane),
-                lease_ms=policy.lease_ms,
-                provider=policy.provider or None,
-                intent=intent or None,
-                claims=claims,
-            )
+            await self._run("begin", lane=str(lane), lease_ms=lease_ms, provider=provider, claims=claims)
         )
 
-    async def renew(self, lane: Lane, policy: LanePolicy, claims: Sequence[Held]) -> int:
-        """Lengthen the leases of running steps; how many were still ours."""
-        return int(await self._run("renew", lane=str(lane), lease_ms=policy.lease_ms, claims=claims))
+    async def renew(
+        self, lane: Lane, policy: LanePolicy, claims: Sequence[Held], *, intent: bool = False
+    ) -> list[bool]:
+        """Lengthen the leases of running steps; for each whether it is still ours.
+
+        With `intent` it is written that the requests of these submits may have left from now on; False then also if
+        their provider is silenced.
+        """
+        answers = await self._run(
+            "renew",
+            lane=str(lane),
+            lease_ms=policy.lease_ms,
+            provider=policy.provider or None,
+            rate_window_ms=policy.rate_window_ms,
+            intent=intent or None,
+            claims=claims,
+        )
+        return [bool(answer) for answer in answers]
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
         """Write outcomes; what became of each, and the lanes that have work due now."""

@@ -57,8 +57,8 @@ local function poll_lane(provider) return 'poll:' .. provider end
 local function deliver_lane(target) return 'deliver:' .. target end
 local function is_submit(lane) return string.sub(lane, 1, 7) == 'submit:' end
 
--- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences and attempts, which
--- have the same codes.
+-- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences, claims and attempts,
+-- which have the same codes.
 local function hash_of(lane) return string.sub(lane, 1, 8) == 'deliver:' and DELIVERY or JOB end
 
 local function job_of(delivery_id) return string.match(delivery_id, '^(.+)#%d+$') end
@@ -76,6 +76,20 @@ end
 
 -- What a running step's request is called in the window of its provider's rate.
 local function rate_entry(work_id, fence) return work_id .. ':' .. fence end
+
+-- Whether nothing may be sent to a provider now: it asked for silence, a person paused it, or its breaker is open.
+local function is_silenced(provider)
+  if not provider then return false end
+  local paused_until, suspended, open_until =
+    get(GOVERNOR .. provider, governor_field.paused_until, governor_field.suspended, governor_field.open_until)
+  return suspended or tonumber(paused_until or 0) > now or tonumber(open_until or 0) > now
+end
+
+-- While a provider is probed, the next probe waits until the lease of the present one ends.
+local function keep_probing(provider, ends)
+  if not provider or call('HEXISTS', GOVERNOR .. provider, governor_field.probe_until) == 0 then return end
+  call('HSET', GOVERNOR .. provider, governor_field.probe_until, ends)
+end
 
 -- Change a job's state and its place in the listing together. Nothing else changes a state, but the enqueue script,
 -- which writes the first one.
