@@ -42,6 +42,10 @@ class DeliverTask(StepTask):
         """Import the users' handler modules before the first job is taken."""
         _ = self.handlers
 
+    def serves(self, name: str) -> bool:
+        """Whether this process has what delivers to this target."""
+        return self.handlers.serves(name)
+
 
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True, shared=False)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, assert_never
 
 from outwait.config.groups import StepSettings, StoreSettings
-from outwait.worker.app import app
+from outwait.worker.app import ProviderTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine import pacing
 from outwait.worker.engine.end_outcome import end_outcome
@@ -40,7 +40,7 @@ YOUNG = 60.0
 """Seconds after the submit in which an unknown external id may yet become known."""
 
 
-@app.task(name="tasks.poll", ignore_result=True, shared=False)
+@app.task(name="tasks.poll", base=ProviderTask, ignore_result=True, shared=False)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
     runtime, parsed = app.runtime, Lane.parse(lane)

@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
 from outwait.config.groups import StepSettings
-from outwait.worker.app import StepTask, app
+from outwait.worker.app import ProviderTask, StepTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine import pacing
 from outwait.worker.engine.clock import OUTAGE_PAUSE
@@ -95,7 +95,7 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
             raise Ignore(refusal)  # what the message names to run after it must not run
 
 
-@app.task(name="tasks.submit_due", ignore_result=True, shared=False)
+@app.task(name="tasks.submit_due", base=ProviderTask, ignore_result=True, shared=False)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
     runtime, parsed = app.runtime, Lane.parse(lane)

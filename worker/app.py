@@ -55,6 +55,18 @@ class StepTask(Task):  # type: ignore[misc] # Celery has no types
     def prepare(self) -> None:
         """What must work before the worker takes its first job; called once at its start."""
 
+    def serves(self, name: str) -> bool:  # noqa: ARG002 - of the lane: a provider or a target
+        """Whether this process can do the step's work of a lane."""
+        return True
+
+
+class ProviderTask(StepTask):
+    """A task that asks a provider."""
+
+    def serves(self, name: str) -> bool:
+        """Whether the provider is configured here: a job must not fail because this worker has no credentials."""
+        return name in app.registry.providers
+
 
 class Outwait(Celery):  # type: ignore[misc] # Celery has no types
     """The Celery app with what a worker process shares."""
@@ -80,7 +92,14 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
     @cached_property
     def runtime(self) -> Runtime:
         """What steps share; built when a worker starts."""
-        return Runtime(self.settings, self.registry, self.events_of_jobs)
+        return Runtime(self.settings, self.registry, self.events_of_jobs, self.serves)
+
+    def serves(self, lane: Lane) -> bool:
+        """Whether this process can do the work of a lane."""
+        if lane.step is None:
+            return False
+        task: StepTask = self.tasks[TASKS[lane.step]]
+        return task.serves(lane.name)
 
     def send_claims(self, lane: Lane, claims: list[list[object]]) -> None:
         """Hand a batch of claims to the task of its step."""
@@ -165,7 +184,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
     async def _clock(self) -> Any:
         store = Store.open(app.settings)
         policies = Policies(app.settings, app.registry)
-        clock = Clock(store.lanes, policies, app.send_claims)
+        clock = Clock(store.lanes, policies, app.send_claims, app.serves)
         fit, alive = False, app.settings.worker.alive
 
         async def tick() -> float | None:

@@ -23,7 +23,8 @@ from outwait.worker.model.errors import (
     RateLimited,
     Unauthorized,
 )
-from outwait.worker.model.jobs import JobState
+from outwait.worker.model.jobs import JobState, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Provider, Waiting
 from outwait.worker.providers.exchange import Exchange
@@ -89,7 +90,16 @@ def _store(session: Session) -> list[Finding]:
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
         gone = bool(await client.disabled_endpoints())
         people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
-        return [*health, *misdirected, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
+        unserved = await client.unserved()
+        late = [status for status in await client.lanes() if status.lane not in {one.lane for one in unserved}]
+        return [
+            *health,
+            *misdirected,
+            *_unserved(unserved),
+            *_lanes(late),
+            *_held_back(await client.providers()),
+            *people,
+        ]
 
     try:
         return session.ask(check)
@@ -108,6 +118,33 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
         )
         for lane in late
     ]
+
+
+def _unserved(lanes: list[LaneStatus]) -> list[Finding]:
+    return [
+        Finding(
+            "warning",
+            f"lane {redact(str(status.lane))}",
+            f"no running worker serves it; {status.due_now} due, which wait",
+            _what_is_missing(status.lane),
+        )
+        for status in lanes
+    ]
+
+
+def _what_is_missing(lane: Lane) -> str:
+    name = lane.name
+    if lane.step in (Step.SUBMIT, Step.POLL):
+        return (
+            f"Give the workers OUTWAIT_PROVIDERS__{name.upper()}__… (docs/providers.md), or start workers that have it."
+        )
+    if name.startswith(("https:", "http:")):
+        return "Give the workers OUTWAIT_WEBHOOKS__SECRETS, or start workers that have it."
+    if lane.step is Step.DELIVER:
+        return (
+            f"Start workers whose OUTWAIT_HANDLERS__MODULES marks a function @handler({name!r}), or correct that name."
+        )
+    return "Start a worker: `outwait worker`."
 
 
 def _misdirected(number: int, queue: str) -> list[Finding]:

@@ -68,9 +68,14 @@ class Webhooks:
         self._receivers = receivers
         self._free = asyncio.Semaphore(PLACES)
 
+    @property
+    def signs(self) -> bool:
+        """Whether this process has a master secret."""
+        return bool(self._secrets)
+
     def refusal(self, target: WebhookTarget) -> str:
         """Why nothing is sent to a receiver, or ""."""
-        return webhook_refusal(target, signs=bool(self._secrets), guard=self._guard)
+        return webhook_refusal(target, signs=self.signs, guard=self._guard)
 
     async def deliver(self, target: WebhookTarget, envelope: Envelope) -> str:
         """Send one delivery.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -51,16 +51,23 @@ class StepRun(Protocol):
 
 
 class Batches:
-    """The batches of one process."""
+    """The batches of one process. What it cannot serve (`serves`) is given back: Celery gives batches to any worker."""
 
     def __init__(
-        self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally, tracer: Tracer | None = None
+        self,
+        lanes: Lanes,
+        policies: Policies,
+        recorder: Recorder,
+        tally: Tally,
+        tracer: Tracer | None = None,
+        serves: Callable[[Lane], bool] = lambda _lane: True,
     ) -> None:
         self._lanes = lanes
         self._policies = policies
         self._recorder = recorder
         self._tally = tally
         self._tracer = tracer
+        self._serves = serves
         self._batches: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -90,7 +97,7 @@ class Batches:
         return not pending
 
     async def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> None:
-        if self._closing:
+        if self._closing or not self._serves(lane):
             self._recorder.add(*(give_back(claim, lane) for claim in claims))
         else:
             try:

@@ -15,6 +15,7 @@ import msgspec
 from kombu.exceptions import OperationalError
 
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.unserved import UnservedLanes
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.lanes import Lane
@@ -33,6 +34,9 @@ GATHER = 0.1
 """Seconds in which more becomes due in a busy lane, so that batches are worth their message; what an idle lane has next
 is claimed when it is due."""
 
+LANES_AT_ONCE = 100
+"""Lanes with due work that one tick serves."""
+
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
 
@@ -47,12 +51,17 @@ class Clock:
         lanes: the store.
         policies: how each lane is claimed.
         send: hands a batch to Celery.
+        serves: whether this worker can do the work of a lane.
     """
 
-    def __init__(self, lanes: Lanes, policies: Policies, send: Send) -> None:
+    def __init__(
+        self, lanes: Lanes, policies: Policies, send: Send, serves: Callable[[Lane], bool] = lambda _lane: True
+    ) -> None:
         self._lanes = lanes
         self._policies = policies
         self._send = send
+        self._serves = serves
+        self._unserved = UnservedLanes(lanes, policies)
         self._purge_at = 0.0
         self._was_away = False
         self._claim_at = 0.0
@@ -68,13 +77,15 @@ class Clock:
     async def _tick(self) -> float | None:
         await self._purge()
         asked = asyncio.get_running_loop().time()
-        lanes, wait = await self._lanes.due_lanes()
+        lanes, wait = await self._lanes.due_lanes(LANES_AT_ONCE + self._unserved.count)
         if asyncio.get_running_loop().time() - asked > SETTLE:
             self._was_away = True  # Redis, or this process, stood still: leases may have ended that are renewed now
         settling = self._settling()
         if settling > 0:
             return settling
-        waits = [wait, *[await self._serve(lane) for lane in lanes]]
+        served = [lane for lane in lanes if self._serves(lane)]
+        waits = [wait, *[await self._serve(lane) for lane in served]]
+        await self._unserved.leave([lane for lane in lanes if lane not in served])
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def _settling(self) -> float:

@@ -47,12 +47,20 @@ class Runtime:
         settings: this process's settings.
         registry: the providers.
         events: where job events go.
+        serves: whether this process can do the work of a lane.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, events: FlowerEvents) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        events: FlowerEvents,
+        serves: Callable[[Lane], bool] = lambda _lane: True,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.events = events
+        self._serves = serves
         self.policies = Policies(settings, registry)
         self.guard = Guard(settings.outbound.allow)
         self._tracer = tracer(settings)
@@ -69,7 +77,7 @@ class Runtime:
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
         self._counting = asyncio.create_task(self._count())
-        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._tally, self._tracer)
+        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._tally, self._tracer, self._serves)
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)

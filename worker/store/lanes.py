@@ -1,4 +1,4 @@
-"""Moves jobs: enqueue, due_lanes, claim, begin, renew, record, purge. One method a script."""
+"""Moves jobs: enqueue, due_lanes, claim, begin, renew, record, overdue, purge. One method a script."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +10,12 @@ from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
+
+UNSERVED_AFTER = 30.0
+"""Seconds for which no worker has looked at a lane, after which none serves it."""
+
+OVERDUE_LEASE_MS = 10_000
+"""Milliseconds in which a job whose deadline passed is ended by whoever leased it for that."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,6 +94,7 @@ _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
+_overdue = msgspec.msgpack.Decoder(tuple[list[Held], int, int])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
 
 
@@ -143,6 +150,23 @@ class Lanes:
         answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
         codes, lanes = _recorded.decode(answer)
         return [Recorded(code) for code in codes], lanes
+
+    async def unserved(self, seconds: float = UNSERVED_AFTER) -> list[Lane]:
+        """Lanes with due work at which no worker has looked for so long: none that runs serves them."""
+        async with self._connection.translated():
+            second, micro = await self._connection.redis.time()
+            latest = second * 1000 + micro // 1000 - int(seconds * 1000)
+            names = await self._connection.redis.zrangebyscore(self._connection.keys("LANES"), "-inf", latest)
+        return [Lane.parse(name.decode()) for name in names]
+
+    async def overdue(self, lane: Lane, offset: int, limit: int = 1000) -> tuple[list[Held], int, int]:
+        """Lease jobs of an unserved lane whose deadline has passed.
+
+        Returns:
+            The jobs, where to look next, and how many leases of the lane ended with their worker.
+        """
+        answer = await self._run("overdue", lane=str(lane), lease_ms=OVERDUE_LEASE_MS, offset=offset, limit=limit)
+        return _overdue.decode(answer)
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""

@@ -31,6 +31,7 @@ class Needs(NamedTuple):
     receivers: Sequence[DisabledReceiver]
     parked: int
     misdirected: int
+    unserved: Sequence[LaneStatus]
 
     @property
     def nothing(self) -> bool:
@@ -75,7 +76,7 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         client.misdirected(),
     )
     stopped = [status for status in providers if not status.flows]
-    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected)
+    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected, await client.unserved())
 
 
 def _totals(counts: Counts) -> dict[str, int]:
