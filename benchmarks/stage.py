@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 JITTER = 1.05
-"""A countdown is on average this much longer than the interval (worker/pacing.py)."""
+"""A countdown is on average this much longer than the interval (worker/engine/pacing.py)."""
 
 
 class Used(NamedTuple):

@@ -154,8 +154,8 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
-def _unknown(found: Iterable[Source], overrides: Iterable[str]) -> list[str]:
-    given = {name.upper(): value for source in found for name, value in source.env_vars.items()}
+def _unknown(read: Iterable[Source], overrides: Iterable[str]) -> list[str]:
+    given = {name.upper(): value for source in read for name, value in source.env_vars.items()}
     given |= {(PREFIX + name).upper(): "" for name in overrides}
     known = [name for name, _, _ in variables(Settings)]
     return [unknown(name, known) for name, value in sorted(given.items()) if _foreign(name, value or "")]

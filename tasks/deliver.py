@@ -19,6 +19,7 @@ from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, Handler
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.reads import Reads
 
@@ -159,7 +160,7 @@ def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, j
     if isinstance(error, DeliveryRefused) or claim.attempts + 1 >= retries.attempts:
         return Dead(work_id=claim.work_id, fence=claim.fence, error=text)
     countdown = _countdown(claim.attempts, error, retries, jitter)
-    return Redeliver(work_id=claim.work_id, fence=claim.fence, countdown_ms=int(countdown * 1000), error=text)
+    return Redeliver(work_id=claim.work_id, fence=claim.fence, countdown_ms=milliseconds(countdown), error=text)
 
 
 def _countdown(attempts: int, error: HandlerError, retries: DeliveryRetries, jitter: float) -> float:

@@ -29,6 +29,7 @@ from outwait.worker.model.errors import (
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from outwait.worker.providers.exchange import Exchange
@@ -200,7 +201,7 @@ def _stopped(context: PollContext) -> Outcome:
     """The worker or the lease ends before the answer came. The next poll keeps the provider's interval."""
     if not context.sent.polls:
         return Release(work_id=context.claim.work_id, fence=context.claim.fence)
-    interval_ms = int(context.operation.poll_every * 1000)
+    interval_ms = milliseconds(context.operation.poll_every)
     return _poll_again(context, interval_ms, "the worker stopped before the answer came", attempt=0)
 
 

@@ -50,6 +50,7 @@ from outwait.worker.model.outcomes import (
     expired,
     failed,
 )
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
 from outwait.worker.providers.exchange import Exchange
@@ -221,15 +222,17 @@ def decide_unsent(
 
 
 def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
-    """What happens to a job whose submit was perhaps taken."""
+    """What happens to a job that the provider may have."""
     match policy:
         case UncertainPolicy.HOLD:
-            return Hold(work_id=claim.work_id, fence=claim.fence, reason="submitted, perhaps: a person decides")
+            return Hold(
+                work_id=claim.work_id, fence=claim.fence, reason="the provider may have the job: a person decides"
+            )
         case UncertainPolicy.RESUBMIT:
             reason = "uncertain: the provider's policy is to submit again"
             return Retry(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, reason=reason, attempt=1)
         case UncertainPolicy.FAIL:
-            return failed(claim, JobError("uncertain", "submitted, perhaps; the provider's policy is to fail"))
+            return failed(claim, JobError("uncertain", "the provider may have the job; the policy is to fail it"))
 
 
 def decide_answer(
@@ -298,7 +301,7 @@ def _retry(context: SubmitContext, reason: str, *, attempt: int, retry_after: fl
     return Retry(
         work_id=claim.work_id,
         fence=claim.fence,
-        countdown_ms=int(countdown * 1000),
+        countdown_ms=milliseconds(countdown),
         reason=reason,
         attempt=attempt,
         submits=context.sent.submits,
@@ -310,7 +313,7 @@ def _failed(context: SubmitContext, error: ProviderError) -> Outcome:
 
 
 def _uncertain(context: SubmitContext, reason: str) -> Outcome:
-    """The answer is lost: the provider took the job, perhaps. If no request left, it certainly did not."""
+    """The answer is lost, so the provider may have the job. If no request left, it certainly has not."""
     if not context.sent.submits:
         return _retry(context, reason, attempt=1)
     claim = context.claim

@@ -41,8 +41,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 def _executable(of_playwright: str) -> str:
-    found = next(filter(None, map(shutil.which, NAMES)), of_playwright)
-    if not Path(found).exists():
+    browser = next(filter(None, map(shutil.which, NAMES)), of_playwright)
+    if not Path(browser).exists():
         missing = "no Chromium was found: install one (`apt-get install chromium`, `playwright install chromium`)"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return found
+    return browser

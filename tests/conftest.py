@@ -53,6 +53,6 @@ def settings(redis_url: str) -> Settings:
 @pytest.fixture
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
     """The store's connection, closed after the test."""
-    found = Connection(settings)
-    yield found
-    await found.close()
+    connection = Connection(settings)
+    yield connection
+    await connection.close()

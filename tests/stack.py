@@ -171,8 +171,8 @@ class Stack:
 
     def seen(self, text: str) -> list[dict[str, Any]]:
         """The jobs that the sandbox took with this in their text."""
-        found: list[dict[str, Any]] = self.sandbox("GET", f"/_ledger?text={quote(text)}")["jobs"]
-        return found
+        jobs: list[dict[str, Any]] = self.sandbox("GET", f"/_ledger?text={quote(text)}")["jobs"]
+        return jobs
 
     def ledger(self) -> dict[str, Any]:
         """What the sandbox saw."""
@@ -188,8 +188,8 @@ class Stack:
         request = urllib.request.Request(self.sandbox_url + path, data, method=method)
         request.add_header("content-type", "application/json")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            found: dict[str, Any] = json.loads(answer.read() or b"{}")
-            return found
+            document: dict[str, Any] = json.loads(answer.read() or b"{}")
+            return document
 
     def logs(self, name: str = "worker") -> str:
         """What processes of this name wrote."""
@@ -227,8 +227,8 @@ async def ended(client: StoreClient, job_id: str) -> Job:
         job = await client.job(job_id)
         return job if job.state.ended else None
 
-    found: Job = await until(look, what=f"job {job_id} ended")
-    return found
+    job: Job = await until(look, what=f"job {job_id} ended")
+    return job
 
 
 async def closed(client: StoreClient, job_id: str) -> Job:
@@ -238,5 +238,5 @@ async def closed(client: StoreClient, job_id: str) -> Job:
         job = await client.job(job_id)
         return job if job.closed else None
 
-    found: Job = await until(look, what=f"job {job_id} closed")
-    return found
+    job: Job = await until(look, what=f"job {job_id} closed")
+    return job

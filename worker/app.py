@@ -247,7 +247,7 @@ app.steps["worker"].add(Engine)
 
 
 def run_worker(settings: Settings, name: str) -> int:
-    """Run one worker until it is told to stop; its exit code. `name` is its node name, `%h` stands for the host."""
+    """Run one worker until a signal stops it; its exit code. `name` is its node name, `%h` stands for the host."""
     worker = app.Worker(
         hostname=host_format(name),
         pool_cls="threads",

@@ -88,7 +88,7 @@ def _store(session: Session) -> list[Finding]:
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
-        gone = bool(await client.disabled_endpoints())
+        gone = bool(await client.disabled_receivers())
         people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone)
         unserved = await client.unserved()
         late = [status for status in await client.lanes() if status.lane not in {one.lane for one in unserved}]
@@ -158,7 +158,7 @@ def _misdirected(number: int, queue: str) -> list[Finding]:
 def _held_back(providers: list[GroupStatus]) -> list[Finding]:
     findings = []
     for status in providers:
-        name, by_person = status.group, status.suspended_since is not None
+        name, by_person = status.provider, status.suspended_since is not None
         advice = (
             f"`outwait resume {name}` ends the pause."
             if by_person
@@ -261,13 +261,13 @@ class _PrivateToken:
     async def token(self, name: str) -> tuple[str, float] | None:  # noqa: ARG002 - it serves one provider only
         return self._token
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:  # noqa: ARG002
-        self._token = token, ttl
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:  # noqa: ARG002
+        self._token = token, ttl_s
 
     async def drop_token(self, name: str, token: str) -> None:  # noqa: ARG002
         self._token = None
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:  # noqa: ARG002
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:  # noqa: ARG002
         return True
 
     async def unlock_token(self, name: str) -> None:

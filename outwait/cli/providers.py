@@ -25,7 +25,7 @@ def providers(context: typer.Context, as_json: Json = False) -> None:
 def _cells(status: GroupStatus) -> tuple[str, ...]:
     rate = f"{status.rate}/{status.rate_limit} in {status.rate_window:g} s" if status.rate_limit else "-"
     in_flight, jobs = _of(status.in_flight, status.in_flight_limit), _of(status.jobs, status.jobs_limit)
-    return status.group, rate, in_flight, jobs, status.breaker, "; ".join(held_back(status))
+    return status.provider, rate, in_flight, jobs, status.breaker, "; ".join(held_back(status))
 
 
 def pause(
@@ -50,7 +50,7 @@ def resume(context: typer.Context, provider: ProviderArgument, as_json: Json = F
 
     async def resume_provider(client: StoreClient) -> tuple[bool, GroupStatus]:
         was_paused = await client.resume(provider)
-        return was_paused, next(status for status in await client.providers() if status.group == provider)
+        return was_paused, next(status for status in await client.providers() if status.provider == provider)
 
     was_paused, status = current(context).ask(resume_provider)
     if as_json:

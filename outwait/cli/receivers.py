@@ -39,7 +39,7 @@ def endpoints(context: typer.Context, enable: Enable = None, as_json: Json = Fal
     if enable is not None:
         _enable(session, enable, as_json=as_json)
         return
-    disabled = session.ask(lambda client: client.disabled_endpoints())
+    disabled = session.ask(lambda client: client.disabled_receivers())
     if as_json:
         print_json({"disabled": disabled})
     else:
@@ -62,4 +62,4 @@ def _receiver(url: str) -> str:
     target = targets.parse(url)
     if not isinstance(target, targets.WebhookTarget):
         raise InvalidRequest(f"{url!r:.200} is not the URL of a receiver, which looks like https://host/path")
-    return target.endpoint
+    return target.receiver

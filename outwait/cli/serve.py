@@ -99,7 +99,7 @@ def sandbox(
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the variables to set.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the sandbox: the APIs of the three providers on this machine, for tests. Prints the variables to set."""
+    """Run the sandbox: the APIs of all providers on this machine, for tests. Prints the variables to set."""
     from outwait.sandbox import environment, serve
     from outwait.sandbox.behaviour import BadOrder
     from outwait.sandbox.options import read_options

@@ -60,14 +60,14 @@ class Service:
         log.warning("service-ended", extra={"service": self.name, "code": code, "restart_in": wait})
 
 
-def stop(services: Iterable[Service], hurry: threading.Event | None = None) -> None:
-    """End these services together. Kill those that have not ended within their grace, or when `hurry` is set."""
+def stop(services: Iterable[Service], at_once: threading.Event | None = None) -> None:
+    """End these services together. Kill those that have not ended within their grace, or when `at_once` is set."""
     running = [service for service in services if service.child]
     for service in running:
         if service.child:
             service.child.terminate()
     deadline = time.monotonic() + max((service.grace for service in running), default=0)
-    while time.monotonic() < deadline and not (hurry and hurry.is_set()):
+    while time.monotonic() < deadline and not (at_once and at_once.is_set()):
         if all(service.child is None or service.child.code is not None for service in running):
             break
         time.sleep(0.05)

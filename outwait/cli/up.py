@@ -63,8 +63,8 @@ def up(
         try:
             _supervise([*helpers, *crew], redis, signals)
         finally:
-            stop(crew, signals.hurry)  # before what they need
-            stop(helpers, signals.hurry)
+            stop(crew, signals.at_once)  # before what they need
+            stop(helpers, signals.at_once)
 
 
 def _helpers(*, flower: bool, sandbox: bool, env: Mapping[str, str]) -> tuple[list[Service], dict[str, str]]:
@@ -131,15 +131,15 @@ def _supervise(services: list[Service], redis: EmbeddedRedis | None, signals: "_
 
 
 class _Signals:
-    """`stop` is set by the first Ctrl-C, SIGTERM or SIGHUP, `hurry` by a second one."""
+    """`stop` is set by the first Ctrl-C, SIGTERM or SIGHUP, `at_once` by a second one."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.hurry = threading.Event()
+        self.at_once = threading.Event()
 
     def __call__(self, number: int, _frame: object) -> None:
         if self.stop.is_set():
-            self.hurry.set()
+            self.at_once.set()
         self.stop.set()
         say(f"{signal.Signals(number).name}: stopping; send it again to stop at once")
 

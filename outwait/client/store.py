@@ -152,7 +152,7 @@ class StoreClient:
         return await self._replays.all(**filters)
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
-        """Give a job up; its provider is told, where it can be.
+        """Give a job up; its provider is notified, where it can be.
 
         Returns:
             True if it is cancelled, False if that waits for the answer of a submit that is on its way.
@@ -179,7 +179,7 @@ class StoreClient:
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
-        error = JobError("uncertain", "submitted, perhaps; a person decided to fail it").text()
+        error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(
             work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
@@ -191,25 +191,25 @@ class StoreClient:
 
     async def providers(self) -> list[GroupStatus]:
         """What the governor lets through, provider by provider, and why not more."""
-        return await self._store.governors.status([self._group(name) for name in self._registry.names])
+        return await self._store.governors.status([self._submit_policy(name) for name in self._registry.names])
 
     async def pause(self, provider: str, reason: str = "") -> None:
-        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest if there is none such."""
-        await self._store.lanes.record([Suspend(provider=self._group(provider).provider, reason=reason)])
+        """Send nothing more to a provider until a person resumes it. Raises InvalidRequest for an unknown provider."""
+        await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
 
     async def resume(self, provider: str) -> bool:
-        """Let a provider go on; whether a person had paused it. Raises InvalidRequest if there is none such."""
-        policy = self._group(provider)
+        """Let a provider go on; whether a person had paused it. Raises InvalidRequest for an unknown provider."""
+        policy = self._submit_policy(provider)
         ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
         return code is Recorded.WRITTEN
 
-    async def disabled_endpoints(self) -> list[DisabledReceiver]:
+    async def disabled_receivers(self) -> list[DisabledReceiver]:
         """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
         return await self._store.receivers.all()
 
-    async def enable(self, endpoint: str) -> bool:
+    async def enable(self, receiver: str) -> bool:
         """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._store.receivers.enable(endpoint)
+        return await self._store.receivers.enable(receiver)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
@@ -236,7 +236,7 @@ class StoreClient:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         return await self._store.health.findings()
 
-    def _group(self, provider: str) -> LanePolicy:
+    def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))
 
     def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:

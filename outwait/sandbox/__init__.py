@@ -1,4 +1,4 @@
-"""The sandbox: a local server with the APIs of the three providers, faults on demand, and a ledger.
+"""The sandbox: a local server with the APIs of all providers, faults on demand, and a ledger.
 
 It does not use the engine; only the command line and tests use it. docs/sandbox.md explains it.
 """

@@ -15,7 +15,7 @@ UNLESS = "/unless/api/v1"
 
 
 def environment(base_url: str) -> dict[str, str]:
-    """The `OUTWAIT_PROVIDERS__…` variables that point all three providers at a sandbox.
+    """The `OUTWAIT_PROVIDERS__…` variables that point all providers at a sandbox.
 
     Args:
         base_url: where it listens, `http://127.0.0.1:8099` say.

@@ -1,4 +1,4 @@
-"""The common part of the three providers: how a request is counted, gets its fault, is checked and answered."""
+"""The common part of all providers: how a request is counted, gets its fault, is checked and answered."""
 
 import asyncio
 import hashlib

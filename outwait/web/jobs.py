@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -21,7 +22,7 @@ from outwait.web.auth import Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
-from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
+from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState, Ledger
 from outwait.worker.store.listing import CURSOR_PATTERN
 
 WAIT_LIMIT = 60
@@ -31,26 +32,25 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=ApiRoute)
 
 Second = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 
-_JOB = {
-    "id": "1f0c9f0e-6a52-4f5e-9d57-0c2f3a5d8b11",
-    "provider": "unless",
-    "operation": "query",
-    "state": "succeeded",
-    "created": 1767225600.125,
-    "external_id": "q-4711",
-    "provider_status": "DONE",
-    "submitted": 1767225600.31,
-    "ended": 1767225608.402,
-    "closed": 1767225608.511,
-    "deadline": 1767226200.125,
-    "due": None,
-    "attempts": 0,
-    "ledger": {"submits": 1, "polls": 3, "fetches": 0, "webhooks": 0, "deliveries": 1},
-    "error": None,
-    "targets": ["crm"],
-    "metadata": {"customer": 42},
-    "tenant": None,
-}
+_JOB = msgspec.to_builtins(
+    Job(
+        id="1f0c9f0e-6a52-4f5e-9d57-0c2f3a5d8b11",
+        provider="unless",
+        operation="query",
+        state=JobState.SUCCEEDED,
+        created=1767225600.125,
+        external_id="q-4711",
+        provider_status="DONE",
+        submitted=1767225600.31,
+        ended=1767225608.402,
+        closed=1767225608.511,
+        deadline=1767226200.125,
+        ledger=Ledger(submits=1, polls=3, deliveries=1),
+        targets=("crm",),
+        metadata={"customer": 42},
+    )
+)
+"""The example of the OpenAPI document: a field that is added to `Job` is in it."""
 
 
 class Listing(BaseModel):

@@ -34,7 +34,7 @@ class Reading(NamedTuple):
 
     jobs: Mapping[str, Mapping[str, int]]
     lanes: Sequence[LaneStatus]
-    groups: Sequence[GroupStatus]
+    providers: Sequence[GroupStatus]
     held: Mapping[str, int]
     dead: int
     inbox: int
@@ -71,7 +71,7 @@ async def read(shared: Services) -> Reading:
     return Reading(
         jobs=_ours(await reads.counts(), names),
         lanes=await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()}),
-        groups=await shared.client.providers(),
+        providers=await shared.client.providers(),
         held=await stats.held(names),
         dead=await stats.dead(),
         inbox=sum(await inbox.waiting(lists_of(settings.intake.queue))) if queues else 0,
@@ -86,7 +86,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield from _jobs(reading)
     yield from _work(reading)
     for name, text, value in _GAUGES:
-        yield _gauge(name, text, ("provider",), [((status.group,), value(status)) for status in reading.groups])
+        yield _gauge(name, text, ("provider",), [((status.provider,), value(status)) for status in reading.providers])
     yield from _counters(reading.counted)
     yield from _histograms(reading.counted)
 
@@ -104,7 +104,7 @@ def _jobs(reading: Reading) -> Iterator[Metric]:
 
 def _work(reading: Reading) -> Iterator[Metric]:
     """The work in the lanes. The lanes of all handlers are added up, because there may be any number of them."""
-    groups = {group.group: group for group in reading.groups}
+    statuses = {status.provider: status for status in reading.providers}
     due: dict[tuple[str, str], list[float]] = {
         (step.value, ""): [0] * len(_WORK) for step in (Step.CALLBACK, Step.DELIVER)
     }
@@ -115,7 +115,7 @@ def _work(reading: Reading) -> Iterator[Metric]:
         label = (step.value, name if step in (Step.SUBMIT, Step.POLL) else "")
         sums = due.setdefault(label, [0] * len(_WORK))
         sums[0] += lane.due_now
-        sums[1] += ready(lane, step, groups.get(name))
+        sums[1] += ready(lane, step, statuses.get(name))
         sums[2] += lane.leased
         sums[3] = max(sums[3], lane.oldest_due_age)
         sums[4] += lane.due_now if lane.lane in reading.unserved else 0
@@ -132,20 +132,20 @@ _WORK = (
 )
 
 
-def ready(lane: LaneStatus, step: Step, group: GroupStatus | None) -> int:
+def ready(lane: LaneStatus, step: Step, status: GroupStatus | None) -> int:
     """How many of a lane's due steps the provider's governor would allow now."""
-    if group is None or step in (Step.CALLBACK, Step.DELIVER):
+    if status is None or step in (Step.CALLBACK, Step.DELIVER):
         return lane.due_now
-    limits = [(group.rate_limit, group.rate), (group.in_flight_limit, group.in_flight)]
+    limits = [(status.rate_limit, status.rate), (status.in_flight_limit, status.in_flight)]
     if step is Step.SUBMIT:
-        limits.append((group.jobs_limit, group.jobs))
+        limits.append((status.jobs_limit, status.jobs))
     rooms = [limit - used for limit, used in limits if limit is not None]
-    rooms.append(lane.due_now if group.flows else int(_probes(group)))
+    rooms.append(lane.due_now if status.flows else int(_probes(status)))
     return max(0, min(lane.due_now, *rooms))
 
 
-def _probes(group: GroupStatus) -> bool:
-    return group.breaker is Breaker.PROBING and group.paused_until is None and group.suspended_since is None
+def _probes(status: GroupStatus) -> bool:
+    return status.breaker is Breaker.PROBING and status.paused_until is None and status.suspended_since is None
 
 
 _BREAKER = {Breaker.CLOSED: 0.0, Breaker.PROBING: 0.5, Breaker.OPEN: 1.0}

@@ -29,7 +29,7 @@ class Pause(BaseModel):
 @router.get("/providers", operation_id="listProviders", responses=documented(Providers))
 async def providers(shared: Shared, key: Reader) -> Response:
     """The providers, their operations with the JSON schema of the parameters, and their load, limits and pauses."""
-    statuses = {} if key.tenant else {status.group: status for status in await shared.client.providers()}
+    statuses = {} if key.tenant else {status.provider: status for status in await shared.client.providers()}
     return answer(Providers([_info(shared.registry, name, statuses.get(name)) for name in shared.registry.names]))
 
 
@@ -49,7 +49,7 @@ async def pause(provider: ProviderPath, shared: Shared, key: Operator, body: Pau
     """Send no more requests to a provider until it is resumed. Only for API keys not limited to one tenant."""
     require_all_tenants(key)
     await shared.client.pause(provider, body.reason if body else "")
-    (status,) = [status for status in await shared.client.providers() if status.group == provider]
+    (status,) = [status for status in await shared.client.providers() if status.provider == provider]
     return answer(status)
 
 

@@ -90,14 +90,14 @@ class Webhooks:
         """
         if why := self.refusal(target):
             raise DeliveryRefused(why)
-        if disabled := await self._receivers.find(target.endpoint):
+        if disabled := await self._receivers.find(target.receiver):
             raise DeliveryRefused(_disabled(target, disabled.why))
         async with self._free:
             answer = await self._post(target, envelope)
         if 200 <= answer.status < 300:
             return answer.summary
         if answer.status == 410:
-            await self._receivers.disable(target.endpoint, f"it answered {answer.summary}")
+            await self._receivers.disable(target.receiver, f"it answered {answer.summary}")
             raise DeliveryRefused(_disabled(target, f"it answered {answer.summary}"))
         redirected = "; redirects are not followed: name where it leads to" if 300 <= answer.status < 400 else ""
         raise DeliveryFailed(f"{target.host} answered {answer.summary}{redirected}", retry_after=answer.retry_after)
@@ -119,7 +119,7 @@ class Webhooks:
 
     def _request(self, target: WebhookTarget, envelope: Envelope) -> httpx.Request:
         body = envelope.json()
-        sent = signed(self._secrets, target.endpoint, envelope.delivery_id, int(time.time()), body)
+        sent = signed(self._secrets, target.receiver, envelope.delivery_id, int(time.time()), body)
         try:
             return httpx.Request("POST", target.url, headers={"content-type": "application/json", **sent}, content=body)
         except httpx.InvalidURL as error:

@@ -35,8 +35,8 @@ def environment(**ours: str) -> dict[str, str]:
 
 def processes_of(folder: Path) -> list[str]:
     """Command lines of the processes that run in this folder, or over it."""
-    found = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    pids = [line.split(maxsplit=1) for line in found.splitlines()]
+    listing = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    pids = [line.split(maxsplit=1) for line in listing.splitlines()]
     return [args for pid, args in pids if str(folder) in args or _folder(pid) == folder]
 
 
@@ -107,10 +107,10 @@ def test_a_job_from_submit_to_result(shell: Shell) -> None:
     assert watched.returncode == 0
     assert re.search(r"plans  unless query  succeeded", watched.stdout)
     assert "Which plans are there?" in json.loads(shell.run("result", job).stdout)["answer"]
-    found = shell.json("status", job)
-    assert found["job"]["state"] == "succeeded"
-    assert found["job"]["ledger"]["submits"] == 1
-    wait_until(lambda: [one["state"] for one in shell.json("status", job)["deliveries"]] == ["delivered"])
+    shown = shell.json("status", job)
+    assert shown["job"]["state"] == "succeeded"
+    assert shown["job"]["ledger"]["submits"] == 1
+    wait_until(lambda: [delivery["state"] for delivery in shell.json("status", job)["deliveries"]] == ["delivered"])
     line = json.loads((shell.folder / "outwait-data" / "results" / "answers.jsonl").read_text())
     assert line["job_id"] == job
     events = [entry["event"] for entry in shell.json("timeline", job)]
@@ -150,8 +150,8 @@ def test_lines_from_standard_input(shell: Shell) -> None:
     assert done.returncode == 3
     printed = [json.loads(line) for line in done.stdout.splitlines()]
     assert printed[0] == {"line": 1, "job_id": "line-1", "created": True}
-    assert [one.get("error") for one in printed] == [None, "invalid_request", "invalid_request", None]
-    assert [one["line"] for one in printed] == [1, 2, 3, 4]
+    assert [line.get("error") for line in printed] == [None, "invalid_request", "invalid_request", None]
+    assert [line["line"] for line in printed] == [1, 2, 3, 4]
     assert "2 created, 0 existed already, 2 refused" in done.stderr
 
 
@@ -171,7 +171,7 @@ def test_a_job_that_fails(shell: Shell) -> None:
     assert result.returncode == 1
     assert "provider_failed" in result.stderr
     assert result.stdout == ""
-    assert job in [one["id"] for one in shell.json("jobs", "--state", "failed")["jobs"]]
+    assert job in [listed["id"] for listed in shell.json("jobs", "--state", "failed")["jobs"]]
 
 
 def test_a_job_that_has_not_ended(shell: Shell) -> None:
@@ -182,14 +182,14 @@ def test_a_job_that_has_not_ended(shell: Shell) -> None:
 
 def test_an_answer_that_was_lost_is_held(shell: Shell) -> None:
     job = ask(shell, "lost", faults=[{"fault": "drop_after", "on": "submit"}])
-    wait_until(lambda: job in [one["id"] for one in shell.json("held")["jobs"]])
+    wait_until(lambda: job in [listed["id"] for listed in shell.json("held")["jobs"]])
 
 
 def test_a_delivery_that_was_given_up_is_listed_and_replayed(shell: Shell) -> None:
     job = ask(shell, "dead", "--target", "refuses")
 
     def dead() -> list[dict[str, Any]]:
-        return [one for one in shell.json("dead")["deliveries"] if one["job_id"] == job]
+        return [delivery for delivery in shell.json("dead")["deliveries"] if delivery["job_id"] == job]
 
     wait_until(lambda: bool(dead()))
     assert dead()[0]["error"]["message"] == "never will"
@@ -216,9 +216,9 @@ def test_pages_of_jobs(shell: Shell) -> None:
 
 def test_status_of_everything(shell: Shell) -> None:
     ask(shell, "counted")
-    found = shell.json("status")
-    assert sum(found["jobs"]["unless"].values()) >= 1
-    assert {"lane", "due_now", "waiting", "leased", "oldest_due_age"} <= set(found["lanes"][0])
+    shown = shell.json("status")
+    assert sum(shown["jobs"]["unless"].values()) >= 1
+    assert {"lane", "due_now", "waiting", "leased", "oldest_due_age"} <= set(shown["lanes"][0])
     assert "unless" in shell.run("status").stdout
 
 
@@ -233,8 +233,8 @@ def test_doctor_finds_everything_well(shell: Shell) -> None:
     wanted = ["workers", "maxmemory-policy", "appendonly", "clock", "provider unless", "provider ringcentral"]
 
     def levels() -> set[str]:
-        found = {one["subject"]: one["level"] for one in json.loads(shell.run("doctor", "--json").stdout)}
-        return {found[subject] for subject in wanted}
+        levels = {finding["subject"]: finding["level"] for finding in json.loads(shell.run("doctor", "--json").stdout)}
+        return {levels[subject] for subject in wanted}
 
     wait_until(lambda: levels() == {"ok"})  # it waits a moment for workers' answers, and a busy one misses that
 
@@ -242,10 +242,10 @@ def test_doctor_finds_everything_well(shell: Shell) -> None:
 def test_doctor_tells_wrong_credentials(shell: Shell) -> None:
     done = shell.run("doctor", "--json", OUTWAIT_PROVIDERS__UNLESS__API_KEY="wrong")
     assert done.returncode == 1
-    found = {one["subject"]: one for one in json.loads(done.stdout)}
-    assert found["provider unless"]["level"] == "error"
-    assert "OUTWAIT_PROVIDERS__UNLESS__" in found["provider unless"]["advice"]
-    assert found["provider elevateai"]["level"] == "ok"
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert findings["provider unless"]["level"] == "error"
+    assert "OUTWAIT_PROVIDERS__UNLESS__" in findings["provider unless"]["advice"]
+    assert findings["provider elevateai"]["level"] == "ok"
 
 
 def test_config_hides_secrets_and_says_where_values_come_from(shell: Shell) -> None:
@@ -262,7 +262,7 @@ def test_what_up_leaves_for_other_commands_is_for_this_user_alone(shell: Shell) 
 
 
 @pytest.mark.parametrize(
-    ("words", "ours", "code", "told"),
+    ("words", "ours", "code", "message"),
     [
         (["result", "no-such-job"], {}, 4, "no job has the id"),
         (["submit", "nope", "query"], {}, 3, "elevateai, ringcentral, unless"),
@@ -276,11 +276,11 @@ def test_what_up_leaves_for_other_commands_is_for_this_user_alone(shell: Shell) 
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_errors_end_in_a_clear_line_and_their_code(
-    shell: Shell, words: list[str], ours: dict[str, str], code: int, told: str
+    shell: Shell, words: list[str], ours: dict[str, str], code: int, message: str
 ) -> None:
     done = shell.run(*words, **ours)
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
@@ -326,10 +326,10 @@ def test_a_job_survives_restarts_and_kills(tmp_path: Path) -> None:
 
 
 def _server_of(up: int) -> int:
-    found = subprocess.run(
+    listing = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(up)], capture_output=True, text=True, check=True
     )
-    return next(int(line.split()[0]) for line in found.stdout.splitlines() if "valkey-server" in line)
+    return next(int(line.split()[0]) for line in listing.stdout.splitlines() if "valkey-server" in line)
 
 
 def _printed_by(shell: Shell, last: str) -> str:

@@ -108,24 +108,24 @@ async def test_cancel_gives_up_each_job_and_tells_which_it_could_not(person: Per
 
 async def test_a_lost_submit_is_resolved_by_a_person(person: Person) -> None:
     texts = [f"lost {n}" for n in range(3)]
-    found, repeated, failed = [await person.enqueued(f"{text} sandbox:{LOST}") for text in texts]
-    for job_id in (found, repeated, failed):
+    sent, repeated, failed = [await person.enqueued(f"{text} sandbox:{LOST}") for text in texts]
+    for job_id in (sent, repeated, failed):
         await person.becomes(job_id, JobState.UNCERTAIN)
-    assert {found, repeated, failed} <= {one["id"] for one in person.json("held")["jobs"]}
-    (external,) = [one["id"] for one in person.stack.seen("lost 0")]
+    assert {sent, repeated, failed} <= {job["id"] for job in person.json("held")["jobs"]}
+    (external,) = [job["id"] for job in person.stack.seen("lost 0")]
     for wrong in ([], ["--fail", "--resubmit"], ["--submitted-as", external, "--fail"]):
-        assert person.types("resolve", found, *wrong).returncode == 2
-    as_known = person.types("resolve", found, "--submitted-as", external)
-    assert as_known.stderr == f"{found} waits for its result; its external id is {external}.\n"
+        assert person.types("resolve", sent, *wrong).returncode == 2
+    as_known = person.types("resolve", sent, "--submitted-as", external)
+    assert as_known.stderr == f"{sent} waits for its result; its external id is {external}.\n"
     assert person.json("resolve", repeated, "--resubmit") == {"job_id": repeated, "resolved": "resubmit"}
     assert person.types("resolve", failed, "--fail").returncode == 0
-    ends = [await person.ended(job_id) for job_id in (found, repeated, failed)]
+    ends = [await person.ended(job_id) for job_id in (sent, repeated, failed)]
     assert ends == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]
     assert [len(person.stack.seen(text)) for text in texts] == [1, 2, 1]
-    too_late = person.types("resolve", found, "--resubmit")
+    too_late = person.types("resolve", sent, "--resubmit")
     assert too_late.returncode == 3
     assert "is not uncertain but succeeded" in too_late.stderr
-    choices = [one["detail"] for one in person.json("timeline", repeated) if one["event"] == "resolved"]
+    choices = [entry["detail"] for entry in person.json("timeline", repeated) if entry["event"] == "resolved"]
     assert choices == ["resubmit"]
 
 
@@ -136,13 +136,15 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
     free = person.types("submit", "elevateai", "audio", "--params", json.dumps(other)).stdout.strip()
     assert await person.ended(free) is JobState.SUCCEEDED
     assert person.stack.seen("paused") == []
-    shown = {one["group"]: one for one in person.json("providers")["providers"]}
+    shown = {provider["group"]: provider for provider in person.json("providers")["providers"]}
     assert shown["unless"]["suspended_why"] == "the invoice is wrong"
     assert shown["elevateai"]["suspended_since"] is None
     table = person.types("providers").stdout
     assert "paused by a person since" in table
     assert "(the invoice is wrong)" in table
-    doctor = {one["subject"]: one for one in json.loads(person.types("doctor", "--no-providers", "--json").stdout)}
+    doctor = {
+        finding["subject"]: finding for finding in json.loads(person.types("doctor", "--no-providers", "--json").stdout)
+    }
     assert "outwait resume unless" in doctor["requests to unless"]["advice"]
     assert person.types("resume", "unless").stderr == "unless is resumed.\n"
     assert await person.ended(paused) is JobState.SUCCEEDED
@@ -153,7 +155,7 @@ async def test_a_paused_provider_gets_no_request_until_it_is_resumed(person: Per
 
 
 async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Person) -> None:
-    """Protected by tasks/callback.py: group.flows."""
+    """Protected by tasks/callback.py `_cancel`."""
     recording = f"https://a.example/3.wav?sandbox={NEVER}"
     params = {"languageTag": "en-us", "vertical": "default", "downloadUri": recording}
     job_id = person.types("submit", "elevateai", "audio", "--params", json.dumps(params)).stdout.strip()
@@ -162,10 +164,10 @@ async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Per
     assert person.types("cancel", job_id).returncode == 0
     await person.closed(job_id)
     assert person.types("resume", "elevateai").returncode == 0
-    told = [one["detail"] for one in person.json("timeline", job_id) if one["event"] == "provider-told"]
-    assert told == ["not told: nothing is sent to elevateai now"]
+    answers = [entry["detail"] for entry in person.json("timeline", job_id) if entry["event"] == "provider-told"]
+    assert answers == ["not notified: nothing is sent to elevateai now"]
     external = person.json("status", job_id)["job"]["external_id"]
-    assert [one["deleted"] for one in person.stack.ledger()["jobs"] if one["id"] == external] == [False]
+    assert [job["deleted"] for job in person.stack.ledger()["jobs"] if job["id"] == external] == [False]
 
 
 async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Person) -> None:
@@ -173,21 +175,23 @@ async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Perso
     refused = await person.enqueued("refused", targets=["refuses"])
     await person.closed(*crm, refused)
     listed = person.json("dead", "--target", "crm", "--provider", "unless", "--since", "10m")["deliveries"]
-    assert {one["job_id"] for one in listed} == set(crm)
-    assert {(one["provider"], one["error"]["message"]) for one in listed} == {("unless", "the CRM is away")}
+    assert {delivery["job_id"] for delivery in listed} == set(crm)
+    assert {(delivery["provider"], delivery["error"]["message"]) for delivery in listed} == {
+        ("unless", "the CRM is away")
+    }
     assert person.json("dead", "--provider", "elevateai")["deliveries"] == []
     for wrong in ([], [crm[0], "--all"], [crm[0], "--since", "1h"]):
         assert person.types("replay", *wrong).returncode == 2
     (person.stack.folder / "crm-is-back").touch()
-    many = person.types("replay", crm[0], "no-such-job", crm[1], "--json")
-    assert many.returncode == 4
-    answers = [json.loads(line) for line in many.stdout.splitlines()]
-    assert [one.get("deliveries") for one in answers] == [1, None, 1]
+    three = person.types("replay", crm[0], "no-such-job", crm[1], "--json")
+    assert three.returncode == 4
+    answers = [json.loads(line) for line in three.stdout.splitlines()]
+    assert [answer.get("deliveries") for answer in answers] == [1, None, 1]
     assert person.json("replay", "--all", "--target", "crm") == {"deliveries": 2}
     await person.closed(*crm)
     states = [person.json("status", job_id)["deliveries"][0]["state"] for job_id in crm]
     assert states == ["delivered"] * 4
-    assert [one["job_id"] for one in person.json("dead")["deliveries"]] == [refused]
+    assert [delivery["job_id"] for delivery in person.json("dead")["deliveries"]] == [refused]
     assert {person.json("status", job_id)["job"]["ledger"]["submits"] for job_id in crm} == {1}
     assert person.types("replay", "--all", "--target", "crm").stderr == "0 deliveries will be repeated.\n"
 

@@ -106,17 +106,17 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
     """Jobs in every state that people meet, written once."""
     connection = Connection(stack.settings)
     async with stack.client() as client:
-        found = Site(stack, client, connection)
-        await found.make_keys()
-        await found.enqueue("dead-one", targets=["crm"], idempotency_key="order 4711", metadata={"note": CANARY})
-        await found.enqueue("dead-for-good", targets=["broken"])
-        await found.enqueue("dead-of-globex", targets=["crm"], tenant="globex")
-        await found.enqueue("done-of-acme", tenant="acme", order={"result_bytes": 60_000})
+        site = Site(stack, client, connection)
+        await site.make_keys()
+        await site.enqueue("dead-one", targets=["crm"], idempotency_key="order 4711", metadata={"note": CANARY})
+        await site.enqueue("dead-for-good", targets=["broken"])
+        await site.enqueue("dead-of-globex", targets=["crm"], tenant="globex")
+        await site.enqueue("done-of-acme", tenant="acme", order={"result_bytes": 60_000})
         for name in ("lost-one", "lost-two", "lost-three"):
-            await found.enqueue(name, order=LOST)
+            await site.enqueue(name, order=LOST)
         for name in ("waiting-one", "waiting-two", "waiting-three"):
-            await found.enqueue(name, order=NEVER)
-        await found.enqueue("failed-one", order={"outcome": "failure"})
+            await site.enqueue(name, order=NEVER)
+        await site.enqueue("failed-one", order={"outcome": "failure"})
         error = JobError("invalid_request", f"there is no provider {CANARY}").text()
         refused = NewJob(
             id="refused-one",
@@ -130,8 +130,8 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
         for name in ("dead-one", "dead-for-good", "dead-of-globex", "done-of-acme", "failed-one"):
             await closed(client, name)
         for name in ("lost-one", "lost-two", "lost-three"):
-            await found.becomes(name, JobState.UNCERTAIN)
-        yield found
+            await site.becomes(name, JobState.UNCERTAIN)
+        yield site
     await connection.close()
 
 
@@ -216,7 +216,7 @@ async def test_a_held_job_is_resolved(site: Site, browser: Browser) -> None:
     await article.get_by_text("The provider does not have the job…").click()
     await expect(article).to_contain_text("This may cost twice.")
     await article.get_by_text("The provider has the job…").click()
-    (external,) = [one["id"] for one in site.stack.seen("lost-one")]
+    (external,) = [job["id"] for job in site.stack.seen("lost-one")]
     await article.get_by_label("Id at unless").fill(external)
     await article.get_by_role("button", name="Wait for this job").click()
     await expect(page.get_by_role("status")).to_contain_text("waits for its result")
@@ -359,9 +359,9 @@ async def test_sessions_open_what_their_key_opens_and_end_with_it(site: Site) ->
 async def test_buttons_take_the_pages_own_forms_only(site: Site) -> None:
     async with site.logged_in("ada") as ada:
         page = (await ada.get("/jobs/waiting-three")).text
-        found = re.search(r'name="csrf" value="([0-9a-f]{64})"', page)
-        assert found
-        token = found[1]
+        field = re.search(r'name="csrf" value="([0-9a-f]{64})"', page)
+        assert field
+        token = field[1]
         cancel = "/jobs/waiting-three/cancel"
         assert (await ada.post(cancel)).status_code == 403
         assert (await ada.post(cancel, data={"csrf": "0" * 64})).status_code == 403
@@ -371,9 +371,9 @@ async def test_buttons_take_the_pages_own_forms_only(site: Site) -> None:
         assert (await site.client.job("waiting-three")).state is JobState.WAITING
         async with site.logged_in("reader") as reader:
             assert "<summary>Cancel" not in (await reader.get("/jobs/waiting-three")).text
-            own = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await reader.get("/jobs")).text)
-            assert own
-            refused = await reader.post(cancel, data={"csrf": own[1]})
+            field_of_reader = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await reader.get("/jobs")).text)
+            assert field_of_reader
+            refused = await reader.post(cancel, data={"csrf": field_of_reader[1]})
             assert refused.status_code == 403
             assert "lacks the scope operate" in refused.text
         assert (await ada.post(cancel, data={"csrf": token}, headers={"origin": site.url})).status_code == 303

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
 
 from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
 from outwait.sandbox.behaviour import Call, FaultKind, Outcome
@@ -42,6 +43,13 @@ def raw_settings(base_url: str) -> dict[str, dict[str, Any]]:
         _, provider, name = variable.split("__")
         raw[provider.lower()][name.lower()] = value
     return dict(raw)
+
+
+def secrets(provider: str) -> list[str]:
+    """The provider's credentials in the sandbox."""
+    settings = build(raw_settings("http://127.0.0.1")).limits(provider)
+    values = [getattr(settings, name) for name in type(settings).model_fields]
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 class World:
@@ -139,8 +147,8 @@ class ProviderContract:
         opened: list[tuple[TestServer, Http]] = []
 
         async def begin(*faults: Fault, body_max: int = 1 << 22, **options: Any) -> World:
-            told = {"duration": 0.1, "jitter": 0, **options.pop("behaviour", {})}
-            behaviour = Behaviour(**told, faults=faults)
+            defaults = {"duration": 0.1, "jitter": 0, **options.pop("behaviour", {})}
+            behaviour = Behaviour(**defaults, faults=faults)
             server = TestServer(create_app(SandboxOptions(behaviour=behaviour, **options)))
             await server.start_server(shutdown_timeout=0.1)
             http = Http(body_max=body_max, guard=Guard(["127.0.0.1"]))
@@ -183,7 +191,6 @@ class ProviderContract:
         world = await start(_fault(FaultKind.RATE_LIMIT, Call.SUBMIT, seconds=7))
         error = await self.fails(RateLimited, world.submit())
         assert error.retry_after == pytest.approx(7, abs=0.5)
-        assert error.status in world.registry().get(self.name).refused
         assert await world.jobs() == []
         await self.counted(world)
 
@@ -211,7 +218,7 @@ class ProviderContract:
         world = await start(_fault(FaultKind.ERROR, Call.SUBMIT, status=400))
         error = await self.fails(ProviderError, world.submit())
         assert error.code == "rejected"
-        assert "Ordered fault" in str(error), "the provider's own words are told"
+        assert "Ordered fault" in str(error), "the provider's own text is missing: does `check` need a `text`?"
 
     @pytest.mark.parametrize("kind", [FaultKind.HTML, FaultKind.BROKEN_JSON, FaultKind.EMPTY])
     async def test_garbage_is_unreadable(self, start: Start, kind: FaultKind) -> None:
@@ -291,7 +298,7 @@ class ProviderContract:
         with pytest.raises(kind) as caught:
             await work
         error = caught.value
-        for secret in ("sandbox-client-secret", "sandbox-signature", "5a4d-4b0e", "sandbox-api-key", "Bearer"):
+        for secret in ("sandbox-signature", "5a4d-4b0e", "Bearer", *secrets(self.name)):
             assert secret not in f"{error} {error.detail}"
         return error
 

@@ -226,7 +226,7 @@ class TestElevateAI(ProviderContract):
             await self.fails(AnswerLost, world.poll(await world.submit(registry), registry))
 
     @pytest.mark.parametrize(
-        ("source", "folder", "told"),
+        ("source", "folder", "message"),
         [
             ("clip.wav", None, "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER, the folder for paths, is not set"),
             ("../secret.wav", "here", "is outside the folder"),
@@ -236,14 +236,14 @@ class TestElevateAI(ProviderContract):
         ],
     )
     async def test_a_path_is_refused_before_anything_is_declared(
-        self, start: Start, tmp_path: Path, source: str, folder: str | None, told: str
+        self, start: Start, tmp_path: Path, source: str, folder: str | None, message: str
     ) -> None:
         (tmp_path / "secret.wav").write_bytes(CLIP)
         (tmp_path / "here").mkdir()
         (tmp_path / "here" / "link.wav").symlink_to(tmp_path / "secret.wav")
         world = await self.with_file(start, source)
         registry = world.registry(upload_folder=folder and str(tmp_path / folder))
-        assert told in str(await self.fails(Rejected, world.submit(registry)))
+        assert message in str(await self.fails(Rejected, world.submit(registry)))
         assert await world.jobs() == []
 
     @pytest.mark.parametrize("status", [301, 403, 404, 410])
@@ -290,12 +290,12 @@ class TestElevateAI(ProviderContract):
 
         world = await self.with_file(start, await serve(answer))
         submitted = await world.submit()
-        told = []
+        warnings = []
         while isinstance(ended := await world.poll(submitted), Pending):
-            told.append(ended.warning)
+            warnings.append(ended.warning)
             submitted = SubmitAnswer(submitted.external_id, ended.memo or submitted.memo)
-        assert "answered 503" in (told[0] or "")
-        assert told[1] == "call.wav could not be read completely"
+        assert "answered 503" in (warnings[0] or "")
+        assert warnings[1] == "call.wav could not be read completely"
         assert isinstance(ended, Succeeded)
         assert [upload[1] for upload in await self.uploaded(world)] == [len(CLIP)]
 

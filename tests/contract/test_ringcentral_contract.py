@@ -126,7 +126,7 @@ class TestRingCentral(ProviderContract):
         registry = world.registry()
         name = registry.get("ringcentral")._token._name  # type: ignore[attr-defined]
         token = (await world.tokens.token(name) or ("", 0))[0]
-        await world.tokens.put_token(name, token, ttl=60)
+        await world.tokens.put_token(name, token, ttl_s=60)
         order = {"faults": [{"fault": "error", "on": "token", "status": 500, "times": None}]}
         await world.control("behaviour", order)
         await world.submit(registry)

@@ -49,13 +49,13 @@ class Books:
     figures: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
-    def check(self, name: str, found: list[str], *, excused: str = "") -> None:
-        """Nothing of this kind may be there, unless there is an excuse; then it is told with its number."""
-        self.figures[f"{name} ({excused})" if excused else name] = len(found)
-        if found and not excused:
-            self.wrong.append(f"{name}: {', '.join(found[:8])}")
+    def check(self, name: str, wrong: list[str], *, excused: str = "") -> None:
+        """Nothing of this kind may be there, unless there is an excuse; then its number is shown."""
+        self.figures[f"{name} ({excused})" if excused else name] = len(wrong)
+        if wrong and not excused:
+            self.wrong.append(f"{name}: {', '.join(wrong[:8])}")
 
-    def told(self) -> str:
+    def text(self) -> str:
         """For people."""
         lines = [f"{number:>9,}  {name}" for name, number in self.figures.items()]
         verdict = ["the books balance"] if not self.wrong else [f"WRONG: {line}" for line in self.wrong]
@@ -140,9 +140,9 @@ class Balance:
         figures["held: the provider has the job, and the worker was killed or frozen"] = len(paid)
         figures["held: the intent was written, and the worker was killed or frozen"] = len(lost)
         self.books.check("held although nothing was uncertain", sorted(rest - paid - lost))
-        told = {key for key in self.ended if await self._adopted(client, key)}
-        figures["adopted: a webhook named the id that was in the lost answer"] = len(told)
-        free = sorted(key for key in doubted - self.held.keys() - told if not self._after_a_cut(key))
+        adopted = {key for key in self.ended if await self._adopted(client, key)}
+        figures["adopted: a webhook named the id that was in the lost answer"] = len(adopted)
+        free = sorted(key for key in doubted - self.held.keys() - adopted if not self._after_a_cut(key))
         self.books.check("uncertain, and neither held nor adopted", free)
         named = [key for key in self.held if self._named(key)]
         by_old = [key for key in named if self.struck.old and await self._held_later(client, key)]
@@ -195,13 +195,13 @@ class Balance:
         """Each ended job's result is at each of its handlers at least once."""
         figures = self.books.figures
         due = [(target, key) for key, job in self.ended.items() for target in job.targets]
-        lines = Counter((target, line["job_id"]) for target, found in self.lines.items() for line in found)
+        lines = Counter((target, line["job_id"]) for target, texts in self.lines.items() for line in texts)
         figures["deliveries due"] = len(due)
         figures["deliveries made"] = sum(lines.values())
         figures["deliveries made more than once"] = sum(number > 1 for number in lines.values())
         self.books.check("deliveries lost", [f"{key} at {target}" for target, key in due if not lines[target, key]])
         self.books.check("jobs ended and not closed", [key for key, job in self.ended.items() if job.closed is None])
-        wrong = [line["job_id"] for found in self.lines.values() for line in found if not _own_result(line)]
+        wrong = [line["job_id"] for texts in self.lines.values() for line in texts if not _own_result(line)]
         self.books.check("results of another job, or none", wrong)
 
     async def _adopted(self, client: StoreClient, key: str) -> bool:

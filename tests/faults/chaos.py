@@ -246,10 +246,10 @@ class Chaos:
         self._rng.shuffle(queues)
         what = self._rng.choice([*self.struck.messages])
         async with connection.translated():
-            found = await connection.redis.brpop(queues, timeout=1)
-            if not found:
+            popped = await connection.redis.brpop(queues, timeout=1)
+            if not popped:
                 return
-            queue, message = found
+            queue, message = popped
             if what == "doubled":
                 await connection.redis.rpush(queue, message, message)
         if what == "late":
@@ -277,12 +277,12 @@ class Chaos:
             rest = [lane for lane in lanes if lane.lane.step and lane.waiting + lane.leased]
             return not rest and (known >= len(self.struck.accepted) or bool(self.struck.cuts))
 
-        async def told() -> bool:
+        async def webhooks_sent() -> bool:
             return provider_webhooks.all_sent(await asyncio.to_thread(self._stack.ledger), self._plan)
 
         with suppress(AssertionError):  # the books tell what is left
             await until(empty)
-            await until(told)
+            await until(webhooks_sent)
 
 
 def _groups(jobs: list[PlannedJob]) -> Iterable[list[PlannedJob]]:
@@ -314,7 +314,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="outwait-chaos-"))
     sys.stdout.write(f"seed {asked.seed}, {asked.minutes:g} minutes, appendfsync {asked.fsync}, in {folder}\n")
     books = asyncio.run(run(folder, size, asked.seed, asked.fsync))
-    sys.stdout.write(books.told())
+    sys.stdout.write(books.text())
     return len(books.wrong) > 0
 
 

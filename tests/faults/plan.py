@@ -156,7 +156,9 @@ def _job(rng: Random, number: int, size: Size) -> PlannedJob:
     provider, operation, params = made(job_id, order)
     targets = TARGETS[: rng.choice((1, 1, 1, 2))]
     request = JobRequest(provider=provider, operation=operation, params=params, targets=list(targets))
-    loss = next((one["fault"] for one in order["faults"] if one["on"] == "submit" and one["fault"] in LOSSES), "")
+    loss = next(
+        (fault["fault"] for fault in order["faults"] if fault["on"] == "submit" and fault["fault"] in LOSSES), ""
+    )
     webhooks = WEBHOOKS[order.get("webhook", "never")]
     return PlannedJob(rng.uniform(0, size.seconds * 0.93), job_id, request, ends, rng.random() < 0.4, loss, webhooks)
 

@@ -42,11 +42,11 @@ def checkout(folder: Path) -> Path | None:
     for name in NAMES:
         asked = ["git", "-C", str(stack.ROOT), "archive", name, "config", "worker", "tasks"]
         try:
-            found = subprocess.run(asked, capture_output=True, check=False)
+            answer = subprocess.run(asked, capture_output=True, check=False)
         except OSError:
             return None
-        if found.returncode == 0:
-            with tarfile.open(fileobj=BytesIO(found.stdout)) as files:
+        if answer.returncode == 0:
+            with tarfile.open(fileobj=BytesIO(answer.stdout)) as files:
                 files.extractall(folder, filter="data")
             return folder
     return None

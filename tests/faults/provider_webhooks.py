@@ -12,8 +12,8 @@ TRIES = 6
 
 def job_of(seen: dict[str, Any]) -> str:
     """The job's id, which stands in the text that the sandbox keeps of it."""
-    found = re.search(r"c\d{6}", seen["text"])
-    return found[0] if found else str(seen["text"])
+    key = re.search(r"c\d{6}", seen["text"])
+    return key[0] if key else str(seen["text"])
 
 
 def all_sent(ledger: dict[str, Any], plan: Plan) -> bool:
@@ -29,7 +29,7 @@ def _sent(seen: dict[str, Any], due: int) -> bool:
 
 def answers_of(seen: list[dict[str, Any]]) -> list[Any]:
     """What the sandbox's webhooks of a job were answered with."""
-    return [one["answer"] for job in seen for one in job["webhooks"]]
+    return [webhook["answer"] for job in seen for webhook in job["webhooks"]]
 
 
 def differences(jobs: dict[str, Job], seen: dict[str, list[dict[str, Any]]]) -> tuple[list[str], list[str]]:

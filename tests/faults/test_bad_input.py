@@ -71,7 +71,7 @@ PROVIDERS = {
 
 @pytest.mark.parametrize("what", PROVIDERS)
 async def test_what_a_provider_does_wrong_is_told_on_the_job(subject: Subject, what: str) -> None:
-    """Protected by tasks/submit.py and tasks/poll.py `decide`: every ProviderError has its outcome."""
+    """Protected by tasks/submit.py and tasks/poll.py `decide_error`: every ProviderError has its outcome."""
     request, code, cause = PROVIDERS[what]
     async with subject.stack.client() as client:
         job = await closed(client, (await client.enqueue(request)).job_id)
@@ -83,7 +83,7 @@ async def test_what_a_provider_does_wrong_is_told_on_the_job(subject: Subject, w
 
 @pytest.mark.parametrize("fault", ["html", "broken_json", "empty", "drop_after", "error_after", "hang_after"])
 async def test_an_answer_to_a_submit_that_cannot_be_read_is_held_with_its_reason(subject: Subject, fault: str) -> None:
-    """Protected by tasks/submit.py `decide`: what was perhaps taken is never sent again by itself."""
+    """Protected by tasks/submit.py `decide_error`: what was perhaps taken is never sent again by itself."""
     async with subject.stack.client() as client:
         job_id = (await client.enqueue(faulty(fault, "submit"))).job_id
 
@@ -99,7 +99,7 @@ async def test_an_answer_to_a_submit_that_cannot_be_read_is_held_with_its_reason
 
 
 async def test_a_request_that_is_too_large_is_refused_at_the_door(subject: Subject) -> None:
-    """Protected by worker/accept.py `job`."""
+    """Protected by worker/engine/acceptance.py `job`."""
     async with subject.stack.client() as client:
         with pytest.raises(InvalidRequest, match=rf"OUTWAIT_STORE__PARAMS_MAX allows {PARAMS_MAX}"):
             await client.enqueue(query("x" * PARAMS_MAX))
@@ -171,7 +171,7 @@ REFUSED = {
 
 
 async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject) -> None:
-    """Protected by worker/intake.py `decode`, `_ready`: whatever one message holds, the others of its batch go on."""
+    """Protected by worker/engine/intake.py `decode`, `_ready`: a message that cannot be read stops no other."""
     good = envelope("among-them", ASKED)
     bad = [*PARKED.values(), *(message for message, _ in REFUSED.values())]
     await send(subject.stack, *bad, good, *bad)
@@ -187,7 +187,7 @@ async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject)
             return len(await client.parked(100)) == 2 * len(PARKED)
 
         await until(parked, what=f"{2 * len(PARKED)} messages put aside")
-        assert all(one.reason for one in await client.parked(100))
+        assert all(message.reason for message in await client.parked(100))
         await subject.is_well(client)
 
 

@@ -11,7 +11,7 @@ SEED = 20
 
 async def test_the_books_balance(tmp_path: Path) -> None:
     books = await run(tmp_path, SHORT, SEED, "always")
-    sys.stdout.write(f"seed {SEED}\n{books.told()}")
+    sys.stdout.write(f"seed {SEED}\n{books.text()}")
     assert not books.wrong
     assert books.figures["worker killed"] == SHORT.kills
     assert books.figures["jobs accepted"] == SHORT.jobs

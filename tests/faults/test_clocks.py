@@ -43,14 +43,14 @@ def stack(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pyte
     (folder / "sitecustomize.py").write_text(WRONG)
     options = {"behaviour": {"duration": DURATION, "jitter": 0}, "poll_minimum": EVERY}
     variables = {f"OUTWAIT_PROVIDERS__{name}__POLL_EVERY": str(EVERY) for name in ("UNLESS", "RINGCENTRAL")}
-    with Stack(redis_url, folder, options=options, variables=variables) as found:
-        found.worker(CLOCK_SHIFT=str(request.param))
-        yield found
-        assert ("ahead of" if request.param > 0 else "behind") in found.logs(), "the clock was right"
+    with Stack(redis_url, folder, options=options, variables=variables) as stack:
+        stack.worker(CLOCK_SHIFT=str(request.param))
+        yield stack
+        assert ("ahead of" if request.param > 0 else "behind") in stack.logs(), "the clock was right"
 
 
 async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack) -> None:
-    """Protected by worker/store/lua/prelude.lua and tasks/poll.py `run`: `now` is Redis's own clock everywhere."""
+    """Protected by worker/store/lua/prelude.lua and worker/engine/batches.py `_begin`: the time is Redis's own."""
     async with stack.client() as client:
         requests = [query(f"plain {number}", deadline=1800) for number in range(10)]
         requests.append(query('slow sandbox:{"latency": 1}', deadline=1800))
@@ -70,7 +70,7 @@ async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack
 
 
 async def test_a_message_is_due_when_its_producer_said(stack: Stack, redis_url: str) -> None:
-    """Protected by worker/intake.py `_from`: `eta` and `expires` are compared with the time that Redis took it in."""
+    """Protected by worker/engine/intake.py `_countdown`: `eta` and `expires` are compared with Redis's time."""
     producer = Celery("producer", broker=redis_url, set_as_current=False)
     kwargs = query("from a producer").model_dump(exclude_unset=True)
     now = datetime.now(UTC)

@@ -42,11 +42,11 @@ SPEC = codec.blob(b'{"params":{},"targets":[],"metadata":{}}', 100)
 @pytest.fixture
 async def lanes(connection: Connection) -> Lanes:
     """One job that waits for its first poll, due now."""
-    found = Lanes(connection)
-    await found.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
-    (claim,) = await found.claim(SUBMIT, POLICY)
-    await found.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
-    return found
+    lanes = Lanes(connection)
+    await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
+    (claim,) = await lanes.claim(SUBMIT, POLICY)
+    await lanes.record([Submitted(work_id="j1", fence=claim.fence, external_id="x-1", countdown_ms=0, submits=1)])
+    return lanes
 
 
 async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> None:
@@ -64,7 +64,7 @@ async def test_after_a_lease_the_next_poll_keeps_its_distance(lanes: Lanes) -> N
 
 
 async def test_what_was_claimed_before_a_pause_is_not_sent_in_it(lanes: Lanes) -> None:
-    """Protected by worker/store/lua/begin.lua: `silent`."""
+    """Protected by worker/store/lua/begin.lua `is_silenced`."""
     (claim,) = await lanes.claim(POLL, POLICY)
     await lanes.record([Pause(provider="unless", pause_ms=2000, reason="429")])
     assert (await lanes.begin(POLL, POLICY, [("j1", claim.fence)]))[1] == [0]
@@ -136,7 +136,7 @@ async def received() -> AsyncIterator[tuple[str, list[bytes]]]:
 async def test_a_process_that_stood_still_sends_nothing_stale(
     connection: Connection, settings: Settings, received: tuple[str, list[bytes]], store: type[Lanes], sent: int
 ) -> None:
-    """Protected by `_one` in worker/engine/batches.py and `check` in worker/engine/leases.py: the clock went on."""
+    """Protected by `_run_step` in worker/engine/batches.py and `check` in worker/engine/leases.py: the clock went on."""
     short = settings.model_copy(update={"submit": settings.submit.model_copy(update={"lease": 2.0})})
     url, bodies = received
     lanes, http = store(connection), Http(body_max=1000)

@@ -9,7 +9,7 @@ from tests.stack import WORKER, Stack, closed, query, until
 
 
 async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path) -> None:
-    """Protected by worker/store/lua/record/jobs.lua `own`: the fence of the outcome is not the job's any more."""
+    """Protected by worker/store/lua/record/jobs.lua `load_job`: the fence of the outcome is not the job's any more."""
     times = {"TIME_LIMIT": "10", "LEASE": "12"}
     variables = {f"OUTWAIT_{step}__{name}": value for step in ("SUBMIT", "POLL") for name, value in times.items()}
     with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
@@ -27,7 +27,7 @@ async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path)
             await until(lambda: refused(stack, 2))
             assert await client.job("asked") == asked
             assert (asked.state, asked.ledger.submits) == (JobState.SUCCEEDED, 1)
-            assert [one.state for one in await client.deliveries("asked")] == [DeliveryState.DELIVERED]
+            assert [delivery.state for delivery in await client.deliveries("asked")] == [DeliveryState.DELIVERED]
             assert await client.job("sent") == sent
             assert sent.state is JobState.UNCERTAIN
             assert await client.timeline("sent") == story

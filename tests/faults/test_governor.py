@@ -61,14 +61,14 @@ async def paces(client: StoreClient, first: int, number: int) -> list[float]:
 
 
 async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_url: str, tmp_path: Path) -> None:
-    """Protected by claim.lua `allowance`, and by record.lua `spent` (a request counts from its end)."""
+    """Protected by claim.lua `allowance`, and record/governor.lua `spent`: requests count from their ends."""
     options = {"heavy_limit": LIMIT, "window": WINDOW, "penalty": 30, "behaviour": {"duration": 0.2}}
     with Stack(redis_url, tmp_path, options=options, variables=RATE) as stack:
         stack.worker()
         stack.worker()
         async with stack.client() as client:
             await paces(client, 0, 1)
-            alone = await paces(client, 1, ALONE)
+            unlimited = await paces(client, 1, ALONE)
             began, beside = time.monotonic(), []
             limited = [job.job_id for job in await client.enqueue_many([(recording(n), None) for n in range(JOBS)])]
             while await left(client) > JOBS // 10:
@@ -78,15 +78,16 @@ async def test_no_429_is_ever_received_and_other_providers_are_not_slowed(redis_
         requests = totals["requests"]["submit"] + totals["requests"]["poll"]
         sys.stdout.write(
             f"\n{JOBS} jobs and {requests} requests in {time.monotonic() - began:.0f} s at {LIMIT} in {WINDOW} s; "
-            f"{totals['rate_limited']} 429s; the others' jobs took {median(alone):.2f} s alone ({len(alone)} jobs), "
-            f"{median(beside):.2f} s beside them ({len(beside)} jobs, the slowest {max(beside):.2f} s)\n"
+            f"{totals['rate_limited']} 429s; the others' jobs took {median(unlimited):.2f} s alone "
+            f"({len(unlimited)} jobs), {median(beside):.2f} s beside them ({len(beside)} jobs, "
+            f"the slowest {max(beside):.2f} s)\n"
         )
         assert {job.state for job in jobs} == {JobState.SUCCEEDED}
         assert totals["rate_limited"] == 0
         assert totals["repeated_submits"] == 0
         assert len(beside) >= ALONE, "the limited provider was done first: this shows nothing"
         if LONG:  # a measurement, for a quiet machine
-            assert median(beside) < 1.5 * median(alone) + 0.1
+            assert median(beside) < 1.5 * median(unlimited) + 0.1
 
 
 async def left(client: StoreClient) -> int:
@@ -96,7 +97,7 @@ async def left(client: StoreClient) -> int:
 
 
 async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url: str, tmp_path: Path) -> None:
-    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not told."""
+    """Protected by tasks/callback.py `_cancel`: `take_slot`; where there is none, the provider is not notified."""
     options = {"elevateai_limit": 4, "window": 600, "penalty": 300}
     variables = {
         "OUTWAIT_PROVIDERS__ELEVATEAI__RATE_LIMIT": "4",
@@ -114,14 +115,14 @@ async def test_telling_a_provider_of_cancels_takes_places_in_its_rate(redis_url:
 
             await until(submitted)
             assert all([await client.cancel(f"c-{number}") for number in range(3)])
-            told = []
+            answers = []
             for number in range(3):
                 await closed(client, f"c-{number}")
                 story = await client.timeline(f"c-{number}")
-                told += [entry.detail for entry in story if entry.event == "provider-told"]
-            (limits,) = [one for one in await client.providers() if one.group == "elevateai"]
-        none_left = "not told: the rate of elevateai has no place left"
-        assert sorted(told) == [none_left, none_left, "the interaction was deleted"]
+                answers += [entry.detail for entry in story if entry.event == "provider-told"]
+            (limits,) = [status for status in await client.providers() if status.provider == "elevateai"]
+        none_left = "not notified: the rate of elevateai has no place left"
+        assert sorted(answers) == [none_left, none_left, "the interaction was deleted"]
         assert limits.rate == 4
         assert stack.ledger()["totals"]["elevateai"]["rate_limited"] == 0
 
@@ -134,7 +135,7 @@ def test_a_429_is_obeyed_within_reason(asked: float | None, pause: float) -> Non
 
 
 async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str, tmp_path: Path) -> None:
-    """Protected by rate_feedback.py `provider_feedback` (the pause); claim.lua `gate` and begin.lua `silent` obey.
+    """Protected by worker/engine/rate_feedback.py `provider_feedback`; claim.lua `gate`, begin.lua `is_silenced` obey.
 
     Without it each job would be told for itself, when its own next poll comes.
     """
@@ -151,8 +152,8 @@ async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str,
 
             await until(all_polled)
             fault = {"fault": "rate_limit", "on": "submit", "seconds": PENALTY}
-            told = query(f"told sandbox:{json.dumps({'outcome': 'success', 'faults': [fault]})}")
-            job = await closed(client, (await client.enqueue(told)).job_id)
+            limited = query(f"told sandbox:{json.dumps({'outcome': 'success', 'faults': [fault]})}")
+            job = await closed(client, (await client.enqueue(limited)).job_id)
         assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 2)
         totals = stack.ledger()["totals"]["unless"]
         assert totals["rate_limited"] >= 1
@@ -160,7 +161,7 @@ async def test_in_a_penalty_nothing_at_all_is_sent_by_any_worker(redis_url: str,
 
 
 async def test_an_outage_is_probed_by_one_request_after_the_other(redis_url: str, tmp_path: Path) -> None:
-    """Protected by rate_feedback.py `provider_feedback` (the outage), record.lua `outage` and claim.lua `gate`."""
+    """Protected by engine/rate_feedback.py `provider_feedback`, record/governor.lua `outage`, claim.lua `gate`."""
     with Stack(redis_url, tmp_path, variables=RATE | {"OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": "1000"}) as stack:
         stack.order(provider="ringcentral", faults=[{"fault": "error", "on": "submit", "status": 503, "times": None}])
         stack.worker()
@@ -169,7 +170,7 @@ async def test_an_outage_is_probed_by_one_request_after_the_other(redis_url: str
             await client.enqueue_many([(recording(number), name) for number, name in enumerate(names)])
 
             async def opened() -> bool:
-                return any(one.breaker is not Breaker.CLOSED for one in await client.providers())
+                return any(status.breaker is not Breaker.CLOSED for status in await client.providers())
 
             await until(opened)
             began = time.monotonic()

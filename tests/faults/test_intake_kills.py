@@ -106,14 +106,14 @@ async def settled(client: StoreClient, number: int) -> bool:
 
 async def every(client: StoreClient) -> dict[str, JobState]:
     """Each job there is, and its state."""
-    found: dict[str, JobState] = {}
+    states: dict[str, JobState] = {}
     cursor = None
     while True:
         page = await client.jobs(limit=500, cursor=cursor)
-        found |= {job.id: job.state for job in page.jobs}
+        states |= {job.id: job.state for job in page.jobs}
         cursor = page.cursor
         if cursor is None:
-            return found
+            return states
 
 
 def report(sent: list[str], counts: dict[str, int], totals: dict[str, int], seconds: float) -> None:

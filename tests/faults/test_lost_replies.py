@@ -42,7 +42,7 @@ class Cut:
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
             (seen,) = self.stack.seen(f"{name} ")
             assert job.ledger.polls == seen["polls"]["count"]
-            assert [one.state for one in await client.deliveries(name)] == [DeliveryState.DELIVERED]
+            assert [delivery.state for delivery in await client.deliveries(name)] == [DeliveryState.DELIVERED]
             assert job.ledger.deliveries == 1
             return Counter(entry.event for entry in await client.timeline(name))
 

@@ -44,9 +44,9 @@ def late(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     }
     options = {"behaviour": {"duration": 0}}
     with Stack(redis_url, tmp_path_factory.mktemp("messages"), options=options, variables=variables) as stack:
-        found = Late(stack, stack.worker(), redis_url)
-        yield found
-        found.producer.close()
+        late = Late(stack, stack.worker(), redis_url)
+        yield late
+        late.producer.close()
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_a_lost_message_costs_its_lease(late: Late, lanes: Lanes) -> None:
 
 
 async def test_messages_that_make_no_sense_stop_nothing(late: Late) -> None:
-    """Protected by Celery, which ends a task that raises: nothing of ours is begun by then (worker/batches.py)."""
+    """Protected by Celery, which ends a task that raises: worker/engine/batches.py has begun nothing by then."""
     for claims in ([["no-such-job", 1]], [["x"]], "x", [], [[1, 2, 3]]):
         late.producer.send_task("tasks.poll", [str(LANE), claims], queue=late.queue)
     late.producer.send_task("tasks.poll", [], queue=late.queue)

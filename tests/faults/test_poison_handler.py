@@ -92,8 +92,8 @@ async def enqueued(client: StoreClient, *names: str, target: str) -> None:
 async def delivery(client: StoreClient, name: str) -> Delivery:
     job = await closed(client, name)
     assert job.state is JobState.SUCCEEDED
-    (found,) = await client.deliveries(name)
-    return found
+    (delivery,) = await client.deliveries(name)
+    return delivery
 
 
 async def test_one_that_ends_its_process_takes_no_other_delivery_with_it(supervised: Supervised) -> None:
@@ -120,7 +120,7 @@ async def test_one_that_ends_its_process_takes_no_other_delivery_with_it(supervi
 
 @pytest.mark.parametrize("target", ["blocks", "blocks-async"])
 async def test_one_that_blocks_for_ever_holds_up_no_other(supervised: Supervised, target: str) -> None:
-    """Protected by tasks/handlers/isolation.py `Isolated.run`: each call has a thread or a loop, and a time limit."""
+    """Protected by tasks/handlers/isolation.py `run`: each call has a thread or a loop, and a time limit."""
     async with supervised.stack.client() as client:
         await enqueued(client, f"{target}-poison", target=target)
         await enqueued(client, f"{target}-1", target="innocent")
@@ -145,8 +145,8 @@ async def test_megabytes_that_one_returns_or_raises_are_kept_nowhere(supervised:
         await enqueued(client, *names, target="floods")
         ends = [await delivery(client, name) for name in names]
         await until(partial(grew_little, supervised, client, before), what="the memory is given back")
-    assert [one.state for one in ends] == [DeliveryState.DELIVERED] * 10 + [DeliveryState.DEAD] * 10
-    assert all(len(json.dumps(one.error.message)) < 400 for one in ends if one.error)
+    assert [delivery.state for delivery in ends] == [DeliveryState.DELIVERED] * 10 + [DeliveryState.DEAD] * 10
+    assert all(len(json.dumps(delivery.error.message)) < 400 for delivery in ends if delivery.error)
     assert "x:" * 20_000 not in supervised.stack.logs()
 
 

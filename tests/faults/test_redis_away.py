@@ -109,7 +109,7 @@ def frozen(redis: EmbeddedRedis) -> Callable[[], object]:
 
 
 async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> None:
-    """Protected by worker/recorder.py `_write_all` and worker/clock.py `Ticking._call`: both go on when it is back."""
+    """Protected by worker/engine/recorder.py `_write_all` and worker/engine/clock.py `_call`: both go on afterwards."""
     outages = [(stopped, AWAY), (killed, 0.5), (frozen, FROZEN)]
     with EmbeddedRedis(tmp_path / "redis", fsync="always") as redis:
         options = {"behaviour": {"duration": 0.5, "latency": 0.6}}
@@ -130,7 +130,7 @@ async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> No
                 for name in load.sent:
                     job = await closed(client, name)
                     assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
-                    assert [one.state for one in await client.deliveries(name)] == [DeliveryState.DELIVERED]
+                    assert [delivery.state for delivery in await client.deliveries(name)] == [DeliveryState.DELIVERED]
                 assert sum((await client.counts())["unless"].values()) == len(load.sent)
             assert [worker.poll() for worker in workers] == [None] * 3
             assert "store-back" in stack.logs(), "outcomes waited for Redis"
@@ -142,7 +142,7 @@ async def test_an_outage_of_redis_under_load_loses_nothing(tmp_path: Path) -> No
 
 
 async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(tmp_path: Path) -> None:
-    """Protected by worker/clock.py `_settling`: leases ended meanwhile, and an answered submit would seem uncertain."""
+    """Protected by worker/engine/clock.py `_settling`: leases ended, and an answered submit would seem uncertain."""
     sent: list[str] = []
     with EmbeddedRedis(tmp_path) as redis:
         settings = Settings(redis_url=redis.url, _env_file=None)
@@ -168,7 +168,7 @@ async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(t
 
 
 async def test_a_worker_that_holds_unacknowledged_messages_outlives_its_redis(tmp_path: Path) -> None:
-    """Protected by worker/transport.py `QoS.restore_unacked`: Celery 5.7's own ends the worker with an AttributeError.
+    """Protected by worker/celery/transport.py `restore_unacked`: Celery 5.7's ends the worker with an error.
 
     Both threads wait for slow answers, so that the next message is taken and not yet acknowledged, and there is room to
     ask for one more: the outage meets that question.

@@ -38,8 +38,8 @@ async def endless(envelope):
 
 @pytest.fixture
 def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=LONG) as found:
-        yield found
+    with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0}}, variables=LONG) as stack:
+        yield stack
 
 
 async def marked(client: StoreClient, name: str, **marker: Any) -> None:
@@ -53,7 +53,7 @@ def terminate(worker: subprocess.Popen[bytes]) -> None:
 
 
 async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
-    """Protected by worker/app.py `Engine.stop` and worker/batches.py `drain`."""
+    """Protected by worker/app.py `Engine.stop` and worker/engine/batches.py `drain`."""
     names = [f"load-{number}" for number in range(600)]
     async with stack.client() as client:
         workers = [stack.worker(), stack.worker()]
@@ -73,7 +73,7 @@ async def test_under_load_nothing_waits_for_a_lease(stack: Stack) -> None:
 
 
 async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
-    """Protected by worker/batches.py `drain`: a submit that is cut off would leave its job uncertain."""
+    """Protected by worker/engine/batches.py `drain`: a submit that is cut off would leave its job uncertain."""
     async with stack.client() as client:
         worker = stack.worker()
         await marked(client, "slow", latency=4)
@@ -86,7 +86,7 @@ async def test_a_slow_submit_is_waited_for(stack: Stack) -> None:
 
 
 async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stack) -> None:
-    """Protected by tasks/poll.py `_stopped` and tasks/submit.py `decide`: a submit ends by its own limit in time."""
+    """Protected by tasks/poll.py `_stopped` and tasks/submit.py `decide_error`: a submit ends by its limit."""
     (stack.folder / "endless_handlers.py").write_text(HANDLERS)
     modules = {"OUTWAIT_HANDLERS__MODULES": "endless_handlers"}
     async with stack.client() as client:
@@ -107,7 +107,7 @@ async def test_what_never_answers_is_given_back_or_told_as_uncertain(stack: Stac
 
 
 async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
-    """Protected by worker/batches.py `drain`: it waits for whole batches, and none begins a step after it."""
+    """Protected by worker/engine/batches.py `drain`: it waits for whole batches, and none begins a step after it."""
     params = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
     stack.order(provider="ringcentral", duration=0, latency=1.5)
     async with stack.client() as client:
@@ -123,7 +123,7 @@ async def test_what_is_still_being_prepared_is_given_back(stack: Stack) -> None:
 
 
 async def test_while_redis_is_away_it_still_ends(tmp_path: Path) -> None:
-    """Protected by worker/batches.py `drain`: outcomes that cannot be written are not waited for without end."""
+    """Protected by worker/engine/batches.py `drain`: outcomes that cannot be written are not waited for without end."""
     short = LONG | {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10"}
     short |= {"OUTWAIT_SUBMIT__TIME_LIMIT": "8", "OUTWAIT_WORKER__GRACE": "8"}
     redis = EmbeddedRedis(tmp_path / "redis").start()

@@ -18,15 +18,15 @@ LANE = Lane.parse("submit:unless")
 
 
 async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -> None:
-    """Protected by worker/store/lua/enqueue.lua `turn`, and claim.lua `next_turns`, which goes by it."""
+    """Protected by worker/store/lua/enqueue.lua `next_turn`, and claim.lua `next_turns`, which goes by it."""
     with EmbeddedRedis(tmp_path) as redis:
         settings = Settings(redis_url=redis.url, _env_file=None)
         connection = Connection(settings)
         lanes, policy = Lanes(connection), Policies(settings, build({})).of(LANE)
         async with StoreClient(settings) as client:
-            many, once = query(tenant="many"), query(tenant="once")
+            frequent, once = query(tenant="many"), query(tenant="once")
             for start in range(0, BACKLOG, TOGETHER):
-                await client.enqueue_many([(many, f"many-{n}") for n in range(start, start + TOGETHER)])
+                await client.enqueue_many([(frequent, f"many-{n}") for n in range(start, start + TOGETHER)])
             first = [claim.work_id for claim in await lanes.claim(LANE, policy)]
             await client.enqueue(once, job_id="once")
             await client.enqueue(query(tenant="many", priority=NORMAL + 1), job_id="urgent")

@@ -78,9 +78,9 @@ def crew(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     times |= {f"OUTWAIT_{step}__LEASE": str(LEASE) for step in steps}
     variables = {**times, "OUTWAIT_INTAKE__LEASE": str(LEASE), "OUTWAIT_HANDLERS__MODULES": "killed_handlers"}
     with Stack(redis_url, folder, options={"behaviour": {"duration": 0}}, variables=variables) as stack:
-        found = Crew(stack, redis_url)
-        yield found
-        found.leave()
+        crew = Crew(stack, redis_url)
+        yield crew
+        crew.leave()
 
 
 async def enqueue(client: StoreClient, name: str, **marker: object) -> str:
@@ -88,9 +88,9 @@ async def enqueue(client: StoreClient, name: str, **marker: object) -> str:
     return (await client.enqueue(query(text, targets=["slow"]), job_id=name)).job_id
 
 
-async def met(stop: Stop) -> None:
+async def reached(stop: Stop) -> None:
     async def look() -> bool:
-        return stop.met.is_set()
+        return stop.reached.is_set()
 
     await until(look, what=f"a command with {stop.marks}")
 
@@ -106,7 +106,7 @@ async def finished(crew: Crew, client: StoreClient, job_id: str, *, submits: int
     story = Counter(entry.event for entry in await client.timeline(job_id))
     assert job.state is JobState.SUCCEEDED, job.error
     assert (job.ledger.submits, len(crew.stack.seen(f"{job_id} "))) == (submits, submits), story
-    assert [one.state for one in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
+    assert [delivery.state for delivery in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
     assert {story[event] for event in ("submitted", "succeeded", "callback", "delivered", "closed")} == {1}, story
     handled = (crew.stack.folder / "handled.txt").read_text().split()
     assert {line for line in handled if line.startswith(f"{job_id}#")} == {f"{job_id}#1"}
@@ -125,19 +125,19 @@ async def test_before_the_record_the_step_is_done_again(crew: Crew, step: str) -
         await warmed(client, f"record-{step}")
         stop = crew.wire.stop(Point.BEFORE, "record", DONE[step], f"record-{step}-1")
         job_id = await enqueue(client, f"record-{step}-1", duration=0)
-        await met(stop)
+        await reached(stop)
         crew.kill()
         await finished(crew, client, job_id)
 
 
 @pytest.mark.parametrize("step", DONE)
 async def test_after_the_record_nothing_is_done_twice(crew: Crew, step: str) -> None:
-    """Protected by worker/store/lua/record.lua `move`: the job leaves its lease in the same write as its outcome."""
+    """Protected by worker/store/lua/record/jobs.lua `move`: the job leaves its lease when its outcome is written."""
     async with crew.stack.client() as client:
         await warmed(client, f"recorded-{step}")
         stop = crew.wire.stop(Point.AFTER, "record", DONE[step], f"recorded-{step}-1")
         job_id = await enqueue(client, f"recorded-{step}-1", duration=0)
-        await met(stop)
+        await reached(stop)
         crew.kill()
         await finished(crew, client, job_id)
         assert (await client.job(job_id)).ledger.deliveries == 1
@@ -155,7 +155,7 @@ async def test_while_a_message_is_taken_in(crew: Crew, redis_url: str, point: Po
         with Celery("producer", broker=redis_url, set_as_current=False) as producer:
             queue = crew.stack.variables["OUTWAIT_INTAKE__QUEUE"]
             producer.send_task("tasks.submit", kwargs=request, task_id=name, queue=queue)
-        await met(stop)
+        await reached(stop)
         crew.kill()
 
         async def there() -> bool:
@@ -173,7 +173,7 @@ async def test_before_and_in_the_request(crew: Crew) -> None:
         for step, lane in BEGIN.items():
             stop = crew.wire.stop(Point.BEFORE, "begin", lane, f"begin-{step}-1")
             jobs.append(await enqueue(client, f"begin-{step}-1", duration=0))
-            await met(stop)
+            await reached(stop)
         jobs.append(await enqueue(client, "asked", duration=0, faults=[{"fault": "hang", "on": "poll"}]))
         (crew.stack.folder / "hold-handling").touch()
         jobs.append(await enqueue(client, "handling", duration=0))
@@ -208,13 +208,13 @@ async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: 
         intent = crew.wire.stop(Point.AFTER, "renew", b"\xa6intent\xc3", names[0])
         before = stack.ledger()["totals"]["unless"]["requests"]["submit"]
         await enqueue(client, names[0], duration=0)
-        await met(intent)
+        await reached(intent)
         await enqueue(client, names[1], duration=0, faults=[{"fault": "hang", "on": "submit"}])
         await enqueue(client, names[2], duration=0, faults=[{"fault": "hang_after", "on": "submit"}])
         answered = crew.wire.stop(Point.BEFORE, "record", DONE["submit"], names[3])
         await enqueue(client, names[3], duration=0)
         await until(lambda: asked(stack, before + 3))
-        await met(answered)
+        await reached(answered)
         crew.kill(OUTWAIT_PROVIDERS__UNLESS__UNCERTAIN=policy)
         paid = [len(stack.seen(f"{name} ")) for name in names]
         assert paid == [0, 0, 1, 1]

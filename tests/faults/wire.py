@@ -23,14 +23,14 @@ class Point(Enum):
 
 @dataclass
 class Stop:
-    """One order: `met` is set when a command with all the marks has come to its point; a loss happens once."""
+    """One order: `reached` is set when a command with all the marks has come to its point; a loss happens once."""
 
     point: Point
     marks: tuple[bytes, ...]
-    met: threading.Event = field(default_factory=threading.Event)
+    reached: threading.Event = field(default_factory=threading.Event)
 
     def meets(self, data: bytes) -> bool:
-        return all(mark in data for mark in self.marks) and not (self.point is Point.LOST and self.met.is_set())
+        return all(mark in data for mark in self.marks) and not (self.point is Point.LOST and self.reached.is_set())
 
 
 class Wire:
@@ -76,9 +76,9 @@ class Wire:
             replies = threading.Thread(target=self._reply, args=[server, client, stops], daemon=True)
             replies.start()
             while data := client.recv(1 << 20):
-                stop = next((one for one in self._stops if one.meets(data)), None)
+                stop = next((order for order in self._stops if order.meets(data)), None)
                 if stop and stop.point is Point.BEFORE:
-                    stop.met.set()
+                    stop.reached.set()
                     self._closed.wait()
                     break
                 if stop:
@@ -94,7 +94,7 @@ class Wire:
                 if not stops:
                     client.sendall(data)
                     continue
-                stops[0].met.set()
+                stops[0].reached.set()
                 if stops[0].point is Point.AFTER:
                     self._closed.wait()
                 break

@@ -32,9 +32,9 @@ async def stored(connection: Connection) -> str:
 
 async def test_a_key_opens_until_it_is_revoked(access: Access) -> None:
     made = await access.create("crm", [Scope.ENQUEUE, Scope.READ], "acme")
-    found = await access.find(made.text)
-    assert found == made.key
-    assert (found.name, found.scopes, found.tenant) == ("crm", {Scope.ENQUEUE, Scope.READ}, "acme")
+    key = await access.find(made.text)
+    assert key == made.key
+    assert (key.name, key.scopes, key.tenant) == ("crm", {Scope.ENQUEUE, Scope.READ}, "acme")
     assert await access.revoke(made.key.id)
     assert await access.find(made.text) is None
     assert not await access.revoke(made.key.id)
@@ -42,15 +42,15 @@ async def test_a_key_opens_until_it_is_revoked(access: Access) -> None:
 
 
 async def test_nothing_else_opens(access: Access, settings: Settings) -> None:
-    one, two = await access.create("one", [Scope.READ]), await access.create("two", [Scope.READ])
-    prefix, key_id, secret = one.text.split("_", 2)
+    first, two = await access.create("one", [Scope.READ]), await access.create("two", [Scope.READ])
+    prefix, key_id, secret = first.text.split("_", 2)
     other_secret = two.text.split("_", 2)[2]
     wrong = [
-        *(one.text[:length] for length in range(len(one.text))),
-        one.text + "A",
-        one.text + "\n",
-        " " + one.text,
-        one.text.upper(),
+        *(first.text[:length] for length in range(len(first.text))),
+        first.text + "A",
+        first.text + "\n",
+        " " + first.text,
+        first.text.upper(),
         f"xx_{key_id}_{secret}",
         f"{prefix}_{key_id}_{other_secret}",
         f"{prefix}_{two.key.id}_{secret}",
@@ -61,8 +61,8 @@ async def test_nothing_else_opens(access: Access, settings: Settings) -> None:
     for text in wrong:
         assert await access.find(text) is None, text
     elsewhere = Connection(settings.model_copy(update={"namespace": f"{settings.namespace}-other"}))
-    assert await Access(elsewhere).find(one.text) is None
-    assert await Access(elsewhere).session(await access.log_in(one.key, 60)) is None
+    assert await Access(elsewhere).find(first.text) is None
+    assert await Access(elsewhere).session(await access.log_in(first.key, 60)) is None
     await elsewhere.close()
 
 

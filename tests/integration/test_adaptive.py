@@ -40,12 +40,17 @@ async def learnt(connection: Connection) -> tuple[float, ...]:
 async def submitted(lanes: Lanes, connection: Connection, *took: int) -> list[str]:
     """Jobs whose submit was this many milliseconds ago."""
     ids = [f"j{n}" for n in range(len(took))]
-    await lanes.enqueue([NewJob(id=one, provider="unless", operation="query", digest="d", spec=SPEC) for one in ids])
-    await lanes.record(
-        [Submitted(work_id=one, fence=NO_FENCE, external_id=f"x-{one}", countdown_ms=0, submits=1) for one in ids]
+    await lanes.enqueue(
+        [NewJob(id=job_id, provider="unless", operation="query", digest="d", spec=SPEC) for job_id in ids]
     )
-    for one, ago in zip(ids, took, strict=True):
-        await connection.redis.hincrby(connection.keys("JOB", one), JobField.SUBMITTED, -ago)
+    await lanes.record(
+        [
+            Submitted(work_id=job_id, fence=NO_FENCE, external_id=f"x-{job_id}", countdown_ms=0, submits=1)
+            for job_id in ids
+        ]
+    )
+    for job_id, ago in zip(ids, took, strict=True):
+        await connection.redis.hincrby(connection.keys("JOB", job_id), JobField.SUBMITTED, -ago)
     return ids
 
 
@@ -59,13 +64,14 @@ async def test_a_polled_job_counts_to_the_middle_of_the_interval_in_which_it_end
             Wait(work_id=posted, fence=NO_FENCE, countdown_ms=0, status="PENDING", polls=1),
         ]
     )
-    for one in (later, posted):
-        await connection.redis.hincrby(connection.keys("JOB", one), JobField.LAST_POLL, -2_000_000)
+    for job_id in (later, posted):
+        await connection.redis.hincrby(connection.keys("JOB", job_id), JobField.LAST_POLL, -2_000_000)
     claims = {claim.work_id: claim for claim in await lanes.claim(POLL, POLICY)}
     assert claims[first].polled_ms == 0
     assert claims[later].polled_ms - claims[later].submitted_ms == pytest.approx(6_000_000, abs=PATIENCE * 1000)
     ends = [
-        End(work_id=one, fence=claims[one].fence, state=JobState.SUCCEEDED, result=RESULT) for one in (first, later)
+        End(work_id=job_id, fence=claims[job_id].fence, state=JobState.SUCCEEDED, result=RESULT)
+        for job_id in (first, later)
     ]
     await lanes.record([*ends, End(work_id=posted, fence=NO_FENCE, state=JobState.SUCCEEDED, result=RESULT)])
     assert await learnt(connection) == pytest.approx((4_000, 7_000, 8_000), abs=PATIENCE)
@@ -76,7 +82,9 @@ async def test_only_what_succeeded_is_learnt_from_and_only_the_last_two_hundred(
 ) -> None:
     ids = await submitted(lanes, connection, 1_000_000, 2_000_000, *(3_000_000 for _ in range(200)))
     await lanes.record([End(work_id=ids[0], fence=NO_FENCE, state=JobState.FAILED, error=JobError("x", "y").text())])
-    await lanes.record([End(work_id=one, fence=NO_FENCE, state=JobState.SUCCEEDED, result=RESULT) for one in ids[1:]])
+    await lanes.record(
+        [End(work_id=job_id, fence=NO_FENCE, state=JobState.SUCCEEDED, result=RESULT) for job_id in ids[1:]]
+    )
     assert await learnt(connection) == pytest.approx((3_000,) * 200, abs=PATIENCE)
 
 
@@ -91,9 +99,9 @@ async def test_a_failed_poll_says_nothing_of_the_job(lanes: Lanes, connection: C
 async def polls(client: StoreClient, jobs: int) -> list[int]:
     """Polls of each of so many jobs, run together."""
     ids = [(await client.enqueue(query(f"{n}"))).job_id for n in range(jobs)]
-    found = await asyncio.gather(*(ended(client, one) for one in ids))
-    assert {job.state for job in found} == {JobState.SUCCEEDED}
-    return [job.ledger.polls for job in found]
+    ends = await asyncio.gather(*(ended(client, job_id) for job_id in ids))
+    assert {job.state for job in ends} == {JobState.SUCCEEDED}
+    return [job.ledger.polls for job in ends]
 
 
 async def test_once_learnt_a_job_needs_few_polls(redis_url: str, tmp_path: Path) -> None:
@@ -157,8 +165,8 @@ async def test_an_external_id_that_nears_its_end_is_warned_of_once_and_then_the_
             assert await warned() == []
             # As if it had been submitted so long ago that a second from now a tenth of the id's week is left.
             await connection.redis.hset(key, JobField.SUBMITTED, int(time.time() * 1000 + 1000 - 6.3 * day))
-            (told,) = await until(warned)
-            assert told.startswith("the provider's id expires in 60")
+            (warning,) = await until(warned)
+            assert warning.startswith("the provider's id expires in 60")
             so_far = int(await connection.redis.hget(key, "np"))
             await until(lambda: polled(so_far + 3))
             assert len(await warned()) == 1

@@ -71,8 +71,8 @@ async def client(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[
     address = {"redis": stack.variables["OUTWAIT_REDIS_URL"], "http": stack.web_url, "settings": None}[transport]
     key = await api_key(stack) if transport == "http" else None
     if style == "async":
-        async with AsyncClient(address, key=key) as found:
-            yield found
+        async with AsyncClient(address, key=key) as client:
+            yield client
     else:
         with Client(address, key=key) as blocking:
             yield cast("AsyncClient", Awaited(blocking))
@@ -182,8 +182,10 @@ async def test_dead_deliveries_are_listed_and_replayed(client: AsyncClient) -> N
     await client.wait(job_id, timeout_s=PATIENCE)
 
     async def dead() -> bool:
-        found = await client.dead(target=target)
-        return [(one.job_id, one.target, one.provider) for one in found] == [(job_id, target, "unless")]
+        deliveries = await client.dead(target=target)
+        return [(delivery.job_id, delivery.target, delivery.provider) for delivery in deliveries] == [
+            (job_id, target, "unless")
+        ]
 
     await until(dead)
     (delivery,) = await client.deliveries(job_id)

@@ -58,7 +58,7 @@ async def test_a_job_of_each_provider_ends_with_its_result_delivered(stack: Stac
         assert job.state is JobState.SUCCEEDED, job.error
         assert job.ledger.submits == 1
         result = await client.result(job_id)
-        assert [one.state for one in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
+        assert [delivery.state for delivery in await client.deliveries(job_id)] == [DeliveryState.DELIVERED]
     line = json.loads((stack.folder / "results" / f"{operation}.jsonl").read_text())
     assert (line["job_id"], line["result"], line["metadata"], line["state"]) == (job_id, result, {"n": 1}, "succeeded")
 
@@ -130,8 +130,8 @@ async def test_a_cancelled_job_ends_its_handlers_hear_of_it_and_the_provider_is_
         assert await client.cancel(job_id)
         job = await closed(client, job_id)
         assert (job.state, job.error and job.error.code) == (JobState.CANCELLED, "cancelled")
-        told = [entry.detail for entry in await client.timeline(job_id) if entry.event == "provider-told"]
-        assert told == ["the interaction was deleted"]
+        answers = [entry.detail for entry in await client.timeline(job_id) if entry.event == "provider-told"]
+        assert answers == ["the interaction was deleted"]
         with pytest.raises(InvalidRequest, match="has ended"):
             await client.cancel(job_id)
     assert json.loads((stack.folder / "results" / "cancelled.jsonl").read_text())["state"] == "cancelled"

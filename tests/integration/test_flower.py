@@ -51,8 +51,8 @@ class Flower:
 
     async def row(self, job_id: str) -> dict[str, Any] | None:
         """The row of one job, if there is one."""
-        found: dict[str, dict[str, Any]] = await self.get("/api/tasks")
-        return found.get(job_id)
+        tasks: dict[str, dict[str, Any]] = await self.get("/api/tasks")
+        return tasks.get(job_id)
 
     async def answers(self) -> bool:
         """Whether it is up and listens for events."""
@@ -84,9 +84,9 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def flower(stack: Stack) -> Flower:
-    found = Flower(stack)
-    asyncio.run(until(found.answers, what="Flower answers and knows the worker"))
-    return found
+    flower = Flower(stack)
+    asyncio.run(until(flower.answers, what="Flower answers and knows the worker"))
+    return flower
 
 
 async def enqueued(stack: Stack, request: JobRequest) -> str:
@@ -104,8 +104,8 @@ async def row_in(flower: Flower, job_id: str, state: str) -> dict[str, Any]:
         row = await flower.row(job_id)
         return row if row and row["state"] == state else None
 
-    found: dict[str, Any] = await until(look, what=f"row {job_id} is {state}")
-    return found
+    row: dict[str, Any] = await until(look, what=f"row {job_id} is {state}")
+    return row
 
 
 async def test_a_job_that_succeeds_is_one_row_with_its_real_duration(stack: Stack, flower: Flower) -> None:

@@ -76,8 +76,8 @@ def receiving(folder: Path, broker: str, *arguments: str) -> Iterator[Path]:
 def received(inbox: Path, job: str) -> tuple[str, dict[str, Any]]:
     file = inbox / f"{job}.json"
     wait_until(file.exists, what="the other app received it")
-    task_id, told = json.loads(file.read_text())
-    return task_id, told
+    task_id, envelope = json.loads(file.read_text())
+    return task_id, envelope
 
 
 @pytest.mark.parametrize("queue", ["", "crm-queue"])

@@ -43,7 +43,7 @@ asyncio.run(write(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 
 def envelope(**changes: Any) -> Envelope:
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "delivery_id": "job-1#0",
         "job_id": "job-1",
         "provider": "unless",
@@ -51,7 +51,7 @@ def envelope(**changes: Any) -> Envelope:
         "state": JobState.SUCCEEDED,
         "created": 1.0,
     }
-    return Envelope(**(told | changes))
+    return Envelope(**(defaults | changes))
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def deliver(tmp_path: Path) -> Callable[..., None]:
     """Runs one delivery to a file below `results`."""
 
     def run(target: str, **changes: Any) -> None:
-        async def one() -> None:
+        async def write() -> None:
             handlers = Handlers(HandlerSettings(folder=tmp_path / "results"), None, None)  # type: ignore[arg-type]
             try:
                 await handlers.deliver(target, envelope(**changes), PATIENCE)
             finally:
                 handlers.close()
 
-        asyncio.run(one())
+        asyncio.run(write())
 
     return run
 

@@ -72,12 +72,12 @@ async def test_it_gets_the_envelope_and_may_print(known: dict[str, Function], tm
 
 
 async def test_each_way_to_fail_is_told(known: dict[str, Function]) -> None:
-    async def told(name: str) -> str:
+    async def message(name: str) -> str:
         with pytest.raises((DeliveryFailed, DeliveryRefused)) as caught:
             await subprocess_runner.run(known[name], envelope(), 0.5 if name == "blocks" else AMPLE)
         return f"{type(caught.value).__name__}: {caught.value}"
 
-    assert await asyncio.gather(*map(told, ("refuses", "exits", "crashes", "blocks"))) == [
+    assert await asyncio.gather(*map(message, ("refuses", "exits", "crashes", "blocks"))) == [
         "DeliveryRefused: no such customer",
         "DeliveryFailed: SystemExit: enough",
         "DeliveryFailed: handler crashes ended its process (SIGSEGV)",

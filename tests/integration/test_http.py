@@ -23,9 +23,9 @@ BODY_MAX = 100_000
 
 @pytest.fixture
 async def http() -> AsyncIterator[Http]:
-    found = Http(body_max=BODY_MAX, guard=Guard(["127.0.0.1"]))
-    yield found
-    await found.close()
+    http = Http(body_max=BODY_MAX, guard=Guard(["127.0.0.1"]))
+    yield http
+    await http.close()
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ async def test_an_answer_is_read_whole(http: Http, serve: Serve) -> None:
 @pytest.mark.parametrize("fresh", [True, False])
 async def test_a_refused_connection_was_not_sent(http: Http, *, fresh: bool) -> None:
     url = f"http://127.0.0.1:{unused_port()}/path?token=secret"
-    told = await fails(NotSent, http.send(get(url), timeout=PATIENCE, fresh=fresh))
-    assert "secret" not in told
+    message = await fails(NotSent, http.send(get(url), timeout=PATIENCE, fresh=fresh))
+    assert "secret" not in message
 
 
 async def test_a_name_that_nobody_has_was_not_sent(http: Http) -> None:
@@ -92,8 +92,8 @@ async def test_a_connection_that_never_stands_was_not_sent(http: Http) -> None:
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    told = await fails(NotSent, http.send(get(f"https://127.0.0.1:{port}/p?webhook=secret"), timeout=0.5))
-    assert "secret" not in told
+    message = await fails(NotSent, http.send(get(f"https://127.0.0.1:{port}/p?webhook=secret"), timeout=0.5))
+    assert "secret" not in message
     server.close()
     await server.wait_closed()
 
@@ -110,7 +110,7 @@ async def test_a_connection_that_breaks_lost_the_answer(http: Http, serve: Serve
 
 
 async def test_a_get_whose_connection_breaks_is_not_repeated(http: Http, serve: Serve) -> None:
-    """Protected by worker/http.py `_once`: aiohttp would send it a second time at once."""
+    """Protected by worker/net/http.py `_no_repetition`: aiohttp would send it a second time at once."""
     arrived = 0
 
     async def answer(request: web.Request) -> web.Response:
@@ -136,8 +136,8 @@ async def test_a_reset_after_the_request_left_lost_the_answer(http: Http) -> Non
 
     server = await asyncio.start_server(reset, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    told = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
-    assert "reset" in told.lower()
+    message = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
+    assert "reset" in message.lower()
     server.close()
     await server.wait_closed()
 

@@ -60,7 +60,7 @@ class Life(RuleBasedStateMachine):
         self.connection = Connection(Settings(redis_url=self.redis_url, namespace=f"p-{uuid4().hex}", _env_file=None))
         self.lanes, self.reads = Lanes(self.connection), Reads(self.connection)
         self.states: dict[str, JobState] = {}
-        self.heard: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter()
         self.held: list[tuple[Lane, str, int]] = []  # lane, job, fence: whatever any worker believes it holds
 
     def teardown(self) -> None:
@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
             end_outcome=end,
         )
         self.do(self.lanes.record([outcome]))
-        self.heard[job_id] += not kept
+        self.webhooks[job_id] += not kept
         job = self.do(self.reads.job(job_id))
         mine = external_id in ("", before.external_id) or not before.external_id
         if before.state.ended:
@@ -189,7 +189,7 @@ class Life(RuleBasedStateMachine):
             assert self.do(self.indexes(job_id)) == [job.state]
             ends = [entry for entry in self.do(self.reads.timeline(job_id)) if entry.event in ENDS]
             assert len(ends) == (1 if job.state.ended else 0), ends
-            assert job.ledger.webhooks == self.heard[job_id]
+            assert job.ledger.webhooks == self.webhooks[job_id]
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:
         ((code,), _) = self.do(self.lanes.record([outcome]))

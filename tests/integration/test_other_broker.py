@@ -66,14 +66,14 @@ async def came_to(app: Celery, kwargs: dict[str, Any], **options: Any) -> Any:
 
 
 async def test_a_job_gives_its_result(producer: Celery) -> None:
-    found = await came_to(producer, query("why?").model_dump(exclude_defaults=True))
-    assert "why?" in found["answer"]
+    result = await came_to(producer, query("why?").model_dump(exclude_defaults=True))
+    assert "why?" in result["answer"]
 
 
 async def test_what_can_be_no_job_is_refused_under_its_id(stack: Stack, producer: Celery) -> None:
     after = producer.signature("shop.done")
-    found = await came_to(producer, query().model_dump(exclude_defaults=True), task_id="linked", link=after)
-    assert "callbacks: nothing is run after a job" in str(found)
+    result = await came_to(producer, query().model_dump(exclude_defaults=True), task_id="linked", link=after)
+    assert "callbacks: not supported for jobs" in str(result)
     async with stack.client() as client:
         assert (await client.job("linked")).state is JobState.FAILED
 
@@ -83,7 +83,7 @@ async def test_a_message_without_a_usable_id_is_put_aside(stack: Stack, producer
     async with stack.client() as client:
 
         async def parked() -> bool:
-            return any("'no id at all!'" in one.reason for one in await client.parked())
+            return any("'no id at all!'" in message.reason for message in await client.parked())
 
         await until(parked)
 
@@ -98,10 +98,10 @@ async def test_a_message_that_comes_while_the_store_is_away_becomes_a_job_later(
         )
         app.send_task("tasks.submit", kwargs=query().model_dump(exclude_defaults=True), task_id="patient")
 
-    async def told() -> bool:
+    async def outage_logged() -> bool:
         return "job-not-recorded" in stack.logs()
 
-    await until(told)
+    await until(outage_logged)
     store.start()
     async with stack.client() as client:
 

@@ -48,8 +48,10 @@ class Hands:
     async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
         lane = Lane.of(step, name)
         claims = await self.lanes.claim(lane, self.policies.of(lane))
-        _, fences = await self.lanes.begin(lane, self.policies.of(lane), [(one.work_id, one.fence) for one in claims])
-        return [Claim(work_id=one.work_id, fence=fence) for one, fence in zip(claims, fences, strict=True)]
+        _, fences = await self.lanes.begin(
+            lane, self.policies.of(lane), [(claim.work_id, claim.fence) for claim in claims]
+        )
+        return [Claim(work_id=claim.work_id, fence=fence) for claim, fence in zip(claims, fences, strict=True)]
 
     async def enqueue(self, *names: str, provider: str = "unless") -> None:
         jobs = [NewJob(id=name, provider=provider, operation="query", digest="d", spec=SPEC) for name in names]
@@ -59,8 +61,8 @@ class Hands:
         await self.enqueue(*names)
         await self.lanes.record(
             [
-                Submitted(work_id=one.work_id, fence=one.fence, external_id="x", countdown_ms=0, submits=1)
-                for one in await self.claim(Step.SUBMIT)
+                Submitted(work_id=claim.work_id, fence=claim.fence, external_id="x", countdown_ms=0, submits=1)
+                for claim in await self.claim(Step.SUBMIT)
             ]
         )
 
@@ -68,8 +70,10 @@ class Hands:
         """Jobs that ended and whose delivery to `target` was given up."""
         await self.enqueue(*names, provider=provider)
         await self.lanes.record([End(work_id=name, fence=NO_FENCE, state="failed") for name in names])
-        callbacks = [one for _ in range(0, len(names), 10) for one in await self.claim(Step.CALLBACK, "")]
-        await self.lanes.record([Fanout(work_id=one.work_id, fence=one.fence, targets=(target,)) for one in callbacks])
+        callbacks = [claim for _ in range(0, len(names), 10) for claim in await self.claim(Step.CALLBACK, "")]
+        await self.lanes.record(
+            [Fanout(work_id=claim.work_id, fence=claim.fence, targets=(target,)) for claim in callbacks]
+        )
         await self.die(target)
 
     async def die(self, target: str) -> int:
@@ -79,8 +83,8 @@ class Hands:
             count += len(claims)
             await self.lanes.record(
                 [
-                    Dead(work_id=one.work_id, fence=one.fence, error=JobError("gone", "no route").text())
-                    for one in claims
+                    Dead(work_id=claim.work_id, fence=claim.fence, error=JobError("gone", "no route").text())
+                    for claim in claims
                 ]
             )
         return count
@@ -92,25 +96,25 @@ def hands(settings: Settings, connection: Connection) -> Hands:
 
 
 async def unless(client: StoreClient) -> GroupStatus:
-    return next(one for one in await client.providers() if one.group == "unless")
+    return next(status for status in await client.providers() if status.provider == "unless")
 
 
 async def test_an_untouched_provider_has_its_limits_and_nothing_else(client: StoreClient) -> None:
-    found = {one.group: one for one in await client.providers()}
-    assert set(found) == {"ringcentral", "elevateai", "unless"}
-    one = found["unless"]
-    assert (one.rate_limit, one.rate_window, one.in_flight_limit, one.jobs_limit) == (5, 60.0, 3, 4)
-    assert (one.rate, one.in_flight, one.jobs) == (0, 0, 0)
-    assert (one.breaker, one.paused_until, one.suspended_since) == (Breaker.CLOSED, None, None)
-    assert found["elevateai"].jobs_limit is None
+    statuses = {status.provider: status for status in await client.providers()}
+    assert set(statuses) == {"ringcentral", "elevateai", "unless"}
+    status = statuses["unless"]
+    assert (status.rate_limit, status.rate_window, status.in_flight_limit, status.jobs_limit) == (5, 60.0, 3, 4)
+    assert (status.rate, status.in_flight, status.jobs) == (0, 0, 0)
+    assert (status.breaker, status.paused_until, status.suspended_since) == (Breaker.CLOSED, None, None)
+    assert statuses["elevateai"].jobs_limit is None
 
 
 async def test_what_is_used_of_each_limit_is_shown(client: StoreClient, hands: Hands) -> None:
     await hands.waiting("a", "b")
     await hands.enqueue("c")
     assert len(await hands.claim(Step.SUBMIT)) == 1
-    one = await unless(client)
-    assert (one.rate, one.in_flight, one.jobs) == (3, 1, 2)
+    status = await unless(client)
+    assert (status.rate, status.in_flight, status.jobs) == (3, 1, 2)
 
 
 async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(
@@ -121,16 +125,16 @@ async def test_a_paused_provider_gets_nothing_and_goes_on_at_once_when_resumed(
     await client.pause("unless", "the invoice is wrong")
     assert await hands.claim(Step.SUBMIT) == []
     assert await hands.claim(Step.POLL) == []
-    one = await unless(client)
-    assert one.suspended_since is not None
-    assert one.suspended_why == "the invoice is wrong"
+    status = await unless(client)
+    assert status.suspended_since is not None
+    assert status.suspended_why == "the invoice is wrong"
     lanes, _ = await hands.lanes.due_lanes()
     assert lanes == []  # not looked at again soon: a paused provider costs nothing
     assert await client.resume("unless")
     lanes, _ = await hands.lanes.due_lanes()
     assert sorted(map(str, lanes)) == ["poll:unless", "submit:unless"]
-    assert [one.work_id for one in await hands.claim(Step.POLL)] == ["a"]
-    assert [one.work_id for one in await hands.claim(Step.SUBMIT)] == ["b"]
+    assert [claim.work_id for claim in await hands.claim(Step.POLL)] == ["a"]
+    assert [claim.work_id for claim in await hands.claim(Step.SUBMIT)] == ["b"]
     assert (await unless(client)).suspended_since is None
 
 
@@ -152,9 +156,9 @@ async def test_a_misspelt_provider_is_told(client: StoreClient) -> None:
 
 async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(client: StoreClient, hands: Hands) -> None:
     await hands.lanes.record([Pause(provider="unless", pause_ms=2000, reason="unless asked for 2 s of silence")])
-    one = await unless(client)
-    assert one.paused_until is not None
-    assert one.paused_why == "unless asked for 2 s of silence"
+    status = await unless(client)
+    assert status.paused_until is not None
+    assert status.paused_why == "unless asked for 2 s of silence"
 
     async def over() -> bool:
         return (await unless(client)).paused_until is None
@@ -165,11 +169,11 @@ async def test_silence_that_the_provider_asked_for_is_shown_until_it_is_over(cli
 async def test_the_breaker_is_shown_closed_open_and_probing(client: StoreClient, hands: Hands) -> None:
     outage = Outage(provider="unless", reason="connection refused", limit=2, wait_ms=2000, longest_ms=10_000)
     await hands.lanes.record([outage])
-    assert ((one := await unless(client)).breaker, one.outages) == (Breaker.CLOSED, 1)
+    assert ((status := await unless(client)).breaker, status.outages) == (Breaker.CLOSED, 1)
     await hands.lanes.record([outage])
-    one = await unless(client)
-    assert (one.breaker, one.outages, one.breaker_why) == (Breaker.OPEN, 2, "connection refused")
-    assert one.breaker_until is not None
+    status = await unless(client)
+    assert (status.breaker, status.outages, status.breaker_why) == (Breaker.OPEN, 2, "connection refused")
+    assert status.breaker_until is not None
 
     async def probing() -> bool:
         return (await unless(client)).breaker is Breaker.PROBING
@@ -182,11 +186,11 @@ async def test_dead_deliveries_are_found_by_target_provider_and_time(client: Sto
     await hands.dead("file:b.jsonl", "b")
     await hands.dead("crm", "c", provider="elevateai")
     everything = await client.dead()
-    assert [one.job_id for one in everything] == ["c", "b", "a"]
-    assert [one.provider for one in everything] == ["elevateai", "unless", "unless"]
-    assert [one.job_id for one in await client.dead(target="file://b.jsonl")] == ["b"]
-    assert [one.job_id for one in await client.dead(target="crm", provider="unless")] == ["a"]
-    assert [one.job_id for one in await client.dead(since=everything[1].died)][-1] == "b"
+    assert [delivery.job_id for delivery in everything] == ["c", "b", "a"]
+    assert [delivery.provider for delivery in everything] == ["elevateai", "unless", "unless"]
+    assert [delivery.job_id for delivery in await client.dead(target="file://b.jsonl")] == ["b"]
+    assert [delivery.job_id for delivery in await client.dead(target="crm", provider="unless")] == ["a"]
+    assert [delivery.job_id for delivery in await client.dead(since=everything[1].died)][-1] == "b"
     assert await client.dead(since=everything[0].died + 1) == []
     assert len(await client.dead(2)) == 2
 
@@ -198,12 +202,12 @@ async def test_many_are_replayed_page_by_page_and_each_once(
     await hands.dead("crm", *(f"crm-{n}" for n in range(15)))
     await hands.dead("billing", *(f"billing-{n}" for n in range(15)))
     assert await client.replay_all(target="crm") == 15
-    assert {one.target for one in await client.dead(100)} == {"billing"}
+    assert {delivery.target for delivery in await client.dead(100)} == {"billing"}
     assert await client.replay_all(target="crm") == 0
     assert await hands.die("crm") == 15
     assert await client.replay_all() == 30
     assert await client.dead() == []
-    assert [one.state for one in await client.deliveries("crm-7")] == [DeliveryState.PENDING]
+    assert [delivery.state for delivery in await client.deliveries("crm-7")] == [DeliveryState.PENDING]
 
 
 async def test_what_dies_again_during_a_replay_is_not_repeated_for_ever(

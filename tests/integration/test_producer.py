@@ -36,7 +36,7 @@ def wait(app, job_id):
     try:
         return {"result": app.AsyncResult(job_id).get(timeout=150)}
     except Exception as error:
-        return {"raised": type(error).__name__, "told": str(error)}
+        return {"raised": type(error).__name__, "message": str(error)}
 
 for line in sys.stdin:
     work = json.loads(line)
@@ -78,10 +78,10 @@ class Producer:
         answers: dict[str, Any] = json.loads(await asyncio.to_thread(self._asked, json.dumps(work)))
         return answers
 
-    async def one(self, message: Message, **conf: Any) -> dict[str, Any]:
+    async def outcome(self, message: Message, **conf: Any) -> dict[str, Any]:
         """What one job came to."""
-        found: dict[str, Any] = (await self.run([message], **conf))[message["id"]]
-        return found
+        answer: dict[str, Any] = (await self.run([message], **conf))[message["id"]]
+        return answer
 
     def close(self) -> None:
         """No more work: it ends."""
@@ -98,9 +98,9 @@ class Producer:
 
 @pytest.fixture(scope="module")
 def producer(stack: Stack) -> Iterator[Producer]:
-    found = Producer(stack, stack.folder)
-    yield found
-    found.close()
+    producer = Producer(stack, stack.folder)
+    yield producer
+    producer.close()
 
 
 def asking(text: str = "why?", **fields: Any) -> dict[str, Any]:
@@ -127,13 +127,13 @@ WAYS: dict[str, tuple[Message, dict[str, Any]]] = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_job_gives_its_result_to_the_producer(producer: Producer, way: str) -> None:
     how, conf = WAYS[way]
-    answer = await producer.one({**message(asking(f"{way}?")), **how}, **conf)
+    answer = await producer.outcome({**message(asking(f"{way}?")), **how}, **conf)
     assert way.partition(" positional")[0] in answer["result"]["answer"] or "a dict?" in answer["result"]["answer"]
 
 
 async def test_a_countdown_is_kept_and_the_deadline_counts_from_then(stack: Stack, producer: Producer) -> None:
     sent = message(asking(deadline=300), options={"countdown": 6})
-    assert "result" in await producer.one(sent)
+    assert "result" in await producer.outcome(sent)
     async with stack.client() as client:
         job = await client.job(sent["id"])
     assert job.submitted is not None
@@ -143,15 +143,15 @@ async def test_a_countdown_is_kept_and_the_deadline_counts_from_then(stack: Stac
 
 
 async def test_what_the_provider_refuses_is_raised_with_code_and_message(producer: Producer) -> None:
-    answer = await producer.one(message(asking('x sandbox:{"outcome":"failure"}')))
+    answer = await producer.outcome(message(asking('x sandbox:{"outcome":"failure"}')))
     assert answer["raised"] == "JobFailed"
-    assert answer["told"].startswith("provider_failed: ERROR: ")
+    assert answer["message"].startswith("provider_failed: ERROR: ")
 
 
 async def test_an_expired_job_is_raised_as_such(producer: Producer) -> None:
-    answer = await producer.one(message(asking('x sandbox:{"outcome":"never"}', deadline=1)))
+    answer = await producer.outcome(message(asking('x sandbox:{"outcome":"never"}', deadline=1)))
     assert answer["raised"] == "JobExpired"
-    assert "the deadline passed" in answer["told"]
+    assert "the deadline passed" in answer["message"]
 
 
 REFUSED: dict[str, tuple[Message, str]] = {
@@ -175,19 +175,19 @@ REFUSED: dict[str, tuple[Message, str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 async def test_what_can_be_no_job_is_refused_under_its_id(stack: Stack, producer: Producer, what: str) -> None:
-    wrong, told = REFUSED[what]
+    wrong, reason = REFUSED[what]
     sent = {**message(), **wrong, "id": str(uuid4())}
     if "args" in wrong:
         del sent["kwargs"]
-    answer = await producer.one(sent)
-    assert (answer["raised"], answer["told"].partition(":")[0]) == ("JobFailed", "invalid_request")
-    assert told in answer["told"]
+    answer = await producer.outcome(sent)
+    assert (answer["raised"], answer["message"].partition(":")[0]) == ("JobFailed", "invalid_request")
+    assert reason in answer["message"]
     async with stack.client() as client:
         job = await client.job(sent["id"])
         assert job.state is JobState.FAILED
         assert job.error is not None
-        assert told in job.error.message
-        assert next(one.event for one in await client.timeline(job.id)) == "refused"
+        assert reason in job.error.message
+        assert next(entry.event for entry in await client.timeline(job.id)) == "refused"
 
 
 async def test_a_message_without_a_usable_id_is_put_aside_and_holds_back_no_other(
@@ -198,26 +198,26 @@ async def test_a_message_without_a_usable_id_is_put_aside_and_holds_back_no_othe
     assert "result" in answers[fine["id"]]
     async with stack.client() as client:
         parked = await client.parked()
-    assert any("'no id at all!' is not a valid job id" in one.reason for one in parked)
+    assert any("'no id at all!' is not a valid job id" in message.reason for message in parked)
 
 
 async def test_the_same_id_twice_is_one_job(stack: Stack, producer: Producer) -> None:
     sent = message(asking(f"once {uuid4()}"))
-    assert "result" in await producer.one(sent)
-    assert "result" in await producer.one(sent)
+    assert "result" in await producer.outcome(sent)
+    assert "result" in await producer.outcome(sent)
     assert len(stack.sandbox("GET", f"/_ledger?text={sent['kwargs']['params']['query'][5:]}")["jobs"]) == 1
 
 
 async def test_the_same_id_for_another_request_changes_nothing(stack: Stack, producer: Producer) -> None:
     first = message(asking("the first?"))
-    answer = await producer.one(first)
-    assert await producer.one({**message(asking("the second?")), "id": first["id"]}) == answer
+    answer = await producer.outcome(first)
+    assert await producer.outcome({**message(asking("the second?")), "id": first["id"]}) == answer
     async with stack.client() as client:
 
-        async def told() -> bool:
-            return "conflict" in [one.event for one in await client.timeline(first["id"])]
+        async def conflict_noted() -> bool:
+            return "conflict" in [entry.event for entry in await client.timeline(first["id"])]
 
-        await until(told)
+        await until(conflict_noted)
         assert (await client.params(first["id"]))["query"] == "the first?"
 
 
@@ -242,11 +242,11 @@ async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_ne
     answers = await producer.run([first, alias, other])
     assert "result" in answers[first["id"]]
     assert answers[other["id"]]["raised"] == "JobFailed"
-    assert answers[other["id"]]["told"].startswith(
+    assert answers[other["id"]]["message"].startswith(
         f"conflict: the idempotency key {key!r} belongs to job {first['id']}"
     )
     # An id that means another job is taken too; the message must not come again and again.
-    assert (await producer.one({**message(asking("a third thing")), "id": alias["id"]})) == answers[first["id"]]
+    assert (await producer.outcome({**message(asking("a third thing")), "id": alias["id"]})) == answers[first["id"]]
     async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
 
         async def taken() -> bool:
@@ -254,11 +254,11 @@ async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_ne
 
         await until(taken, what="no message is leased")
     async with stack.client() as client:
-        assert "conflict" in [one.event for one in await client.timeline(first["id"])]
+        assert "conflict" in [entry.event for entry in await client.timeline(first["id"])]
 
 
 async def test_a_large_result_arrives_whole(producer: Producer) -> None:
-    answer = await producer.one(message(asking('big sandbox:{"result_bytes":2000000}')))
+    answer = await producer.outcome(message(asking('big sandbox:{"result_bytes":2000000}')))
     assert len(answer["result"]["answer"]) >= 2_000_000
 
 
@@ -268,12 +268,12 @@ async def test_a_thousand_messages_all_become_jobs(stack: Stack, producer: Produ
     async with stack.client() as client:
 
         async def all_ended() -> bool:
-            found = await client._store.reads.jobs([one["id"] for one in sent])
-            return sum(job.state is JobState.SUCCEEDED for job in found) == 1000
+            jobs = await client._store.reads.jobs([message["id"] for message in sent])
+            return sum(job.state is JobState.SUCCEEDED for job in jobs) == 1000
 
         await until(all_ended)
-    answers = await producer.run([], [one["id"] for one in sent])
-    assert all(f"bulk {number}." in answers[one["id"]]["result"]["answer"] for number, one in enumerate(sent))
+    answers = await producer.run([], [message["id"] for message in sent])
+    assert all(f"bulk {number}." in answers[message["id"]]["result"]["answer"] for number, message in enumerate(sent))
 
 
 async def test_what_a_producer_sends_follows_the_published_schema(stack: Stack, producer: Producer) -> None:
@@ -284,13 +284,13 @@ async def test_what_a_producer_sends_follows_the_published_schema(stack: Stack, 
     await producer.run(sent, [], queue=queue)
     async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
         bodies = [json.loads(body) for body in reversed(await redis.lrange(queue, 0, -1))]
-    for body, one in zip(bodies, sent, strict=True):
+    for body, asked in zip(bodies, sent, strict=True):
         content = base64.b64decode(body["body"])
         if body["headers"].get("compression"):
             content = zlib.decompress(content)  # kombu calls zlib gzip
         kwargs = json.loads(content)[1]
-        assert body["headers"]["id"] == one["id"]
-        assert kwargs == one["kwargs"]
+        assert body["headers"]["id"] == asked["id"]
+        assert kwargs == asked["kwargs"]
         validator = jsonschema.Draft202012Validator(schema)
         assert validator.is_valid(kwargs) == ("operations" not in kwargs)
 

@@ -57,18 +57,18 @@ class Hands:
         lane = Lane.of(step, "ringcentral")
         policy = LanePolicy(batch=10, lease_ms=lease, cap=10, min_interval_ms=30_000 if step is Step.POLL else 0)
         claims = await self.lanes.claim(lane, policy)
-        (one,) = claims
-        _, (fence,) = await self.lanes.begin(lane, policy, [Held(one.work_id, one.fence)])
+        (claim,) = claims
+        _, (fence,) = await self.lanes.begin(lane, policy, [Held(claim.work_id, claim.fence)])
         if step is Step.SUBMIT:
-            await self.lanes.renew(lane, policy, [Held(one.work_id, fence)], intent=True)
-        return msgspec.structs.replace(one, fence=fence)
+            await self.lanes.renew(lane, policy, [Held(claim.work_id, fence)], intent=True)
+        return msgspec.structs.replace(claim, fence=fence)
 
     async def doubted(self) -> Claim:
         """A worker looks at the uncertain job; nothing is sent for it."""
-        (one,) = await self.lanes.claim(
+        (claim,) = await self.lanes.claim(
             Lane.of(Step.SUBMIT, "ringcentral"), LanePolicy(batch=10, lease_ms=60_000, cap=10)
         )
-        return one
+        return claim
 
     async def on_its_way(self) -> Claim:
         """The request has left; its answer is not known."""
@@ -424,9 +424,9 @@ async def test_what_comes_again_and_late_is_kept_and_changes_nothing(trusting: H
 
 async def test_the_same_call_counts_once(hands: Hands, client: StoreClient) -> None:
     await hands.waiting()
-    heard = hands.webhooks.webhook_received(Webhook("ringcentral", "j", b"{}", 2))
+    outcome = hands.webhooks.webhook_received(Webhook("ringcentral", "j", b"{}", 2))
     for _ in range(2):
-        assert await hands.record(heard) is Recorded.WRITTEN  # Redis did it, and its answer was lost
+        assert await hands.record(outcome) is Recorded.WRITTEN  # Redis did it, and its answer was lost
     assert (await hands.job()).ledger.webhooks == 1
     assert len(await client.webhooks.of("j")) == 1
 
@@ -436,7 +436,7 @@ async def test_twenty_are_kept_and_the_rest_is_counted(hands: Hands, client: Sto
     for number in range(25):
         await hands.hear({"status": f"s{number}"})
     kept = await client.webhooks.of("j")
-    assert [one.summary for one in (kept[0], kept[-1])] == ["s0", "s19"]
+    assert [webhook.summary for webhook in (kept[0], kept[-1])] == ["s0", "s19"]
     assert (await hands.job()).ledger.webhooks == 25
     assert sum(line.startswith("webhook") for line in await hands.story()) == 20
 
@@ -495,7 +495,7 @@ async def test_unreadable_ones_are_kept_and_a_poll_sees(hands: Hands, client: St
         assert await hands.hear(body) is Recorded.WRITTEN
     await hands.hear(b"{", problem="too large")
     kept = await client.webhooks.of("j")
-    assert [one.body for one in kept][:2] == [b"\xff\xfe", b""]
+    assert [webhook.body for webhook in kept][:2] == [b"\xff\xfe", b""]
     assert kept[0].summary.startswith("unreadable_answer: ")
     assert kept[-1].summary == "too large"
     assert (await hands.job()).ledger.webhooks == 7
@@ -503,7 +503,7 @@ async def test_unreadable_ones_are_kept_and_a_poll_sees(hands: Hands, client: St
 
 async def test_those_for_unknown_jobs_are_kept_apart_and_can_be_replayed(hands: Hands, client: StoreClient) -> None:
     assert await hands.hear(job_id="gone") is Recorded.UNKNOWN
-    assert [(one.job_id, one.summary) for one in await client.webhooks.unknown()] == [("gone", "Success")]
+    assert [(webhook.job_id, webhook.summary) for webhook in await client.webhooks.unknown()] == [("gone", "Success")]
     assert await client.webhooks.replay_unknown() == 0
     await hands.lanes.enqueue(
         [NewJob(id="gone", provider="ringcentral", operation="speech-to-text", digest="d", spec=SPEC)]

@@ -43,13 +43,13 @@ def rules(namespace: str, queue: str) -> dict[str, list[str]]:
     block = re.search(r"```text\n(user .*?)```", page, re.DOTALL)
     assert block
     lines = [line.split() for line in block[1].splitlines() if line]
-    found = {words[1].removeprefix("outwait-"): [word for word in words[2:] if word[0] != ">"] for words in lines}
+    users = {words[1].removeprefix("outwait-"): [word for word in words[2:] if word[0] != ">"] for words in lines}
 
     def renamed(word: str) -> str:
         place = word.replace("{outwait}", f"{{{namespace}}}").replace("~outwait.", f"~{namespace}.")
         return re.sub(r"(~|binding\.|permanent\.)outwait(?![.\w-])", rf"\g<1>{queue}", place)
 
-    return {name: [renamed(word) for word in words] for name, words in found.items()}
+    return {name: [renamed(word) for word in words] for name, words in users.items()}
 
 
 @contextmanager
@@ -96,7 +96,11 @@ class Secured:
         log = self.admin.acl_log()
         self.admin.acl_log_reset()
         # Workers ask for `appendfsync`, and go on without an answer.
-        return [f"{one['username']}: {one['object']} ({one['reason']})" for one in log if one["object"] != "config|get"]
+        return [
+            f"{entry['username']}: {entry['object']} ({entry['reason']})"
+            for entry in log
+            if entry["object"] != "config|get"
+        ]
 
     def client(self, user: str) -> Redis:
         return Redis.from_url(self.url(user))
@@ -133,9 +137,9 @@ async def produced(secured: Secured, request: JobRequest) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PRODUCER, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    told, wrong = await process.communicate()
+    output, wrong = await process.communicate()
     assert process.returncode == 0, (secured.denied, wrong.decode())
-    return told.decode()
+    return output.decode()
 
 
 async def test_a_job_goes_through_with_each_process_as_a_user_of_its_own(secured: Secured) -> None:
@@ -244,8 +248,8 @@ async def test_nobody_gets_in_without_a_certificate_or_past_one_that_is_not_know
     url = urlsplit(secured.url("worker"))
     options = dict(parse_qsl(url.query))
     authority = {"ssl_ca_certs": options["ssl_ca_certs"]}
-    own = {name: options[name] for name in ("ssl_certfile", "ssl_keyfile")}
-    for given, opens in (({}, False), (authority, False), (own, False), ({**authority, **own}, True)):
+    certificate = {name: options[name] for name in ("ssl_certfile", "ssl_keyfile")}
+    for given, opens in (({}, False), (authority, False), (certificate, False), ({**authority, **certificate}, True)):
         redis_url = SecretStr(url._replace(query=urlencode(given)).geturl())
         connection = Connection(secured.stack.settings.model_copy(update={"redis_url": redis_url}))
         try:
@@ -258,8 +262,8 @@ async def test_nobody_gets_in_without_a_certificate_or_past_one_that_is_not_know
 
 
 def refused(secured: Secured, user: str, command: str) -> None:
-    own = secured.stack.settings
-    words = command.format(queue=own.intake.queue, namespace=own.namespace).split()
+    settings = secured.stack.settings
+    words = command.format(queue=settings.intake.queue, namespace=settings.namespace).split()
     with secured.client(user) as client, pytest.raises(NoPermissionError):
         client.execute_command(*words)
     secured.admin.acl_log_reset()

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from outwait.sandbox import Behaviour, SandboxOptions, create_app
 from outwait.sandbox.credentials import ACCOUNT_ID, API_KEY, CLIENT_ID, CLIENT_SECRET, JWT, USER_EMAIL, WEBSITE_ID
 from outwait.sandbox.limits import Limiter
+from outwait.sandbox.server import VENDORS
 from tests.patience import PATIENCE, until
 
 Client = aiohttp.ClientSession
@@ -71,8 +72,8 @@ class TestFaultsOfASubmit:
         query = marked({"fault": fault, "on": "submit"})
         with pytest.raises((aiohttp.ServerDisconnectedError, ConnectionResetError)):
             await ask(client, query)
-        found = (await ledger(client))["jobs"]
-        assert len(found) == jobs
+        recorded = (await ledger(client))["jobs"]
+        assert len(recorded) == jobs
         assert (await ask(client, query))[0] == 202  # the fault befell one submit only
         account = await ledger(client)
         assert len(account["jobs"]) == jobs + 1
@@ -175,14 +176,14 @@ class TestOrders:
 
     async def test_wrong_order_tells_what_is_allowed(self, start: Start) -> None:
         client = await start()
-        for wrong, told in (
+        for wrong, message in (
             ({"outcome": "perhaps"}, "'success'"),
-            ({"provider": "nobody"}, "ringcentral, elevateai, unless"),
+            ({"provider": "nobody"}, ", ".join(vendor.name for vendor in VENDORS)),
             ({"duraton": 1}, "duraton"),
         ):
             async with client.post("/_control/behaviour", json=wrong) as got:
                 assert got.status == 400
-                assert told in (await got.json())["error"]
+                assert message in (await got.json())["error"]
 
     async def test_reset_forgets_all(self, start: Start) -> None:
         client = await start()

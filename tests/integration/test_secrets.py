@@ -86,9 +86,9 @@ class _Take(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with Collector() as found:
-        yield found
-        found.shutdown()
+    with Collector() as collector:
+        yield collector
+        collector.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def stack(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 async def connection(stack: Stack) -> AsyncIterator[Connection]:
-    found = Connection(stack.settings)
-    yield found
-    await found.close()
+    connection = Connection(stack.settings)
+    yield connection
+    await connection.close()
 
 
 async def test_no_secret_is_shown_anywhere(stack: Stack, collector: Collector, connection: Connection) -> None:
@@ -214,17 +214,17 @@ async def visited(web: httpx.AsyncClient, jobs: list[str]) -> dict[str, str]:
         await web.post(path, json={"jobId": CANARY, "token": CANARY})
     await web.get(f"/{CANARY}?token={CANARY}")
     strange = {"Authorization": f"Bearer ow_0a1b2c3d_{CANARY}"}
-    found = {"refused": (await web.get("/v1/jobs", headers=strange)).text}
-    found["wrong body"] = (await web.post("/v1/jobs", content=f'{{"password": "{CANARY}"')).text
-    found["wrong login"] = (await web.post("/login", data={"key": f"ow_0a1b2c3d_{CANARY}"})).text
+    answers = {"refused": (await web.get("/v1/jobs", headers=strange)).text}
+    answers["wrong body"] = (await web.post("/v1/jobs", content=f'{{"password": "{CANARY}"')).text
+    answers["wrong login"] = (await web.post("/login", data={"key": f"ow_0a1b2c3d_{CANARY}"})).text
     key = web.headers["Authorization"].removeprefix("Bearer ")
     assert (await web.post("/login", data={"key": key})).status_code == 303
     paths = [f"{root}/{job_id}{part}" for job_id in jobs for root, part in OF_JOBS]
     for path in (*OVERALL, *paths):
         answer = await web.get(path)
         assert answer.status_code == 200, (path, answer.text)
-        found[path] = RESULT.sub("", answer.text)
-    return found
+        answers[path] = RESULT.sub("", answer.text)
+    return answers
 
 
 async def flower_pages(tasks: httpx.AsyncClient, jobs: list[str]) -> list[str]:
@@ -239,15 +239,15 @@ async def flower_pages(tasks: httpx.AsyncClient, jobs: list[str]) -> list[str]:
 def printed(stack: Stack, jobs: list[str]) -> dict[str, str]:
     """What every command prints, to both outputs."""
     words = [*COMMANDS.split("|"), *(f"{word} {job_id}" for word in OF_A_JOB.split("|") for job_id in jobs)]
-    found = {f"outwait {word}": CliRunner().invoke(app, word.split(), env=stack.variables).output for word in words}
+    outputs = {f"outwait {word}": CliRunner().invoke(app, word.split(), env=stack.variables).output for word in words}
     doctor = [sys.executable, "-m", "outwait", "doctor"]  # Celery's app is for the life of a process
     done = subprocess.run(doctor, cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=False)
-    return found | {"outwait doctor": done.stdout + done.stderr}
+    return outputs | {"outwait doctor": done.stdout + done.stderr}
 
 
 async def held(connection: Connection) -> dict[str, str]:
     """What Redis holds, without the data itself."""
-    redis, found = connection.redis, {}
+    redis, stored = connection.redis, {}
     reads: dict[bytes, Any] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
@@ -259,8 +259,8 @@ async def held(connection: Connection) -> dict[str, str]:
         key = raw.decode(errors="replace")
         kind = await redis.type(raw)
         if kind in reads and not any(part in key for part in DATA):
-            found[f"redis {key}"] = f"{await reads[kind](raw)}"
-    return {key: text for key, text in found.items() if '"status":"SUCCESS"' not in text}  # Celery's copy of a result
+            stored[f"redis {key}"] = f"{await reads[kind](raw)}"
+    return {key: text for key, text in stored.items() if '"status":"SUCCESS"' not in text}  # Celery's copy of a result
 
 
 async def tokens(connection: Connection) -> list[str]:
@@ -297,7 +297,7 @@ def _around(text: str, secret: str) -> str:
 
 @pytest.mark.parametrize("kind", [StoreUnavailable, StoreRefused, StoreUnfit])
 def test_callers_are_not_told_where_the_store_is(kind: type[OperatorError]) -> None:
-    told = of(kind("Redis at 10.0.0.7 refuses: user outwait-web has no permission")).body
-    assert b"10.0.0.7" not in told
-    assert b"outwait-web" not in told
-    assert b"The log of the web process has the details" in told
+    text = of(kind("Redis at 10.0.0.7 refuses: user outwait-web has no permission")).body
+    assert b"10.0.0.7" not in text
+    assert b"outwait-web" not in text
+    assert b"The log of the web process has the details" in text

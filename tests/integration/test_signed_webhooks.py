@@ -82,10 +82,10 @@ def says(status: int, text: str = "", **headers: str) -> Answer:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    found = Receiver()
-    await found.server.start_server(shutdown_timeout=0.1)
-    yield found
-    await found.server.close()
+    receiver = Receiver()
+    await receiver.server.start_server(shutdown_timeout=0.1)
+    yield receiver
+    await receiver.server.close()
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ Send = Callable[..., Awaitable[str]]
 async def test_two_verifiers_accept_what_is_sent(receiver: Receiver, send: Send) -> None:
     sent = {"text": "€" * 100_000}
     assert (await send(receiver.url() + "?order=7", result=sent)).startswith("200 in ")
-    told = receiver.verified(NEW)
-    assert (told["delivery_id"], told["result"], told["version"]) == ("job-1#1", sent, 1)
+    received = receiver.verified(NEW)
+    assert (received["delivery_id"], received["result"], received["version"]) == ("job-1#1", sent, 1)
     headers, body = receiver.got[0]
     assert (headers["content-type"], headers["webhook-id"], body) == (
         "application/json",
@@ -173,12 +173,12 @@ async def test_redirects_are_not_followed(receiver: Receiver, send: Send) -> Non
 async def test_what_an_answer_says_is_kept_short_and_without_secrets(receiver: Receiver, send: Send) -> None:
     secret = "password=hunter2 https://a.example/path?token=canary-xyz\n\x1b[31m\u202e " + "x" * 500
     receiver.answers = [says(200, secret)]
-    told = await send(receiver.url())
-    assert "hunter2" not in told
-    assert "canary-xyz" not in told
-    assert told.isascii()
-    assert told.isprintable()
-    assert len(told) < 130
+    answer = await send(receiver.url())
+    assert "hunter2" not in answer
+    assert "canary-xyz" not in answer
+    assert answer.isascii()
+    assert answer.isprintable()
+    assert len(answer) < 130
 
 
 async def test_of_an_endless_answer_little_is_read(receiver: Receiver, send: Send) -> None:
@@ -223,12 +223,12 @@ async def test_few_are_sent_at_once(
     receiver: Receiver, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outwait.tasks.handlers.signed_webhooks.PLACES", 3)
-    most = now = 0
+    highest = now = 0
 
     async def counts(_request: web.Request) -> web.Response:
-        nonlocal most, now
+        nonlocal highest, now
         now += 1
-        most = max(most, now)
+        highest = max(highest, now)
         await asyncio.sleep(0.01)
         now -= 1
         return web.Response()
@@ -238,7 +238,7 @@ async def test_few_are_sent_at_once(
     webhooks = Webhooks(WebhookSettings(secrets=[NEW]), LOOPBACK, http, Receivers(connection))
     await asyncio.gather(*(webhooks.deliver(WebhookTarget(receiver.url()), envelope()) for _ in range(12)))
     await http.close()
-    assert most == 3
+    assert highest == 3
 
 
 async def test_nobody_listens(send: Send) -> None:
@@ -289,8 +289,8 @@ async def test_over_https_the_receiver_s_certificate_is_checked(
     target, settings = WebhookTarget(receiver.url()), WebhookSettings(secrets=[NEW])
     try:
         assert target.encrypted
-        told = await Webhooks(settings, Guard(), trusting, Receivers(connection)).deliver(target, envelope())
-        assert told.endswith("s: thanks")
+        answer = await Webhooks(settings, Guard(), trusting, Receivers(connection)).deliver(target, envelope())
+        assert answer.endswith("s: thanks")
         receiver.verified(NEW)
         with pytest.raises(DeliveryFailed, match="certificate verify failed"):
             await Webhooks(settings, Guard(), doubting, Receivers(connection)).deliver(target, envelope())
@@ -301,17 +301,17 @@ async def test_over_https_the_receiver_s_certificate_is_checked(
 
 
 @pytest.mark.parametrize(
-    ("target", "secrets", "told"),
+    ("target", "secrets", "message"),
     [
         ("https://shop.example/hook", [], "OUTWAIT_WEBHOOKS__SECRETS"),
         ("http://shop.example/hook", [NEW], "OUTWAIT_OUTBOUND__ALLOW"),
     ],
 )
 def test_a_route_that_nothing_could_be_sent_along_ends_the_worker_at_start(
-    target: str, secrets: list[str], told: str
+    target: str, secrets: list[str], message: str
 ) -> None:
     webhooks = Webhooks(WebhookSettings(secrets=secrets), Guard(), None, None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=f"OUTWAIT_HANDLERS__ROUTES: .*{told}"):
+    with pytest.raises(ConfigError, match=f"OUTWAIT_HANDLERS__ROUTES: .*{message}"):
         Handlers(HandlerSettings(routes=[Route(targets=[target])]), None, None, webhooks)  # type: ignore[arg-type]
 
 
@@ -356,11 +356,11 @@ async def test_a_result_reaches_its_receiver_and_a_replay_has_the_same_id(stack:
     assert receiver.ids == [f"{job_id}#1"] * 3
     assert [receiver.verified(OLD, number)["attempt"] for number in range(3)] == [1, 2, 1]
     assert receiver.at[1] - receiver.at[0] >= 1  # as it asked
-    told = await story(stack, job_id)
+    lines = await story(stack, job_id)
     host = receiver.url("/")
-    assert any(line.startswith(f"delivery-retry {host}… ") and "answered 503" in line for line in told)
-    assert sum(line.startswith(f"delivered {host}… 200 in ") and line.endswith("s: thanks") for line in told) == 2
-    assert "canary-xyz" not in "".join(told) + stack.logs()
+    assert any(line.startswith(f"delivery-retry {host}… ") and "answered 503" in line for line in lines)
+    assert sum(line.startswith(f"delivered {host}… 200 in ") and line.endswith("s: thanks") for line in lines) == 2
+    assert "canary-xyz" not in "".join(lines) + stack.logs()
 
 
 async def test_after_its_schedule_a_delivery_is_dead(stack: Stack, receiver: Receiver) -> None:

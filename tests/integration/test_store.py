@@ -88,8 +88,8 @@ async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
 
 async def test_many_at_once_wait_for_a_connection(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    found = await asyncio.gather(*(reads.specs(["j1"]) for _ in range(300)))
-    assert all(found)
+    specs = await asyncio.gather(*(reads.specs(["j1"]) for _ in range(300)))
+    assert all(specs)
 
 
 async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) -> None:
@@ -115,10 +115,10 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
         item, fence = await begun(lanes, Lane.of(Step.DELIVER, target), policy=DELIVERIES)
         await write(lanes, Delivered(work_id=item, fence=fence))
 
-    found = await reads.job("j1")
-    assert (found.state, found.external_id, found.provider_status) == (JobState.SUCCEEDED, "x-1", "DONE")
-    assert (found.ledger.submits, found.ledger.polls, found.ledger.fetches, found.ledger.deliveries) == (1, 2, 2, 2)
-    assert found.closed is not None
+    job = await reads.job("j1")
+    assert (job.state, job.external_id, job.provider_status) == (JobState.SUCCEEDED, "x-1", "DONE")
+    assert (job.ledger.submits, job.ledger.polls, job.ledger.fetches, job.ledger.deliveries) == (1, 2, 2, 2)
+    assert job.closed is not None
     assert await reads.result("j1") == {"answer": 42}
     assert [entry.event for entry in await reads.timeline("j1")] == [
         "enqueued", "submitted", "status", "status", "succeeded", "callback", "delivered", "delivered",
@@ -207,9 +207,9 @@ async def test_what_a_worker_learns_too_late_is_told_and_changes_nothing(lanes: 
         await write(lanes, Submitted(work_id=item, fence=fence, external_id="x-1", countdown_ms=0, submits=1))
         is Recorded.REFUSED
     )
-    assert ((found := await reads.job("j1")).state, found.external_id) == (JobState.UNCERTAIN, None)
-    told = (await reads.timeline("j1"))[-1]
-    assert (told.event, told.detail) == ("too-late", "submitted as x-1")
+    assert ((stored := await reads.job("j1")).state, stored.external_id) == (JobState.UNCERTAIN, None)
+    entry = (await reads.timeline("j1"))[-1]
+    assert (entry.event, entry.detail) == ("too-late", "submitted as x-1")
 
 
 @pytest.mark.parametrize(("begins", "attempts"), [(True, 1), (False, 0)])
@@ -236,8 +236,8 @@ async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     await write(lanes, Hold(work_id="j1", fence=claim.fence, reason="a person decides"))
     assert await lanes.claim(SUBMIT, POLICY) == []
-    found = await reads.job("j1")
-    assert (found.state, found.due) == (JobState.UNCERTAIN, None)
+    stored = await reads.job("j1")
+    assert (stored.state, stored.due) == (JobState.UNCERTAIN, None)
     assert (await reads.lanes([HELD]))[0].waiting == 1
     assert await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT)) is Recorded.WRITTEN
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1
@@ -264,8 +264,8 @@ async def test_a_person_gives_an_uncertain_job_up(lanes: Lanes, reads: Reads) ->
     await held(lanes)
     error = JobError("uncertain", "nobody knows").text()
     assert await write(lanes, Resolve(work_id="j1", choice=Choice.FAIL, detail=error)) is Recorded.WRITTEN
-    found = await reads.job("j1")
-    assert (found.state, found.error) == (JobState.FAILED, JobError("uncertain", "nobody knows"))
+    job = await reads.job("j1")
+    assert (job.state, job.error) == (JobState.FAILED, JobError("uncertain", "nobody knows"))
 
 
 CANCEL = Cancel(work_id="j1", error=JobError("cancelled", "by hand").text())
@@ -275,8 +275,8 @@ async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads
     await lanes.enqueue([job("j1")])
     assert await write(lanes, CANCEL) is Recorded.WRITTEN
     assert await lanes.claim(SUBMIT, POLICY) == []
-    found = await reads.job("j1")
-    assert (found.state, found.error) == (JobState.CANCELLED, JobError("cancelled", "by hand"))
+    stored = await reads.job("j1")
+    assert (stored.state, stored.error) == (JobState.CANCELLED, JobError("cancelled", "by hand"))
     assert await write(lanes, CANCEL) is Recorded.REFUSED
 
 
@@ -289,8 +289,8 @@ async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external
         await write(lanes, Submitted(work_id=item, fence=fence, external_id="x-1", countdown_ms=0, submits=1))
         is Recorded.WRITTEN
     )
-    found = await reads.job("j1")
-    assert (found.state, found.external_id) == (JobState.CANCELLED, "x-1")
+    stored = await reads.job("j1")
+    assert (stored.state, stored.external_id) == (JobState.CANCELLED, "x-1")
     assert await lanes.claim(POLL, POLICY) == []
     assert len(await lanes.claim(CALLBACK, POLICY)) == 1
 
@@ -380,7 +380,7 @@ async def test_a_delivery_is_retried_dies_and_is_replayed(lanes: Lanes, reads: R
     assert claim.attempts == 1
     await write(lanes, Dead(work_id=claim.work_id, fence=claim.fence, error=error))
     (dead,) = [page async for page in DeadLetters(connection).pages()]
-    assert [one.error.message for one in dead if one.error] == ["no route"]
+    assert [delivery.error.message for delivery in dead if delivery.error] == ["no route"]
     assert (await reads.job("j1")).closed is not None
     assert await write(lanes, Replay(work_id="j1#1")) is Recorded.WRITTEN
     assert (await reads.job("j1")).closed is None
@@ -394,9 +394,9 @@ async def test_a_job_without_targets_is_closed_at_once(lanes: Lanes, reads: Read
     await lanes.enqueue([job("j1", error=JobError("invalid_request", "no such operation").text())])
     item, fence = await begun(lanes, CALLBACK)
     await write(lanes, Fanout(work_id=item, fence=fence, targets=()))
-    found = await reads.job("j1")
-    assert (found.state, found.closed is not None) == (JobState.FAILED, True)
-    assert found.error == JobError("invalid_request", "no such operation")
+    stored = await reads.job("j1")
+    assert (stored.state, stored.closed is not None) == (JobState.FAILED, True)
+    assert stored.error == JobError("invalid_request", "no such operation")
 
 
 async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(settings: Settings) -> None:
@@ -428,12 +428,12 @@ async def test_listing_pages_through_states_and_providers_newest_first(
     seen, cursor = [], None
     while True:
         page = await listing.page(3, cursor)
-        seen += [found.id for found in page.jobs]
+        seen += [job.id for job in page.jobs]
         cursor = page.cursor
         if cursor is None:
             break
     assert sorted(seen) == [f"j{n}" for n in range(7)]
-    assert [found.id for found in (await listing.page(state=JobState.CANCELLED)).jobs] == ["j3"]
+    assert [job.id for job in (await listing.page(state=JobState.CANCELLED)).jobs] == ["j3"]
     assert (await listing.page(provider="elevateai")).jobs == []
     assert (await reads.counts())["unless"]["cancelled"] == 1
 
@@ -590,10 +590,10 @@ async def test_a_lane_that_cannot_take_its_turn_holds_up_no_other(lanes: Lanes) 
     polls = 0
     for _ in range(20):
         assert await lanes.claim(SUBMIT, shared) == []
-        for found in await lanes.claim(POLL, msgspec.structs.replace(shared, jobs_in_flight=0)):
+        for claim in await lanes.claim(POLL, msgspec.structs.replace(shared, jobs_in_flight=0)):
             polls += 1
             await lanes.record(
-                [Wait(work_id=found.work_id, fence=found.fence, countdown_ms=0, status="PENDING", polls=1)]
+                [Wait(work_id=claim.work_id, fence=claim.fence, countdown_ms=0, status="PENDING", polls=1)]
             )
     assert polls == 2
 
@@ -639,7 +639,7 @@ async def test_jobs_of_one_millisecond_are_listed_once_each_over_short_cursors(
     listing, seen, cursor = Listing(connection), [], None
     while True:
         page = await listing.page(20, cursor)
-        seen += [found.id for found in page.jobs]
+        seen += [job.id for job in page.jobs]
         cursor = page.cursor
         if cursor is None:
             break
@@ -652,9 +652,9 @@ async def test_a_tenants_jobs_are_listed_by_themselves(lanes: Lanes, connection:
     await lanes.record([End(work_id=f"a{n}", fence=NO_FENCE, state=JobState.CANCELLED) for n in (3, 4)])
     listing = Listing(connection)
     assert len((await listing.page(100, tenant="acme")).jobs) == 30
-    assert {found.tenant for found in (await listing.page(100, tenant="b")).jobs} == {"b"}
+    assert {job.tenant for job in (await listing.page(100, tenant="b")).jobs} == {"b"}
     few = await listing.page(2, tenant="acme", state=JobState.CANCELLED)
-    assert {found.id for found in few.jobs} == {"a3", "a4"}
+    assert {job.id for job in few.jobs} == {"a3", "a4"}
     assert (await listing.page(100, tenant="nobody")).jobs == []
 
 

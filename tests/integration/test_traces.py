@@ -48,10 +48,10 @@ class Collector:
         self.services: set[str] = set()
 
     async def take(self, request: web.Request) -> web.Response:
-        found = ExportTraceServiceRequest.FromString(await request.read())
-        for one in found.resource_spans:
-            self.services |= {at.value.string_value for at in one.resource.attributes if at.key == "service.name"}
-            self.spans += [span for scope in one.scope_spans for span in scope.spans]
+        received = ExportTraceServiceRequest.FromString(await request.read())
+        for resource in received.resource_spans:
+            self.services |= {at.value.string_value for at in resource.resource.attributes if at.key == "service.name"}
+            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
         return web.Response(content_type="application/x-protobuf")
 
     def of(self, job_id: str) -> list[Span]:
@@ -64,12 +64,12 @@ def _attributes(span: Span) -> dict[str, Any]:
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    found, app = Collector(), web.Application()
-    app.router.add_post("/v1/traces", found.take)
+    collector, app = Collector(), web.Application()
+    app.router.add_post("/v1/traces", collector.take)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", found.port).start()
-    yield found
+    await web.TCPSite(runner, "127.0.0.1", collector.port).start()
+    yield collector
     await runner.cleanup()
 
 
@@ -100,8 +100,8 @@ async def test_a_job_is_one_trace_from_its_producer_to_its_last_delivery(stack: 
         ).id
     async with stack.client() as client:
         direct = (await client.enqueue(query("direct", targets=["crm"]), trace=TRACEPARENT)).job_id
-        alone = (await client.enqueue(query("alone", targets=["crm"]), trace="rubbish")).job_id
-        jobs = [await until(_found(client, job), what=job) for job in (sent, direct, alone)]
+        parentless = (await client.enqueue(query("alone", targets=["crm"]), trace="rubbish")).job_id
+        jobs = [await until(_found(client, job), what=job) for job in (sent, direct, parentless)]
         polls = {job.id: (await closed(client, job.id)).ledger.polls for job in jobs}
 
         async def arrived() -> bool:
@@ -109,11 +109,11 @@ async def test_a_job_is_one_trace_from_its_producer_to_its_last_delivery(stack: 
 
         await until(arrived, what=f"all spans of {polls}")
     assert collector.services == {"outwait"}
-    for job, parent in ((sent, PARENT), (direct, PARENT), (alone, "")):
+    for job, parent in ((sent, PARENT), (direct, PARENT), (parentless, "")):
         spans = collector.of(job)
-        own = _check(spans, polls[job])
-        assert own.parent_span_id.hex() == parent
-        assert (own.trace_id.hex() == TRACE) == bool(parent)
+        job_span = _check(spans, polls[job])
+        assert job_span.parent_span_id.hex() == parent
+        assert (job_span.trace_id.hex() == TRACE) == bool(parent)
     lines = [json.loads(line) for line in stack.logs().splitlines() if '"taken"' in line]
     named = {(line["job"], line["provider"], line["step"], line["delivery"], line["attempt"]) for line in lines}
     assert named == {(job, "unless", "deliver", f"{job}#1", attempt) for job in polls for attempt in (1, 2)}
@@ -133,18 +133,18 @@ def _check(spans: list[Span], polls: int) -> Span:
     names = sorted(span.name for span in spans)
     steps = ["callback unless", "deliver crm", "deliver crm", "job unless.query", *["poll unless"] * polls]
     assert names == [*steps, "submit unless"]
-    (own,) = [span for span in spans if span.name == "job unless.query"]
+    (job_span,) = [span for span in spans if span.name == "job unless.query"]
     for span in spans:
         about = _attributes(span)
         assert about["outwait.provider"] == "unless"
         assert about["outwait.operation"] == "query"
         assert 0 <= about.get("outwait.late", 0) < PATIENCE
         assert span.start_time_unix_nano <= span.end_time_unix_nano
-        assert span is own or span.parent_span_id == own.span_id
-    assert _attributes(own)["outwait.outcome"] == "succeeded"
+        assert span is job_span or span.parent_span_id == job_span.span_id
+    assert _attributes(job_span)["outwait.outcome"] == "succeeded"
     outcomes = {_attributes(span)["outwait.outcome"]: span.status.code for span in spans if "deliver" in span.name}
     assert outcomes == {"redeliver": Status.STATUS_CODE_ERROR, "delivered": Status.STATUS_CODE_UNSET}
-    return own
+    return job_span
 
 
 def test_without_traces_opentelemetry_is_not_imported(stack: Stack) -> None:

@@ -78,9 +78,9 @@ async def enqueued(api: httpx.AsyncClient, text: str = "why?", **fields: Any) ->
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
-    found: dict[str, Any] = answer.json()
-    assert (found["status"], found["code"]) == (status, code), found
-    return found
+    document: dict[str, Any] = answer.json()
+    assert (document["status"], document["code"]) == (status, code), document
+    return document
 
 
 async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.AsyncClient) -> None:
@@ -96,8 +96,8 @@ async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.As
     assert events[:2] == ["enqueued", "submitted"]
 
     async def dead() -> list[Any]:
-        found: list[Any] = (await api.get("/v1/dead", params={"target": "nobody"})).json()["deliveries"]
-        return [one for one in found if one["job_id"] == job["id"]]
+        deliveries: list[Any] = (await api.get("/v1/dead", params={"target": "nobody"})).json()["deliveries"]
+        return [delivery for delivery in deliveries if delivery["job_id"] == job["id"]]
 
     ((delivery),) = await until(dead)
     assert delivery["state"] == "dead"
@@ -112,8 +112,8 @@ async def test_the_same_request_again_is_the_same_job(api: httpx.AsyncClient) ->
     first = await api.post("/v1/jobs", json=question(), headers=header)
     second = await api.post("/v1/jobs", json=question(), headers=header)
     third = await api.post("/v1/jobs", json=question(idempotency_key="order-1"))
-    assert [one.status_code for one in (first, second, third)] == [201, 200, 200]
-    assert {one.json()["id"] for one in (first, second, third)} == {first.json()["id"]}
+    assert [answer.status_code for answer in (first, second, third)] == [201, 200, 200]
+    assert {answer.json()["id"] for answer in (first, second, third)} == {first.json()["id"]}
     assert second.json()["created"] is False
     problem(await api.post("/v1/jobs", json=question("other"), headers=header), 409, "conflict")
     differ = await api.post("/v1/jobs", json=question(idempotency_key="order-2"), headers=header)
@@ -131,25 +131,25 @@ async def test_a_batch_tells_of_each_of_its_jobs(api: httpx.AsyncClient) -> None
     ]
     answer = await api.post("/v1/jobs", json={"jobs": jobs})
     assert answer.status_code == 207
-    found = answer.json()
-    assert [item["status"] for item in found["jobs"]] == [201, 200, 409, 422, 403]
-    assert found["jobs"][0]["id"] == found["jobs"][1]["id"]
-    assert (found["created"], found["same"], found["refused"]) == (1, 1, 3)
+    outcome = answer.json()
+    assert [item["status"] for item in outcome["jobs"]] == [201, 200, 409, 422, 403]
+    assert outcome["jobs"][0]["id"] == outcome["jobs"][1]["id"]
+    assert (outcome["created"], outcome["same"], outcome["refused"]) == (1, 1, 3)
     wrong = await api.post("/v1/jobs", json={"jobs": [question(), {"provider": "unless"}]})
     assert problem(wrong, 422, "invalid_request")["errors"][0]["field"] == "body.jobs[1].operation"
-    many = await api.post("/v1/jobs", json={"jobs": [question()] * 1001})
-    problem(many, 422, "invalid_request")
+    too_many = await api.post("/v1/jobs", json={"jobs": [question()] * 1001})
+    problem(too_many, 422, "invalid_request")
 
 
 async def test_tenants_know_nothing_of_each_other(stack: Stack, api: httpx.AsyncClient) -> None:
     async with await caller(stack, tenant="acme") as acme, await caller(stack, tenant="blue") as blue:
-        one = await enqueued(acme, NEVER, idempotency_key="same", targets=["nobody"])
+        first = await enqueued(acme, NEVER, idempotency_key="same", targets=["nobody"])
         two = await enqueued(blue, NEVER, idempotency_key="same")
-        assert one != two
-        assert (await acme.get(f"/v1/jobs/{one}")).json()["tenant"] == "acme"
+        assert first != two
+        assert (await acme.get(f"/v1/jobs/{first}")).json()["tenant"] == "acme"
         problem(await blue.post("/v1/jobs", json=question(tenant="acme")), 403, "forbidden")
         problem(await blue.post("/v1/jobs", json=question("x", idempotency_key="same")), 409, "conflict")
-        missing = problem(await blue.get("/v1/jobs/" + "0" * len(one)), 404, "job_not_found")
+        missing = problem(await blue.get("/v1/jobs/" + "0" * len(first)), 404, "job_not_found")
         for method, path, body in (
             ("GET", "", None),
             ("GET", "?wait=1", None),
@@ -161,16 +161,16 @@ async def test_tenants_know_nothing_of_each_other(stack: Stack, api: httpx.Async
             ("POST", "/replay", {}),
             ("POST", "/resolve", {"choice": "fail"}),
         ):
-            answer = await blue.request(method, f"/v1/jobs/{one}{path}", json=body)
-            told = problem(answer, 404, "job_not_found")
-            assert told["detail"] == missing["detail"].replace("0" * len(one), one)
+            answer = await blue.request(method, f"/v1/jobs/{first}{path}", json=body)
+            details = problem(answer, 404, "job_not_found")
+            assert details["detail"] == missing["detail"].replace("0" * len(first), first)
         assert [job["id"] for job in (await blue.get("/v1/jobs")).json()["jobs"]] == [two]
         problem(await blue.get("/v1/jobs", params={"tenant": "acme"}), 403, "forbidden")
         for path in ("/v1/providers/unless/pause", "/v1/providers/unless/resume"):
             problem(await blue.post(path), 403, "forbidden")
         problem(await blue.get("/v1/counts"), 403, "forbidden")
-        assert {one["status"] for one in (await blue.get("/v1/providers")).json()["providers"]} == {None}
-        assert (await acme.post(f"/v1/jobs/{one}/cancel")).json()["state"] == "cancelled"
+        assert {provider["status"] for provider in (await blue.get("/v1/providers")).json()["providers"]} == {None}
+        assert (await acme.post(f"/v1/jobs/{first}/cancel")).json()["state"] == "cancelled"
 
         async def dead() -> Any:
             return (await acme.get("/v1/dead")).json()["deliveries"]
@@ -179,7 +179,7 @@ async def test_tenants_know_nothing_of_each_other(stack: Stack, api: httpx.Async
         assert (await blue.get("/v1/dead")).json()["deliveries"] == []
         assert (await blue.post("/v1/dead/replay")).json() == {"replayed": 0}
         ids = {job["id"] for job in (await api.get("/v1/jobs", params={"tenant": "acme"})).json()["jobs"]}
-        assert ids == {one}
+        assert ids == {first}
         await blue.post(f"/v1/jobs/{two}/cancel")
 
 
@@ -223,7 +223,7 @@ async def test_what_is_no_request_is_told_as_a_problem(api: httpx.AsyncClient) -
     huge = question() | {"params": {"query": "x", "sessionId": "s", "visitorId": "v", "metadata": {"n": 10**30}}}
     assert (await api.post("/v1/jobs", json=huge)).status_code in {201, 422}
     fields = problem(await api.get("/v1/jobs", params={"limit": 0, "sort": "x"}), 422, "invalid_request")["errors"]
-    assert {one["field"] for one in fields} == {"query.limit", "query.sort"}
+    assert {field["field"] for field in fields} == {"query.limit", "query.sort"}
     problem(await api.get("/v1/jobs", params={"cursor": "x"}), 422, "invalid_request")
     problem(await api.get("/v1/jobs/never-was"), 404, "job_not_found")
     problem(await api.get("/v1/jobs/%00"), 404, "not_found")
@@ -296,9 +296,9 @@ async def test_pages_of_jobs_go_on_where_the_last_one_ended(api: httpx.AsyncClie
 async def test_a_person_pauses_and_resumes_a_provider(api: httpx.AsyncClient) -> None:
     status = (await api.post("/v1/providers/elevateai/pause", json={"reason": "upgrade"})).json()
     assert (status["suspended_why"], status["group"]) == ("upgrade", "elevateai")
-    found = {one["name"]: one for one in (await api.get("/v1/providers")).json()["providers"]}
-    assert found["elevateai"]["status"]["suspended_since"]
-    (query,) = [one for one in found["unless"]["operations"] if one["name"] == "query"]
+    providers = {provider["name"]: provider for provider in (await api.get("/v1/providers")).json()["providers"]}
+    assert providers["elevateai"]["status"]["suspended_since"]
+    (query,) = [operation for operation in providers["unless"]["operations"] if operation["name"] == "query"]
     assert set(query["params"]["required"]) == {"query", "sessionId", "visitorId"}
     assert (await api.post("/v1/providers/elevateai/resume")).json() == {"resumed": True}
     assert (await api.post("/v1/providers/elevateai/resume")).json() == {"resumed": False}
@@ -323,8 +323,8 @@ async def test_a_held_job_is_resolved(stack: Stack, api: httpx.AsyncClient) -> N
 async def test_a_failed_jobs_result_is_not_there_and_says_why(api: httpx.AsyncClient) -> None:
     job_id = await enqueued(api, 'x sandbox:{"outcome":"failure"}')
     assert (await api.get(f"/v1/jobs/{job_id}?wait=60")).json()["state"] == "failed"
-    told = problem(await api.get(f"/v1/jobs/{job_id}/result"), 404, "no_result")
-    assert told["detail"].startswith("provider_failed")
+    details = problem(await api.get(f"/v1/jobs/{job_id}/result"), 404, "no_result")
+    assert details["detail"].startswith("provider_failed")
 
 
 async def listened_to(stack: Stack, job_id: str) -> bool:
@@ -453,11 +453,13 @@ async def test_many_wait_over_one_connection_and_leave_nothing_behind(stack: Sta
 
     async def listeners() -> int:
         clients = await connection.redis.client_list()
-        return sum(int(one["sub"]) > 0 and one["lib-name"] == "redis-py" and int(one["sub"]) < 5 for one in clients)
+        return sum(
+            int(client["sub"]) > 0 and client["lib-name"] == "redis-py" and int(client["sub"]) < 5 for client in clients
+        )
 
     before = await listeners()
-    async with httpx.AsyncClient(headers=api.headers, base_url=stack.web_url, timeout=PATIENCE) as many:
-        waiting = [asyncio.create_task(many.get(f"/v1/jobs/{job_id}?wait=60")) for _ in range(50)]
+    async with httpx.AsyncClient(headers=api.headers, base_url=stack.web_url, timeout=PATIENCE) as callers:
+        waiting = [asyncio.create_task(callers.get(f"/v1/jobs/{job_id}?wait=60")) for _ in range(50)]
 
         async def subscribed() -> bool:
             return await channels() == 1

@@ -136,5 +136,5 @@ def test_the_documents_copy_is_what_the_code_tells(stack: Stack) -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.FILE.read_text() == script.text(), "run `make docs`"
-    told = httpx.get(f"{stack.web_url}/v1/openapi.json").json()
-    assert told["paths"].keys() == {path for path in told["paths"] if path.startswith("/v1/")}
+    document = httpx.get(f"{stack.web_url}/v1/openapi.json").json()
+    assert document["paths"].keys() == {path for path in document["paths"] if path.startswith("/v1/")}

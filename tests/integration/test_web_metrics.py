@@ -70,13 +70,17 @@ def scrape(stack: Stack) -> Samples:
     status, text = get(stack, "/metrics")
     assert status == 200, text
     families = text_string_to_metric_families(text)
-    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
     """The sum of what has these labels."""
     wanted = labels.items()
-    return sum(number for (found, has), number in samples.items() if found == name and wanted <= has)
+    return sum(number for (family, has), number in samples.items() if family == name and wanted <= has)
 
 
 async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subprocess.Popen[bytes]) -> None:
@@ -89,23 +93,23 @@ async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subproce
         polls = sum(job.ledger.polls for job in done)
 
         async def counted() -> Samples | None:
-            found = scrape(stack)
-            return found if value(found, "outwait_requests_total", kind="polls", result="2xx") == polls else None
+            samples = scrape(stack)
+            return samples if value(samples, "outwait_requests_total", kind="polls", result="2xx") == polls else None
 
-        found: Samples = await until(counted, what="every poll counted")
+        samples: Samples = await until(counted, what="every poll counted")
     seen = stack.ledger()["totals"]["unless"]["requests"]
     assert polls == seen["poll"] >= 13
-    assert value(found, "outwait_requests_total", kind="submits") == seen["submit"] == 13
-    assert value(found, "outwait_request_seconds_count", provider="unless", kind="polls") == polls
-    assert value(found, "outwait_jobs", provider="unless", state="succeeded") == 13
-    assert value(found, "outwait_jobs_accepted_total", provider="unless") == 13
-    assert value(found, "outwait_jobs_entered_total", provider="unless", state="succeeded") == 13
-    assert value(found, "outwait_deliveries_total", kind="file", result="delivered") == 12
-    assert value(found, "outwait_deliveries_total", kind="function", result="dead") == 1
-    assert value(found, "outwait_dead_deliveries") == 1
-    assert value(found, "outwait_late_seconds_count", step="poll", provider="unless") == polls
-    assert value(found, "outwait_late_seconds_bucket", step="poll", le="+Inf") == polls
-    assert value(found, "outwait_due_jobs") == 0
+    assert value(samples, "outwait_requests_total", kind="submits") == seen["submit"] == 13
+    assert value(samples, "outwait_request_seconds_count", provider="unless", kind="polls") == polls
+    assert value(samples, "outwait_jobs", provider="unless", state="succeeded") == 13
+    assert value(samples, "outwait_jobs_accepted_total", provider="unless") == 13
+    assert value(samples, "outwait_jobs_entered_total", provider="unless", state="succeeded") == 13
+    assert value(samples, "outwait_deliveries_total", kind="file", result="delivered") == 12
+    assert value(samples, "outwait_deliveries_total", kind="function", result="dead") == 1
+    assert value(samples, "outwait_dead_deliveries") == 1
+    assert value(samples, "outwait_late_seconds_count", step="poll", provider="unless") == polls
+    assert value(samples, "outwait_late_seconds_bucket", step="poll", le="+Inf") == polls
+    assert value(samples, "outwait_due_jobs") == 0
     await _history(stack, polls)
 
 
@@ -124,13 +128,13 @@ async def _history(stack: Stack, polls: int) -> None:
     assert [minute.dead for minute in minutes if minute.dead is not None][-1] <= 1
 
 
-async def _jobs(client: StoreClient, many: int) -> list[Job]:
+async def _jobs(client: StoreClient, number: int) -> list[Job]:
     async def look() -> list[Job] | None:
         page = await client.jobs(limit=100)
-        return page.jobs if sum(job.closed is not None for job in page.jobs) == many else None
+        return page.jobs if sum(job.closed is not None for job in page.jobs) == number else None
 
-    found: list[Job] = await until(look, what="all closed")
-    return found
+    jobs: list[Job] = await until(look, what="all closed")
+    return jobs
 
 
 async def test_a_killed_worker_loses_no_end_and_little_else(stack: Stack) -> None:
@@ -161,15 +165,15 @@ async def test_a_worker_that_is_stopped_loses_nothing(stack: Stack) -> None:
 async def test_what_waits_is_shown_and_a_pause_asks_for_no_more_workers(stack: Stack) -> None:
     async with stack.client() as client:
         await client.enqueue(query("waits"))
-        found = scrape(stack)
-        assert value(found, "outwait_due_jobs", step="submit", provider="unless") == 1
-        assert value(found, "outwait_ready_jobs", step="submit", provider="unless") == 1
-        assert value(found, "outwait_oldest_due_seconds", step="submit", provider="unless") > 0
+        samples = scrape(stack)
+        assert value(samples, "outwait_due_jobs", step="submit", provider="unless") == 1
+        assert value(samples, "outwait_ready_jobs", step="submit", provider="unless") == 1
+        assert value(samples, "outwait_oldest_due_seconds", step="submit", provider="unless") > 0
         await client.pause("unless")
-        found = scrape(stack)
-        assert value(found, "outwait_suspended", provider="unless") == 1
-        assert value(found, "outwait_due_jobs", step="submit", provider="unless") == 1
-        assert value(found, "outwait_ready_jobs") == 0
+        samples = scrape(stack)
+        assert value(samples, "outwait_suspended", provider="unless") == 1
+        assert value(samples, "outwait_due_jobs", step="submit", provider="unless") == 1
+        assert value(samples, "outwait_ready_jobs") == 0
         await client.resume("unless")
 
 

@@ -60,7 +60,7 @@ async def logged_in(client: httpx.AsyncClient, connection: Connection) -> None:
 async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, connection: Connection) -> None:
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
-        for path, told in {
+        for path, message in {
             "/": "outwait submit",
             "/jobs": "outwait submit",
             "/jobs?state=failed": "show all jobs",
@@ -70,7 +70,7 @@ async def test_pages_of_an_empty_store_say_what_to_do_next(settings: Settings, c
         }.items():
             page = await client.get(path)
             assert page.status_code == 200, path
-            assert told in page.text, path
+            assert message in page.text, path
 
 
 async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settings, connection: Connection) -> None:
@@ -92,17 +92,17 @@ async def test_older_jobs_are_on_the_next_page_and_filters_stay(settings: Settin
 
 
 async def test_a_receiver_that_is_gone_is_shown_and_enabled(settings: Settings, connection: Connection) -> None:
-    endpoints = Receivers(connection)
-    await endpoints.disable("https://crm.example/hooks/s3cret", "410 Gone")
+    receivers = Receivers(connection)
+    await receivers.disable("https://crm.example/hooks/s3cret", "410 Gone")
     async with visitor(settings, "http://127.0.0.1:8080") as client:
         await logged_in(client, connection)
         assert "1 receiver" in (await client.get("/")).text
         page = (await client.get("/dead")).text
         assert "https://crm.example/…" in page
         assert "s3cret" not in page
-        form = dict(re.findall(r'name="(csrf|endpoint)" value="([0-9a-f]+)"', page))
+        form = dict(re.findall(r'name="(csrf|receiver)" value="([0-9a-f]+)"', page))
         assert (await client.post("/dead/enable", data=form)).status_code == 303
-    assert await endpoints.all() == []
+    assert await receivers.all() == []
 
 
 async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Settings, connection: Connection) -> None:

@@ -57,18 +57,18 @@ def post(url: str, body: bytes, **headers: str) -> int:
     request = urllib.request.Request(url, body, {"content-type": "application/json", **headers}, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            status, told = answer.status, answer.read().decode()
+            status, text = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        status, told = error.code, error.read().decode()
-    assert url.rpartition("/")[2] not in told
-    assert (status == 200) == (told == "")
+        status, text = error.code, error.read().decode()
+    assert url.rpartition("/")[2] not in text
+    assert (status == 200) == (text == "")
     return int(status)
 
 
 def sent(stack: Stack, name: str) -> dict[str, Any]:
     """The job as the sandbox has it."""
-    (found,) = stack.seen(f"/{name}.mp3")
-    return found
+    (job,) = stack.seen(f"/{name}.mp3")
+    return job
 
 
 async def story(client: StoreClient, job_id: str) -> list[str]:
@@ -96,20 +96,20 @@ async def test_a_webhook_ends_the_wait_whenever_it_comes(stack: Stack, mode: str
             return job if job.closed and job.ledger.webhooks == webhooks else None
 
         job: Job = await until(all_heard)
-        told = await story(client, mode)
+        lines = await story(client, mode)
     assert (job.state, job.ledger.submits, job.ledger.polls) == (JobState.SUCCEEDED, 1, 1)
     (line,) = (stack.folder / "results" / f"{mode}.jsonl").read_text().splitlines()
     assert mode in json.dumps(json.loads(line)["result"])
-    assert [one["answer"] for one in sent(stack, mode)["webhooks"]] == [200] * webhooks
-    assert sum(line.startswith("webhook") for line in told) == webhooks
-    first = next(line for line in told if line.startswith("webhook"))
+    assert [webhook["answer"] for webhook in sent(stack, mode)["webhooks"]] == [200] * webhooks
+    assert sum(line.startswith("webhook") for line in lines) == webhooks
+    first = next(line for line in lines if line.startswith("webhook"))
     assert first.startswith("webhook early, Success" if mode == "early" else "webhook Success")
-    assert sum(line.startswith("succeeded") for line in told) == 1
+    assert sum(line.startswith("succeeded") for line in lines) == 1
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
 async def test_a_deadline_comes_before_a_safety_poll(stack: Stack, *, unfinished: bool) -> None:
-    """Protected by tasks/submit.py `_first_poll`, and by tasks/poll.py `_countdown`: safety is no least countdown."""
+    """Protected by tasks/submit.py `decide_answer` and tasks/poll.py `_next_poll`: the safety poll is no minimum."""
     name = f"in-time-{unfinished}"
     async with stack.client() as client:
         request = speech(name, webhook="never", outcome="never").model_copy(update={"deadline": 2.0})
@@ -133,11 +133,11 @@ async def test_a_webhook_after_the_poll_changes_nothing(stack: Stack) -> None:
         # In the older form, with a request id of the sender's own behind the token.
         assert post(sent(stack, "after")["webhook"] + "/1234567890", json.dumps(other).encode()) == 200
         job = await client.job("after")
-        told = await story(client, "after")
+        lines = await story(client, "after")
         assert "result of" in json.dumps(await client.result("after"))
     assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)
-    assert told[-1].startswith("webhook again, Fail,")
-    assert told[-1].endswith("; changes nothing: the job had ended")
+    assert lines[-1].startswith("webhook again, Fail,")
+    assert lines[-1].endswith("; changes nothing: the job had ended")
     assert len((stack.folder / "results" / "after.jsonl").read_text().splitlines()) == 1
 
 
@@ -165,7 +165,7 @@ async def test_whatever_comes_is_kept_answered_and_harmless(stack: Stack) -> Non
             headers = {key: value for key, value in request.items() if key != "body"}
             assert post(url, request["body"], **headers) == 200, name
         kept = dict(zip(RUBBISH, await client.webhooks.of("rubbish"), strict=True))
-        assert all(len(one.body) <= BODY_MAX for one in kept.values())
+        assert all(len(webhook.body) <= BODY_MAX for webhook in kept.values())
         assert kept["malformed"].body == RUBBISH["malformed"]["body"]
         assert kept["charset"].body == RUBBISH["charset"]["body"]
         assert len(kept["oversized"].body) == 2048
@@ -242,10 +242,10 @@ async def test_a_held_job_is_adopted_when_its_webhook_comes(stack: Stack) -> Non
         behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 4}
         await client.enqueue(speech("held", target="file:held.jsonl", **behaviour), job_id="held")
         job = await closed(client, "held")
-        told = [line.split()[0] for line in await story(client, "held")]
+        events = [line.split()[0] for line in await story(client, "held")]
     assert (job.state, job.external_id) == (JobState.SUCCEEDED, sent(stack, "held")["id"])
     assert (job.ledger.submits, job.ledger.webhooks) == (1, 1)
-    assert told[1:5] == ["uncertain", "held", "webhook", "adopted"]
+    assert events[1:5] == ["uncertain", "held", "webhook", "adopted"]
 
 
 def outwait(stack: Stack, *words: str) -> Any:
@@ -261,10 +261,10 @@ async def test_a_body_without_the_id_leaves_it_to_a_person(stack: Stack) -> None
         behaviour = {"faults": lost, "webhook": "late", "webhook_delay": 0.5, "webhook_shape": "bare"}
         await client.enqueue(speech("bare", **behaviour), job_id="bare")
 
-        async def heard() -> bool:
+        async def counted() -> bool:
             return (await client.job("bare")).ledger.webhooks == 1
 
-        await until(heard)
+        await until(counted)
         assert (await client.job("bare")).state is JobState.UNCERTAIN
         (shown,) = outwait(stack, "webhooks", "bare")
         assert (shown["told"], json.loads(shown["body"])["status"]) == ("Success", "Success")
@@ -296,10 +296,10 @@ async def test_a_worker_killed_after_the_request_left_loses_nothing(
             job = await ended(client, name)
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1)
             assert job.external_id == sent(stack, name)["id"]
-            told = await story(client, name)
-            assert any(line.startswith("webhook early, ") for line in told)
-            assert any(line.startswith("adopted ") for line in told)
-            assert "uncertain the worker was lost after the request may have left" in told
+            lines = await story(client, name)
+            assert any(line.startswith("webhook early, ") for line in lines)
+            assert any(line.startswith("adopted ") for line in lines)
+            assert "uncertain the worker was lost after the request may have left" in lines
 
 
 async def test_while_the_store_is_away_the_provider_sends_it_again(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ async def test_while_the_store_is_away_the_provider_sends_it_again(tmp_path: Pat
             await until(refused)
             server.start()
             job = await closed(client, "away")
-        answers = [one["answer"] for one in sent(stack, "away")["webhooks"]]
+        answers = [webhook["answer"] for webhook in sent(stack, "away")["webhooks"]]
         assert answers == [503] * (len(answers) - 1) + [200]
         assert len(answers) > 1
         assert (job.state, job.ledger.webhooks) == (JobState.SUCCEEDED, 2)

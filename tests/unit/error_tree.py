@@ -7,7 +7,23 @@ ERRORS: tuple[type[OutwaitError], ...] = tuple(
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OutwaitError)
 )
 
-BESIDE_THE_PROVIDER = (
+OF_PROVIDERS = (
+    errors.ProviderError,
+    errors.NotSent,
+    errors.AddressRefused,
+    errors.AnswerLost,
+    errors.RateLimited,
+    errors.Unavailable,
+    errors.Unreadable,
+    errors.Unauthorized,
+    errors.Rejected,
+    errors.ExternalIdUnknown,
+    errors.ResultTooLarge,
+)
+
+OF_HANDLERS = (errors.HandlerError, errors.DeliveryFailed, errors.DeliveryRefused)
+
+OF_NO_STEP = (
     errors.OutwaitError,
     errors.RequestError,
     errors.InvalidRequest,
@@ -17,9 +33,6 @@ BESIDE_THE_PROVIDER = (
     errors.NotReplayable,
     errors.Unauthenticated,
     errors.Forbidden,
-    errors.HandlerError,
-    errors.DeliveryFailed,
-    errors.DeliveryRefused,
     errors.OperatorError,
     errors.ProviderNotConfigured,
     errors.StoreUnfit,
@@ -31,4 +44,9 @@ BESIDE_THE_PROVIDER = (
     errors.JobExpired,
     errors.JobCancelled,
 )
+
+BESIDE_THE_PROVIDER = (*OF_HANDLERS, *OF_NO_STEP)
 """What no provider's answer means: a step that meets one of these treats it like any unexpected exception."""
+
+BESIDE_THE_HANDLERS = (*OF_PROVIDERS, *OF_NO_STEP)
+"""What no handler should raise: an unexpected exception, which is worth another attempt."""

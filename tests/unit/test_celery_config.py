@@ -102,8 +102,8 @@ def test_tls_is_as_the_url_says_for_the_broker_for_results_and_for_flower(option
     app = celery(redis_url=f"rediss://:pw@host:6380/0{options}")
     broker = {"ssl_cert_reqs": ssl.CERT_REQUIRED} | app.connection_for_read().ssl  # redis-py's own default
     results, flower = app.backend.connparams, app.conf.broker_use_ssl
-    for found in (broker, results, flower):
-        assert {name: value for name, value in found.items() if name.startswith("ssl_")} == wanted
+    for connection in (broker, results, flower):
+        assert {name: value for name, value in connection.items() if name.startswith("ssl_")} == wanted
 
 
 def test_only_json_is_read_and_written() -> None:

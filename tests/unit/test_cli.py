@@ -191,7 +191,7 @@ def test_a_summary_counts_by_state() -> None:
 
 def test_the_demo_notices_a_job_that_was_paid_twice_or_never() -> None:
     plan = planned(Path("recording.wav"))
-    asked = Counter(one.request.provider for one in plan)
+    asked = Counter(job.request.provider for job in plan)
     fair = {name: {"jobs": count, "repeated_submits": 0} for name, count in asked.items()}
     assert all(check.passed for check in paid_once(plan, fair))
     twice = fair | {"unless": {"jobs": asked["unless"] + 1, "repeated_submits": 1}}
@@ -203,18 +203,18 @@ def test_the_demo_notices_a_job_that_was_paid_twice_or_never() -> None:
 def test_the_demo_has_every_provider_and_every_kind_of_end() -> None:
     plan = planned(Path("recording.wav"))
     assert len(plan) >= 30
-    assert len({one.id for one in plan}) == len(plan)
-    assert {one.request.provider for one in plan} == {"ringcentral", "elevateai", "unless"}
-    assert {one.ends for one in plan} == {"succeeded", "failed", "expired", "uncertain"}
+    assert len({job.id for job in plan}) == len(plan)
+    assert {job.request.provider for job in plan} == {"ringcentral", "elevateai", "unless"}
+    assert {job.ends for job in plan} == {"succeeded", "failed", "expired", "uncertain"}
 
 
-def group(**fields: Any) -> GroupStatus:
+def provider_status(**fields: Any) -> GroupStatus:
     quiet = GroupStatus("unless", 0, None, 60, 0, None, 0, None, None, "", None, "", Breaker.CLOSED, None, "", 0)
     return msgspec.structs.replace(quiet, **fields)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reason"),
     [
         ({"outages": 3}, None),
         ({"suspended_since": 0.0, "suspended_why": "invoice"}, r"paused by a person since 19.* \(invoice\)"),
@@ -227,13 +227,13 @@ def group(**fields: Any) -> GroupStatus:
         ({"breaker": Breaker.PROBING, "outages": 10}, "down to one request at a time after 10 outages"),
     ],
 )
-def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], told: str | None) -> None:
-    one = group(**fields)
-    assert one.flows is (told is None)
-    found = held_back(one)
-    assert len(found) == (told is not None)
-    assert told is None or re.fullmatch(told, found[0])
+def test_what_holds_a_provider_back_is_told(fields: dict[str, Any], reason: str | None) -> None:
+    status = provider_status(**fields)
+    assert status.flows is (reason is None)
+    reasons = held_back(status)
+    assert len(reasons) == (reason is not None)
+    assert reason is None or re.fullmatch(reason, reasons[0])
 
 
 def test_everything_that_holds_a_provider_back_is_told() -> None:
-    assert len(held_back(group(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3
+    assert len(held_back(provider_status(suspended_since=0.0, paused_until=0.0, breaker=Breaker.PROBING))) == 3

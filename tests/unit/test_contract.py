@@ -36,7 +36,7 @@ def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: one["provider"])
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request["provider"])
 def test_the_examples_follow_schema_and_model(request_: dict[str, Any]) -> None:
     VALIDATOR.validate(request_)
     JobRequest.model_validate(request_)

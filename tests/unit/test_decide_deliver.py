@@ -10,44 +10,10 @@ from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError
 from outwait.worker.model.jobs import Claim, JobError, TimelineEntry
 from outwait.worker.model.outcomes import Dead, Outcome, Redeliver, ReleaseDelivery
-from tests.unit.error_tree import ERRORS
+from tests.unit.error_tree import BESIDE_THE_HANDLERS, ERRORS
 
 CLAIM = Claim(work_id="j1#1", fence=7, attempts=2)
 RETRIES = delivery_retries("crm", StepSettings(attempts=5, backoff=2, backoff_max=300), [1.0])
-
-UNEXPECTED = (
-    errors.OutwaitError,
-    errors.RequestError,
-    errors.InvalidRequest,
-    errors.WrongState,
-    errors.Conflict,
-    errors.JobNotFound,
-    errors.NotReplayable,
-    errors.Unauthenticated,
-    errors.Forbidden,
-    errors.ProviderError,
-    errors.NotSent,
-    errors.AddressRefused,
-    errors.AnswerLost,
-    errors.RateLimited,
-    errors.Unavailable,
-    errors.Unreadable,
-    errors.Unauthorized,
-    errors.Rejected,
-    errors.ExternalIdUnknown,
-    errors.ResultTooLarge,
-    errors.OperatorError,
-    errors.ProviderNotConfigured,
-    errors.StoreUnfit,
-    errors.StoreUnavailable,
-    errors.StoreRefused,
-    errors.NoRedisServer,
-    errors.JobEnded,
-    errors.JobFailed,
-    errors.JobExpired,
-    errors.JobCancelled,
-)
-"""What no handler should raise: an unexpected exception, which is worth another attempt."""
 
 
 def again(code: str, message: str, countdown: int = 8000) -> Outcome:
@@ -63,7 +29,7 @@ TABLE: dict[type[OutwaitError], Outcome] = {
     errors.DeliveryFailed: again("delivery_failed", "what happened"),
     errors.DeliveryRefused: dead("delivery_refused", "what happened"),
     errors.Withheld: ReleaseDelivery(work_id="j1#1", fence=7),
-    **{kind: again("handler_error", f"{kind.__name__}: what happened") for kind in UNEXPECTED},
+    **{kind: again("handler_error", f"{kind.__name__}: what happened") for kind in BESIDE_THE_HANDLERS},
 }
 
 

@@ -44,6 +44,10 @@ def end(state: JobState, code: str, message: str) -> End:
     return End(work_id="j1", fence=7, state=state, error=JobError(code, message).text(), polls=1, fetches=2)
 
 
+def end_with(error: JobError) -> End:
+    return End(work_id="j1", fence=7, state=JobState.FAILED, error=error.text(), status="FAILED", polls=1, fetches=2)
+
+
 def again(error: OutwaitError) -> Outcome:
     return retry(f"{error.code}: {error}")
 
@@ -216,17 +220,19 @@ ANSWERS: dict[type[PollAnswer], list[tuple[PollAnswer, Outcome]]] = {
     ],
     Failed: [
         (
+            Failed("FAILED", "E7", "no https://x.example/a?token=s3cret", {"url": ["https://x.example/s3cret"]}),
+            end_with(
+                JobError(
+                    "provider_failed",
+                    "E7: no https://x.example/…",
+                    {"status": "FAILED", "code": "E7", "detail": {"url": ["https://x.example/…"]}},
+                )
+            ),
+        ),
+        (
             Failed("FAILED", "E7", "bad audio", {"line": 1}),
-            End(
-                work_id="j1",
-                fence=7,
-                state=JobState.FAILED,
-                error=JobError(
-                    "provider_failed", "E7: bad audio", {"status": "FAILED", "code": "E7", "detail": {"line": 1}}
-                ).text(),
-                status="FAILED",
-                polls=1,
-                fetches=2,
+            end_with(
+                JobError("provider_failed", "E7: bad audio", {"status": "FAILED", "code": "E7", "detail": {"line": 1}})
             ),
         ),
     ],

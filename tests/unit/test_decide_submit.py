@@ -23,7 +23,7 @@ BACKOFF = 8000
 
 SENT = SubmitContext(CLAIM, SETTINGS, Counts(submits=1), jitter=1.0)
 NOT_SENT = SENT._replace(sent=Counts())
-REFUSED = frozenset({409, 429})
+REFUSED = frozenset({409})
 OPERATION = Operation("query", Params, poll_every=2.0, first_poll=4.0, deadline=600.0)
 
 Expected = Callable[[OutwaitError, int], Outcome]
@@ -96,6 +96,7 @@ def test_each_error(kind: type[OutwaitError]) -> None:
         (errors.Unavailable("busy", status=503), uncertain),
         (errors.ExternalIdUnknown("wrong address", status=404), fails),
         (errors.Unauthorized("no", status=403), again),
+        (errors.RateLimited("slow down", status=429), again_without_an_attempt),
     ],
 )
 def test_the_status_counts_too(error: ProviderError, expected: Expected) -> None:
@@ -168,11 +169,11 @@ def test_what_is_not_sent_at_all(claim: Claim, params: BaseModel | OutwaitError 
 
 
 UNCERTAIN: dict[UncertainPolicy, Outcome] = {
-    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="submitted, perhaps: a person decides"),
+    UncertainPolicy.HOLD: Hold(work_id="j1", fence=7, reason="the provider may have the job: a person decides"),
     UncertainPolicy.RESUBMIT: Retry(
         work_id="j1", fence=7, countdown_ms=0, reason="uncertain: the provider's policy is to submit again", attempt=1
     ),
-    UncertainPolicy.FAIL: ended("uncertain", "submitted, perhaps; the provider's policy is to fail"),
+    UncertainPolicy.FAIL: ended("uncertain", "the provider may have the job; the policy is to fail it"),
 }
 
 

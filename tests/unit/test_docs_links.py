@@ -1,4 +1,4 @@
-"""What the pages refer to exists: links, sections, files, tests, modules and their names."""
+"""What the pages and the tests refer to exists: links, sections, files, tests, modules and their names."""
 
 import re
 from collections.abc import Iterator
@@ -18,6 +18,8 @@ EXAMPLE = "acme"
 
 FOLDERS = r"(?:worker|tasks|config|outwait|tests|benchmarks|docs|examples)/"
 TEST_FOLDERS = [ROOT / "tests" / name for name in ("", "unit", "integration", "faults", "contract", "acceptance")]
+TESTS = [test for folder in TEST_FOLDERS for test in folder.glob("test_*.py") if test != Path(__file__)]
+SOURCES = [file for name in ("worker", "tasks", "config", "tests") for file in (ROOT / name).rglob("*.*")]
 ROOMS = "cli|web|client|sandbox|testing|tasks|worker|config"
 
 
@@ -94,6 +96,16 @@ def missing_imports(page: Path) -> Iterator[str]:
                 yield f"{module}.{name}"
 
 
+def missing_protectors(test: Path) -> Iterator[str]:
+    """Files and names of which a docstring says that they protect."""
+    for text in re.findall(r'Protected by (.*?)"""', test.read_text(), re.DOTALL):
+        paths = re.findall(r"[\w/]+\.(?:py|lua)\b", text)
+        files = {path: [file for file in SOURCES if file.as_posix().endswith(f"/{path}")] for path in paths}
+        yield from (path for path in paths if not files[path])
+        sources = "".join(file.read_text() for matches in files.values() for file in matches)
+        yield from (name for name in re.findall(r"`(\w+)`", text) if not re.search(rf"\b{name}\b", sources))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page)) == []
@@ -107,6 +119,11 @@ def test_files_and_tests_that_a_page_names_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
 def test_modules_and_names_that_a_page_imports_exist(page: Path) -> None:
     assert [*missing_names(page), *missing_imports(page)] == []
+
+
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.stem)
+def test_what_a_test_names_as_protecting_exists(test: Path) -> None:
+    assert list(missing_protectors(test)) == []
 
 
 def test_every_page_is_linked_from_another() -> None:

@@ -60,6 +60,12 @@ def test_an_unknown_address_of_a_submit_is_no_unknown_job() -> None:
         check(answer(404), submit=True)
 
 
+def test_an_error_text_in_a_form_of_its_own() -> None:
+    body = b'{"fault": {"code": "G-1", "reason": "no such file https://x.example/secret"}}'
+    with pytest.raises(Rejected, match=r"answered 400: no such file https://x\.example/…$"):
+        check(answer(400, body), text=lambda body: str(body["fault"]["reason"]))
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_is_good(status: int) -> None:
     assert check(answer(status)).status_code == status
@@ -126,8 +132,8 @@ def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
 
 def test_retry_after_as_a_date() -> None:
     for date, seconds in ((time.time() + 60, 60), (time.time() - 60, 0)):
-        told = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
-        assert told == pytest.approx(seconds, abs=2)
+        pause = retry_after(answer(429, retry_after=email.utils.formatdate(date, usegmt=True)))
+        assert pause == pytest.approx(seconds, abs=2)
     assert retry_after(answer(429)) is None
 
 

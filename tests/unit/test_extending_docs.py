@@ -15,7 +15,7 @@ NAMES = {
     "tests/unit/test_targets.py": ("TARGETS =", "test_each_form"),
     "outwait/web/pages/templates/macros.html": ("macro moment",),
     "outwait/web/pages/rendering.py": ('"redact"',),
-    "worker/model/jobs.py": ("TRANSITIONS", "JobState.WAITING: _ENDS", "due: float | None"),
+    "worker/model/jobs.py": ("TRANSITIONS", "JobState.WAITING:", "due: float | None"),
     "worker/model/outcomes.py": ("class Uncertain", "Outcome ="),
     "worker/store/lua/record/jobs.lua": (
         "verbs.uncertain",
@@ -26,7 +26,7 @@ NAMES = {
         "note(",
         "OPEN[",
     ),
-    "worker/store/lua/record.lua": ("waiting -> ends",),
+    "worker/store/lua/record.lua": ("waiting ->",),
     "tasks/poll.py": ("def _unknown_id",),
     "tests/integration/test_life_property.py": ("def outcomes(",),
 }

@@ -27,7 +27,7 @@ LIMIT = PATIENCE
 
 
 def envelope(**changes: Any) -> Envelope:
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "delivery_id": "job-1#0",
         "job_id": "job-1",
         "provider": "unless",
@@ -35,7 +35,7 @@ def envelope(**changes: Any) -> Envelope:
         "state": JobState.SUCCEEDED,
         "created": 1.0,
     }
-    return Envelope(**(told | changes))
+    return Envelope(**(defaults | changes))
 
 
 class NoStreams:
@@ -219,8 +219,8 @@ def crm(envelope): pass
 
 
 def test_the_mark_changes_nothing_else() -> None:
-    def crm(told: Envelope) -> str:
-        return told.job_id
+    def crm(envelope: Envelope) -> str:
+        return envelope.job_id
 
     assert handler("crm")(crm) is crm
     assert crm(envelope()) == "job-1"

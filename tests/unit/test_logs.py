@@ -76,8 +76,8 @@ def test_a_traceback_is_kept() -> None:
     ],
 )
 def test_no_line_shows_a_credential(formatter: logging.Formatter, text: str) -> None:
-    for one in (record(text), record(detail=text), record(detail={"nested": text}), failure(text)):
-        line = formatter.format(one)
+    for logged in (record(text), record(detail=text), record(detail={"nested": text}), failure(text)):
+        line = formatter.format(logged)
         assert "hunter2" not in line
         assert "**" in line
 

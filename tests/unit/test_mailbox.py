@@ -12,10 +12,10 @@ MOST = 100_000
 
 
 def content(body: bytes, encoding: str = "", chunk: int = 65_536) -> tuple[bytes, int, str]:
-    found = _Content(MOST, encoding)
+    reader = _Content(MOST, encoding)
     for start in range(0, len(body), chunk):
-        found.add(body[start : start + chunk])
-    return found.end()
+        reader.add(body[start : start + chunk])
+    return reader.end()
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 65_536])

@@ -19,11 +19,12 @@ from outwait.worker.telemetry.tally import Tally
 ROOT = Path(__file__).parent.parent.parent
 
 
-def group(**fields: object) -> GroupStatus:
+def provider_status(**fields: object) -> GroupStatus:
     known: dict[str, object] = {
-        "group": "unless", "rate": 0, "rate_limit": None, "rate_window": 60.0, "in_flight": 0, "in_flight_limit": None,
-        "jobs": 0, "jobs_limit": None, "paused_until": None, "paused_why": "", "suspended_since": None,
-        "suspended_why": "", "breaker": Breaker.CLOSED, "breaker_until": None, "breaker_why": "", "outages": 0,
+        "provider": "unless", "rate": 0, "rate_limit": None, "rate_window": 60.0, "in_flight": 0,
+        "in_flight_limit": None, "jobs": 0, "jobs_limit": None, "paused_until": None, "paused_why": "",
+        "suspended_since": None, "suspended_why": "", "breaker": Breaker.CLOSED, "breaker_until": None,
+        "breaker_why": "", "outages": 0,
     }  # fmt: skip
     return GroupStatus(**{**known, **fields})  # type: ignore[arg-type]
 
@@ -48,7 +49,7 @@ def exported() -> dict[str, Metric]:
             LaneStatus(Lane.parse("deliver:crm"), 1, 0, 2, 3.0),
             LaneStatus(Lane.parse("deliver:file:a.jsonl"), 4, 0, 0, 1.0),
         ],
-        groups=[group(rate_limit=10, in_flight_limit=5)],
+        providers=[provider_status(rate_limit=10, in_flight_limit=5)],
         held={"unless": 1},
         dead=1,
         inbox=7,
@@ -59,8 +60,8 @@ def exported() -> dict[str, Metric]:
 
 
 def of(family: Metric, suffix: str = "", **labels: str) -> float:
-    (found,) = [one for one in family.samples if one.name == family.name + suffix and one.labels == labels]
-    return float(found.value)
+    (sample,) = [sample for sample in family.samples if sample.name == family.name + suffix and sample.labels == labels]
+    return float(sample.value)
 
 
 def test_names_follow_the_conventions(exported: dict[str, Metric]) -> None:
@@ -109,8 +110,8 @@ def test_handlers_are_shown_together(exported: dict[str, Metric]) -> None:
 )
 def test_work_that_is_held_back_asks_for_no_workers(fields: dict[str, object], submits: int, polls: int) -> None:
     lane = LaneStatus(Lane.parse("poll:unless"), 8, 0, 0, 0.0)
-    assert ready(lane, Step.SUBMIT, group(**fields)) == submits
-    assert ready(lane, Step.POLL, group(**fields)) == polls
+    assert ready(lane, Step.SUBMIT, provider_status(**fields)) == submits
+    assert ready(lane, Step.POLL, provider_status(**fields)) == polls
     assert ready(lane, Step.DELIVER, None) == 8
 
 
@@ -128,7 +129,7 @@ def test_whoever_asks_for_a_metric_gets_it(exported: dict[str, Metric], page: st
 
 def test_the_dashboard_can_be_provisioned() -> None:
     board = json.loads((ROOT / "docs/grafana.json").read_text())
-    assert [one["type"] for one in board["templating"]["list"]] == ["datasource", "query"]
+    assert [variable["type"] for variable in board["templating"]["list"]] == ["datasource", "query"]
     sources = {target["datasource"]["uid"] for panel in board["panels"] for target in panel["targets"]}
     assert sources == {"${datasource}"}
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

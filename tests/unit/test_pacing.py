@@ -56,10 +56,10 @@ def test_with_too_little_known_the_interval_counts(
 def test_a_countdown_is_shortened_to_the_next_moment_but_not_below_the_least(
     countdown: float, least: float, moments: list[float]
 ) -> None:
-    found = pacing.in_time(countdown, least, moments)
-    assert found >= least
-    assert found == least or all(found <= moment for moment in moments if moment > 0)
-    assert found <= max(countdown, least)
+    result = pacing.in_time(countdown, least, moments)
+    assert result >= least
+    assert result == least or all(result <= moment for moment in moments if moment > 0)
+    assert result <= max(countdown, least)
 
 
 def test_the_first_poll_comes_when_the_first_jobs_usually_end() -> None:

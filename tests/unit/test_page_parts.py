@@ -30,8 +30,8 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def contrast(one: str, other: str) -> float:
-    dark, light = sorted((luminance(one), luminance(other)))
+def contrast(ink: str, ground: str) -> float:
+    dark, light = sorted((luminance(ink), luminance(ground)))
     return (light + 0.05) / (dark + 0.05)
 
 
@@ -39,8 +39,8 @@ def contrast(one: str, other: str) -> float:
 def test_every_text_and_shape_can_be_told_from_its_ground(scheme: str) -> None:
     colours = schemes()[scheme]
     pairs = [(*pair, 4.5) for pair in TEXTS] + [(*pair, 3.0) for pair in SHAPES]
-    found = {(ink, ground): contrast(colours[ink], colours[ground]) for ink, ground, _ in pairs}
-    assert [(ink, ground, found[ink, ground]) for ink, ground, least in pairs if found[ink, ground] < least] == []
+    ratios = {(ink, ground): contrast(colours[ink], colours[ground]) for ink, ground, _ in pairs}
+    assert [(ink, ground, ratios[ink, ground]) for ink, ground, least in pairs if ratios[ink, ground] < least] == []
 
 
 def minute(at: int, succeeded: int = 0, waiting: int | None = None, late: float | None = None) -> Minute:
@@ -79,27 +79,27 @@ def test_spans_have_two_units_at_most(seconds: float, words: str) -> None:
 
 
 def test_a_timeline_tells_its_waits_and_its_errors_in_words() -> None:
-    found = timeline.entries(
+    entries = timeline.entries(
         [
             TimelineEntry(100.0, "enqueued"),
             TimelineEntry(103.5, "dead", 'crm {"code":"delivery_refused","message":"see https://crm.example/s3cret"}'),
             TimelineEntry(103.6, "retry", '{"code":"cut off'),
         ]
     )
-    assert [one.wait for one in found] == [None, 3.5, None]
-    assert found[1].detail == "crm delivery_refused: see https://crm.example/…"
-    assert found[2].detail == '{"code":"cut off'
+    assert [entry.wait for entry in entries] == [None, 3.5, None]
+    assert entries[1].detail == "crm delivery_refused: see https://crm.example/…"
+    assert entries[2].detail == '{"code":"cut off'
 
 
 def test_the_phases_of_a_job_are_its_whole_life() -> None:
     job = Job("j", "unless", "query", JobState.SUCCEEDED, 100, submitted=110, ended=190, closed=200)
-    assert [(one.name, one.seconds, one.share) for one in timeline.phases(job, 1000)] == [
+    assert [(phase.name, phase.seconds, phase.share) for phase in timeline.phases(job, 1000)] == [
         ("queued", 10, 10),
         ("at the provider", 80, 80),
         ("with its handlers", 10, 10),
     ]
     held = Job("j", "unless", "query", JobState.UNCERTAIN, 100)
-    assert [(one.name, one.seconds) for one in timeline.phases(held, 160)] == [("uncertain", 60)]
+    assert [(phase.name, phase.seconds) for phase in timeline.phases(held, 160)] == [("uncertain", 60)]
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,10 @@ def test_our_services_wait_for_redis_with_settings_that_are_good(name: str, monk
     settings = settings_from(monkeypatch, {"OUTWAIT_FLOWER__BASIC_AUTH": "me:pass", **variables})
     assert settings.broker == "redis://:0aF9@redis:6379/0"
     if "ports" in service:
-        own = getattr(settings, name)
-        assert own.address == "0.0.0.0"
-        assert [f"127.0.0.1:{own.port}:{own.port}"] == service["ports"]
-        assert f":{own.port}/" in service["healthcheck"]["test"][-1]
+        component = getattr(settings, name)
+        assert component.address == "0.0.0.0"
+        assert [f"127.0.0.1:{component.port}:{component.port}"] == service["ports"]
+        assert f":{component.port}/" in service["healthcheck"]["test"][-1]
 
 
 def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
@@ -153,9 +153,9 @@ def test_the_image_runs_as_nobody_special_from_locked_versions() -> None:
 
 
 def test_the_image_has_a_python_that_we_support() -> None:
-    found = re.findall(r"^FROM python:(\S+)-slim", DOCKERFILE, re.MULTILINE)
-    assert len(set(found)) == 1
-    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(found[0])
+    images = re.findall(r"^FROM python:(\S+)-slim", DOCKERFILE, re.MULTILINE)
+    assert len(set(images)) == 1
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(images[0])
 
 
 def test_the_image_gets_what_it_installs_and_nothing_else() -> None:
@@ -174,10 +174,10 @@ def test_the_health_check_looks_at_the_file_that_the_worker_touches(monkeypatch:
 
 
 def test_the_health_check_tells_a_fresh_file_from_an_old_one_and_none(tmp_path: Path) -> None:
-    found = re.search(r"HEALTHCHECK .*\\\n +CMD (.*)", DOCKERFILE)
-    assert found
+    command_line = re.search(r"HEALTHCHECK .*\\\n +CMD (.*)", DOCKERFILE)
+    assert command_line
     alive = tmp_path / "alive"
-    command = found[1].replace("/tmp/outwait-alive", str(alive))  # noqa: S108 - inside the image
+    command = command_line[1].replace("/tmp/outwait-alive", str(alive))  # noqa: S108 - inside the image
 
     def healthy() -> bool:
         return subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 0
@@ -195,27 +195,29 @@ def test_the_health_check_tells_a_fresh_file_from_an_old_one_and_none(tmp_path: 
 def locked(name: str) -> dict[str, str]:
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
-    found = {}
+    versions = {}
     for entry in entries:
         requirement = Requirement(entry.partition(" \\")[0])
         assert "--hash=sha256:" in entry, requirement
-        found[canonicalize_name(requirement.name)] = str(requirement.specifier)
-    return found
+        versions[canonicalize_name(requirement.name)] = str(requirement.specifier)
+    return versions
 
 
 def wanted(group: str) -> list[Requirement]:
-    found = []
-    for one in PROJECT["dependency-groups"][group]:
-        found += wanted(one["include-group"]) if isinstance(one, dict) else [Requirement(one)]
-    return found
+    requirements = []
+    for entry in PROJECT["dependency-groups"][group]:
+        requirements += wanted(entry["include-group"]) if isinstance(entry, dict) else [Requirement(entry)]
+    return requirements
 
 
 def test_locked_versions_are_what_the_project_asks_for() -> None:
     run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
-    asked = [Requirement(one) for one in PROJECT["project"]["dependencies"]]
+    asked = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
     for lock, requirements in ((run, asked + wanted("build")), (dev, asked + wanted("dev"))):
-        for one in requirements:
-            assert one.specifier.contains(lock[canonicalize_name(one.name)].removeprefix("==")), one
+        for requirement in requirements:
+            assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)].removeprefix("==")), (
+                requirement
+            )
 
 
 def test_development_adds_to_what_runs_and_changes_none_of_it() -> None:
@@ -265,7 +267,7 @@ def test_the_gate_runs_what_everybody_runs() -> None:
 
 def test_the_hooks_before_a_commit_run_what_the_gate_runs() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [one["repo"] for one in hooks] == ["local"]  # nothing is fetched
+    assert [hook["repo"] for hook in hooks] == ["local"]  # nothing is fetched
     commands = {hook["entry"].removeprefix(".venv/bin/") for hook in hooks[0]["hooks"]}
     recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe
@@ -358,7 +360,7 @@ def test_imports_against_the_rules_are_found(tmp_path: Path) -> None:
 
 def test_every_provider_is_kept_from_its_siblings() -> None:
     contracts = PROJECT["tool"]["importlinter"]["contracts"]
-    siblings = next(one["modules"] for one in contracts if one["type"] == "independence")
+    siblings = next(contract["modules"] for contract in contracts if contract["type"] == "independence")
     assert set(siblings) == {provider.__module__ for provider in PROVIDERS.values()}
 
 

@@ -86,11 +86,11 @@ class NoStore:
     async def token(self, name: str) -> tuple[str, float] | None:
         return None
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None: ...
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None: ...
 
     async def drop_token(self, name: str, token: str) -> None: ...
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
         return True
 
     async def unlock_token(self, name: str) -> None: ...
@@ -183,7 +183,7 @@ async def test_a_submit_without_an_id_is_unreadable(name: str, document: dict[st
 
 
 @pytest.mark.parametrize(
-    ("chat", "told"),
+    ("chat", "last_word"),
     [
         ({"history": [{"sender": "bot", "message": "a"}, {"sender": "bot", "message": "b"}, {"sender": "user"}]}, "b"),
         ({"history": [{"sender": "user", "message": "a"}]}, None),
@@ -191,10 +191,10 @@ async def test_a_submit_without_an_id_is_unreadable(name: str, document: dict[st
         (None, None),
     ],
 )
-async def test_the_last_word_of_the_bot(chat: Any, told: str | None) -> None:
+async def test_the_last_word_of_the_bot(chat: Any, last_word: str | None) -> None:
     answer = await polled("unless", {"status": "DONE", "chatData": chat})
     assert isinstance(answer, Succeeded)
-    assert answer.result == {"answer": told, "chatData": chat}
+    assert answer.result == {"answer": last_word, "chatData": chat}
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ PATHS = [
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_url_below_a_base_is_the_parsed_one(base: str, path: str) -> None:
-    found, parsed = below(httpx.URL(base), path), httpx.URL(base.rstrip("/") + path)
-    assert (str(found), found.raw_path, found.netloc) == (str(parsed), parsed.raw_path, parsed.netloc)
+    url, parsed = below(httpx.URL(base), path), httpx.URL(base.rstrip("/") + path)
+    assert (str(url), url.raw_path, url.netloc) == (str(parsed), parsed.raw_path, parsed.netloc)
 
 
 def test_a_line_end_is_refused() -> None:

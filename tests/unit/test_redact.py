@@ -10,7 +10,7 @@ SECRET = "5ecret"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("nothing: to see", "nothing: to see"),
         ("at 10:30", "at 10:30"),
@@ -26,15 +26,15 @@ SECRET = "5ecret"
         (f"https://u:{SECRET}@a.example and http://b.example/{SECRET}", "https://a.example and http://b.example/…"),
     ],
 )
-def test_of_a_url_only_the_host_is_told_and_of_credentials_nothing(text: str, told: str) -> None:
-    assert redact(text) == told
+def test_of_a_url_only_the_host_is_told_and_of_credentials_nothing(text: str, shown: str) -> None:
+    assert redact(text) == shown
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters=" \t\r\n\"'<>/\\?#@%", min_codepoint=33, max_codepoint=126)))
 def test_no_path_survives(secret: str) -> None:
-    told = redact(f"x https://host.example/a/MARK{secret}?b=MARK{secret}#MARK y")
-    assert "MARK" not in told
-    assert told.startswith("x https://host.example/")
+    redacted = redact(f"x https://host.example/a/MARK{secret}?b=MARK{secret}#MARK y")
+    assert "MARK" not in redacted
+    assert redacted.startswith("x https://host.example/")
 
 
 def test_every_string_of_json_data_is_redacted() -> None:
@@ -49,9 +49,9 @@ def test_parameters_are_shown_short_and_without_what_is_named_a_secret() -> None
         "deep": [{"client_secret": {"a": SECRET}, "passwordless": True}],
         "n": 1,
     }
-    told = shown(params, 1000)
-    assert SECRET not in told
-    assert told == repr(
+    text = shown(params, 1000)
+    assert SECRET not in text
+    assert text == repr(
         {
             "apiKey": "**",
             "uri": "https://a.example/…",

@@ -50,7 +50,7 @@ def test_limits_can_be_lifted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (
             {"unles": {}},
@@ -64,10 +64,10 @@ def test_limits_can_be_lifted() -> None:
         ({"elevateai": {"upload_tries": 0}}, "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_TRIES"),
     ],
 )
-def test_wrong_settings_are_named(raw: dict[str, dict[str, object]], told: str) -> None:
+def test_wrong_settings_are_named(raw: dict[str, dict[str, object]], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(raw)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "lines" not in str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "operation", "params", "told"),
+    ("provider", "operation", "params", "message"),
     [
         ("nobody", "query", {}, f"provider: given 'nobody'; the providers are {', '.join(PROVIDERS)}"),
         ("unless", "ask", {}, "operation: given 'ask'; the operations of unless are query"),
@@ -135,10 +135,10 @@ def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_wrong_parameters_are_named(provider: str, operation: str, params: dict[str, object], told: str) -> None:
+def test_wrong_parameters_are_named(provider: str, operation: str, params: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         build({}).validate(provider, operation, params)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "5ecret" not in str(caught.value)
 
 
@@ -151,5 +151,5 @@ def test_wrong_parameters_are_named(provider: str, operation: str, params: dict[
     ],
 )
 def test_what_an_uploaded_file_is_called(params: dict[str, object], name: str) -> None:
-    found = build({}).validate("elevateai", "audio", {"languageTag": "en", **params})
-    assert getattr(found, "file_name") == name  # noqa: B009 - the registry knows a model only
+    params_model = build({}).validate("elevateai", "audio", {"languageTag": "en", **params})
+    assert getattr(params_model, "file_name") == name  # noqa: B009 - the registry knows a model only

@@ -77,14 +77,14 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, allowed: str
 ) -> None:
-    told = refusal(monkeypatch, **{variable: value})
-    assert told.startswith(f"{variable}: given '{value}'; ")
-    assert allowed in told
+    message = refusal(monkeypatch, **{variable: value})
+    assert message.startswith(f"{variable}: given '{value}'; ")
+    assert allowed in message
 
 
 def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, OUTWAIT_LOG__LEVEL="x", OUTWAIT_WORKER__BATCH="x", OUTWAIT_BANANA="x")
-    assert {line.partition(":")[0] for line in told.splitlines()} == {
+    message = refusal(monkeypatch, OUTWAIT_LOG__LEVEL="x", OUTWAIT_WORKER__BATCH="x", OUTWAIT_BANANA="x")
+    assert {line.partition(":")[0] for line in message.splitlines()} == {
         "OUTWAIT_LOG__LEVEL",
         "OUTWAIT_WORKER__BATCH",
         "OUTWAIT_BANANA",
@@ -147,13 +147,15 @@ def test_rabbitmq_is_a_broker_whose_messages_the_intake_does_not_take(monkeypatc
 def test_a_misspelt_name_is_refused_with_the_one_that_was_meant(
     monkeypatch: pytest.MonkeyPatch, given: str, meant: str
 ) -> None:
-    told = refusal(monkeypatch, **{given: "1"})
-    assert told == f"{given.upper()}: there is no such setting; did you mean {meant}?"
+    message = refusal(monkeypatch, **{given: "1"})
+    assert message == f"{given.upper()}: there is no such setting; did you mean {meant}?"
 
 
 def test_an_unknown_name_in_a_group_is_told_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, OUTWAIT_EVENTS__BANANA="1")
-    assert "there are OUTWAIT_EVENTS__JOBS, OUTWAIT_EVENTS__INTERNAL, OUTWAIT_EVENTS__RESULTS, OUTWAIT_EVENTS" in told
+    message = refusal(monkeypatch, OUTWAIT_EVENTS__BANANA="1")
+    assert (
+        "there are OUTWAIT_EVENTS__JOBS, OUTWAIT_EVENTS__INTERNAL, OUTWAIT_EVENTS__RESULTS, OUTWAIT_EVENTS" in message
+    )
 
 
 def test_an_unknown_override_is_refused() -> None:
@@ -173,7 +175,7 @@ def test_what_an_orchestrator_sets_for_a_service_of_our_name_is_left_alone(monke
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("localhost:6379", "must begin with redis:// or rediss://"),
         ("sentinel://host:26379", "must begin with redis:// or rediss://"),
@@ -188,8 +190,8 @@ def test_what_an_orchestrator_sets_for_a_service_of_our_name_is_left_alone(monke
         ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "may only have required or none as ssl_cert_reqs"),
     ],
 )
-def test_a_wrong_redis_url_is_told_why(monkeypatch: pytest.MonkeyPatch, url: str, told: str) -> None:
-    assert told in refusal(monkeypatch, OUTWAIT_REDIS_URL=url)
+def test_a_wrong_redis_url_is_told_why(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
+    assert message in refusal(monkeypatch, OUTWAIT_REDIS_URL=url)
 
 
 def test_a_json_setting_that_is_no_json_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +203,8 @@ def test_a_json_setting_that_is_no_json_names_its_variable(monkeypatch: pytest.M
 
 
 def test_a_fault_inside_a_json_setting_is_named_to_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, OUTWAIT_HANDLERS__ROUTES='[{"targets": ["a"]}, {"provider": "unless"}]')
-    assert told == "OUTWAIT_HANDLERS__ROUTES[1].targets: is missing"
+    message = refusal(monkeypatch, OUTWAIT_HANDLERS__ROUTES='[{"targets": ["a"]}, {"provider": "unless"}]')
+    assert message == "OUTWAIT_HANDLERS__ROUTES[1].targets: is missing"
 
 
 def test_modules_are_a_json_list_or_names_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +239,9 @@ def test_a_refusal_shows_no_secret_and_neither_does_its_traceback(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         load_settings()
-    told = "".join(traceback.format_exception(caught.value))
-    assert next(iter(variables)) in told
-    assert SECRET not in told
+    text = "".join(traceback.format_exception(caught.value))
+    assert next(iter(variables)) in text
+    assert SECRET not in text
 
 
 def test_settings_do_not_show_secrets_when_printed() -> None:
@@ -268,7 +270,7 @@ class Vendor(BaseModel, extra="forbid"):
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({}, "OUTWAIT_PROVIDERS__X__API_KEY: is missing"),
         ({"api_key": {"a": SECRET}}, "OUTWAIT_PROVIDERS__X__API_KEY: given a JSON object; must be a valid string"),
@@ -282,7 +284,7 @@ class Vendor(BaseModel, extra="forbid"):
         ),
     ],
 )
-def test_settings_of_a_provider_are_explained_in_the_same_way(values: dict[str, Any], told: str) -> None:
+def test_settings_of_a_provider_are_explained_in_the_same_way(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Vendor(**values)
-    assert explain(caught.value, "OUTWAIT_PROVIDERS__X__", Vendor) == told
+    assert explain(caught.value, "OUTWAIT_PROVIDERS__X__", Vendor) == message

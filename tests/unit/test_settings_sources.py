@@ -21,7 +21,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def shown(name: str) -> Effective:
-    return next(one for one in effective(load_settings()) if one.name == name)
+    return next(row for row in effective(load_settings()) if row.name == name)
 
 
 def test_the_environment_wins_over_dotenv_over_secret_files_over_defaults(
@@ -100,7 +100,7 @@ def test_every_setting_is_shown_once_and_secrets_are_masked(monkeypatch: pytest.
         "OUTWAIT_HANDLERS__ROUTES": '[{"targets": ["https://me:hunter2@host/hook"]}]',
     }.items():
         monkeypatch.setenv(name, value)
-    rows = {one.name: one for one in effective(load_settings())}
+    rows = {row.name: row for row in effective(load_settings())}
     assert {name for name, _, _ in variables(Settings)} - {"OUTWAIT_PROVIDERS"} <= rows.keys()
     assert rows["OUTWAIT_REDIS_URL"].value == "redis://me:**@host:6379/0"
     assert rows["OUTWAIT_FLOWER__BASIC_AUTH"].value == "**"

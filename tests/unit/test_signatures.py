@@ -10,41 +10,41 @@ from hypothesis import strategies as st
 from outwait.worker.net.signatures import secret, signed
 
 OLD, NEW = "old-master-secret-with-32-characters", "new-master-secret-with-32-characters"
-ENDPOINT = "https://shop.example/hook"
+RECEIVER = "https://shop.example/hook"
 
 
 @given(st.binary(max_size=200).map(lambda data: b'"' + base64.b64encode(data) + b'"'), st.integers(1, 99))
 def test_two_verifiers_that_no_one_here_wrote_accept_a_signature(body: bytes, number: int) -> None:
-    sent = signed([NEW], ENDPOINT, f"job-1.5#{number}", int(time.time()), body)
-    told = secret(NEW, ENDPOINT)
-    standardwebhooks.Webhook(told).verify(body, sent, json_parse=False)
-    svix.webhooks.Webhook(told).verify(
-        b'"' + body + b'"', signed([NEW], ENDPOINT, "a#1", int(time.time()), b'"' + body + b'"')
+    sent = signed([NEW], RECEIVER, f"job-1.5#{number}", int(time.time()), body)
+    shown = secret(NEW, RECEIVER)
+    standardwebhooks.Webhook(shown).verify(body, sent, json_parse=False)
+    svix.webhooks.Webhook(shown).verify(
+        b'"' + body + b'"', signed([NEW], RECEIVER, "a#1", int(time.time()), b'"' + body + b'"')
     )
 
 
 def test_while_secrets_rotate_a_receiver_may_hold_either() -> None:
-    sent = signed([NEW, OLD], ENDPOINT, "job-1#1", int(time.time()), b"{}")
+    sent = signed([NEW, OLD], RECEIVER, "job-1#1", int(time.time()), b"{}")
     assert [part.partition(",")[0] for part in sent["webhook-signature"].split(" ")] == ["v1", "v1"]
-    newest = signed([NEW], ENDPOINT, "job-1#1", int(sent["webhook-timestamp"]), b"{}")["webhook-signature"]
+    newest = signed([NEW], RECEIVER, "job-1#1", int(sent["webhook-timestamp"]), b"{}")["webhook-signature"]
     assert sent["webhook-signature"].startswith(newest)
     for master in (OLD, NEW):
-        standardwebhooks.Webhook(secret(master, ENDPOINT)).verify(b"{}", sent)
+        standardwebhooks.Webhook(secret(master, RECEIVER)).verify(b"{}", sent)
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["https://shop.example/hook2", "https://other.example/hook", "http://shop.example/hook"]
+    "receiver", ["https://shop.example/hook2", "https://other.example/hook", "http://shop.example/hook"]
 )
-def test_no_receiver_can_sign_for_another(endpoint: str) -> None:
-    sent = signed([NEW], ENDPOINT, "job-1#1", int(time.time()), b"{}")
-    assert secret(NEW, endpoint) != secret(NEW, ENDPOINT)
+def test_no_receiver_can_sign_for_another(receiver: str) -> None:
+    sent = signed([NEW], RECEIVER, "job-1#1", int(time.time()), b"{}")
+    assert secret(NEW, receiver) != secret(NEW, RECEIVER)
     with pytest.raises(standardwebhooks.WebhookVerificationError):
-        standardwebhooks.Webhook(secret(NEW, endpoint)).verify(b"{}", sent)
+        standardwebhooks.Webhook(secret(NEW, receiver)).verify(b"{}", sent)
 
 
 def test_the_signature_covers_id_time_and_body() -> None:
-    sent = signed([NEW], ENDPOINT, "job-1#1", int(time.time()), b"{}")
-    check = standardwebhooks.Webhook(secret(NEW, ENDPOINT)).verify
+    sent = signed([NEW], RECEIVER, "job-1#1", int(time.time()), b"{}")
+    check = standardwebhooks.Webhook(secret(NEW, RECEIVER)).verify
     check(b"{}", sent)
     for body, changed in (
         (b"[]", {}),
@@ -57,4 +57,4 @@ def test_the_signature_covers_id_time_and_body() -> None:
 
 def test_a_secret_never_changes() -> None:
     # Receivers hold it: another derivation would make all of them refuse what we send.
-    assert secret(NEW, ENDPOINT) == "whsec_NCBjGmBo+ZT23MHLZg79tmbpak6O0LcBrQgk6jipJm8="
+    assert secret(NEW, RECEIVER) == "whsec_NCBjGmBo+ZT23MHLZg79tmbpak6O0LcBrQgk6jipJm8="

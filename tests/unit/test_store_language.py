@@ -4,11 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from outwait.worker.model.jobs import TRANSITIONS, Claim, JobState, Step
 from outwait.worker.model.lanes import CALLBACK, Lane
+from outwait.worker.model.outcomes import Outcome
 from outwait.worker.store import fields, scripts
 from outwait.worker.store.keys import Keys
 
@@ -40,8 +42,8 @@ def bare(file: Path) -> Iterator[str]:
                 given = [arg.value for arg in args if isinstance(arg, ast.Constant)]
             case _:
                 continue
-        for one in given:
-            text = one.decode(errors="replace") if isinstance(one, bytes) else one
+        for code in given:
+            text = code.decode(errors="replace") if isinstance(code, bytes) else code
             if text in CODES:
                 yield f"{file.name}:{node.lineno} {text!r}"
 
@@ -125,7 +127,8 @@ def test_what_scripts_say_of_states_is_what_they_set_and_what_the_model_allows()
             allowed.setdefault(JobState(before), set()).update(states)
             if name == "claim":
                 assert states <= written("claim")
-    assert allowed == {state: set(after) for state, after in TRANSITIONS.items() if after}
+    model = {state: set(after) for state, after in TRANSITIONS.items() if after}
+    assert allowed == model, "`States` in the heads of record.lua and claim.lua and TRANSITIONS differ"
     assert written("record") >= {JobState.QUEUED, JobState.WAITING, JobState.UNCERTAIN, JobState.FAILED}
     assert written("claim") == {JobState.UNCERTAIN, JobState.WAITING}
     setters = {file.name for file in LUA if re.search(r"\bset_state\(|job_field\.state, state", code_of(file))}
@@ -135,7 +138,15 @@ def test_what_scripts_say_of_states_is_what_they_set_and_what_the_model_allows()
 def test_the_chart_draws_the_transitions_of_the_model() -> None:
     arrows = re.findall(r"^ +(\w+) --> (\w+)", (ROOT / "docs" / "state-chart.md").read_text(), re.MULTILINE)
     drawn = {(JobState(before), JobState(after)) for before, after in arrows if before != after}
-    assert drawn == {(before, after) for before, ends in TRANSITIONS.items() for after in ends}
+    model = {(before, after) for before, ends in TRANSITIONS.items() for after in ends}
+    assert drawn == model, "the arrows of docs/state-chart.md and TRANSITIONS differ"
+
+
+def test_each_outcome_has_its_verb() -> None:
+    """No type checker reads Lua: without its verb an outcome fails only when it is recorded."""
+    text = "".join(code_of(file) for file in (STORE / "lua" / "record").glob("*.lua"))
+    verbs = set(re.findall(r"^(?:function verbs\.|verbs\[')(\w+)", text, re.MULTILINE))
+    assert verbs == {outcome.__struct_config__.tag for outcome in get_args(Outcome)}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import re
 import string
 from contextlib import suppress
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from outwait.config.groups import Route
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.targets import (
+    FORMS,
     CeleryTarget,
     FileTarget,
     FunctionTarget,
@@ -44,6 +48,10 @@ TARGETS = st.one_of(
 )
 
 
+KINDS = set(get_args(Target))
+PAGE = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text()
+
+
 @given(TARGETS)
 def test_a_canonical_target_means_itself(target: Target) -> None:
     assert parse(canonical(target)) == target
@@ -53,33 +61,42 @@ def test_a_canonical_target_means_itself(target: Target) -> None:
 @given(st.text(max_size=60) | st.text("celryfistam:/?=&.%{}0a", max_size=40))
 def test_any_text_is_a_target_or_refused(text: str) -> None:
     with suppress(InvalidRequest):
-        found = parse(text)
-        assert parse(canonical(found)) == found
-        assert "{" not in canonical(found)
+        target = parse(text)
+        assert parse(canonical(target)) == target
+        assert "{" not in canonical(target)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("crm", FunctionTarget("crm")),
-        ("celery://crm.store", CeleryTarget("crm.store", "celery")),
-        ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
-        ("stream://results", StreamTarget("results")),
-        ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
-        ("https://example.com", WebhookTarget("https://example.com/")),
-        ("HTTPS://Example.COM:443/Hook?a=B", WebhookTarget("https://example.com/Hook?a=B")),
-        ("http://example.com:8080/x?", WebhookTarget("http://example.com:8080/x")),
-        ("https://[2001:DB8:0::1]:8443/x", WebhookTarget("https://[2001:db8::1]:8443/x")),
-        ("file:out.jsonl", FileTarget("out.jsonl")),
-        ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
-    ],
-)
+EXAMPLES = [
+    ("crm", FunctionTarget("crm")),
+    ("celery://crm.store", CeleryTarget("crm.store", "celery")),
+    ("celery://crm.store?queue=crm", CeleryTarget("crm.store", "crm")),
+    ("stream://results", StreamTarget("results")),
+    ("stream://results?maxlen=1000", StreamTarget("results", 1000)),
+    ("https://example.com", WebhookTarget("https://example.com/")),
+    ("HTTPS://Example.COM:443/Hook?a=B", WebhookTarget("https://example.com/Hook?a=B")),
+    ("http://example.com:8080/x?", WebhookTarget("http://example.com:8080/x")),
+    ("https://[2001:DB8:0::1]:8443/x", WebhookTarget("https://[2001:db8::1]:8443/x")),
+    ("file:out.jsonl", FileTarget("out.jsonl")),
+    ("file://2026/out.jsonl", FileTarget("2026/out.jsonl")),
+]
+
+
+def test_each_kind_is_tried_shown_in_errors_and_described() -> None:
+    """A new kind of handler needs a row in `EXAMPLES`, one in `FORMS` and one in the table of docs/handlers.md."""
+    forms = re.findall(r"\((\w+)\)|(\w+:[^\s,]+)", FORMS)
+    described = re.findall(r"^\| `([^`]+)` \| an? ", PAGE.partition("\n## ")[0], re.MULTILINE)
+    assert {type(target) for _, target in EXAMPLES} == KINDS
+    assert {type(parse(name or uri)) for name, uri in forms} == KINDS
+    assert {type(parse(text)) for text in described} == KINDS
+
+
+@pytest.mark.parametrize(("text", "expected"), EXAMPLES)
 def test_each_form(text: str, expected: Target) -> None:
     assert parse(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other"),
     [
         ("celery://crm.store", "CELERY://crm.store?queue=celery"),
         ("celery://crm.store?queue=a/b", "celery://crm.store?queue=a%2Fb"),
@@ -87,8 +104,8 @@ def test_each_form(text: str, expected: Target) -> None:
         ("file:a/out.jsonl", "file://a//./out.jsonl"),
     ],
 )
-def test_two_spellings_of_one_handler_have_one_lane(one: str, other: str) -> None:
-    assert canonical(parse(one)) == canonical(parse(other))
+def test_two_spellings_of_one_handler_have_one_lane(spelling: str, other: str) -> None:
+    assert canonical(parse(spelling)) == canonical(parse(other))
 
 
 def test_case_tells_tasks_and_keys_apart() -> None:
@@ -175,9 +192,9 @@ def test_a_route_to_no_target_is_refused() -> None:
         route([Route(targets=["ftp://x"])], "unless", "query")
 
 
-def test_a_webhook_s_endpoint_and_host() -> None:
+def test_a_webhook_s_receiver_and_host() -> None:
     target = WebhookTarget("https://[2001:db8::1]:8443/x?a=https://b")
-    assert (target.endpoint, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
+    assert (target.receiver, target.host, target.encrypted) == ("https://[2001:db8::1]:8443/x", "2001:db8::1", True)
 
 
 @pytest.mark.parametrize(

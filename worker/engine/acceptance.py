@@ -9,6 +9,7 @@ from outwait.config.settings import Settings
 from outwait.worker.model import targets
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import JOB_ID_PATTERN, JobError, JobRequest
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.providers.registry import Registry, describe
 from outwait.worker.store import codec
@@ -76,9 +77,9 @@ class Acceptance:
             digest=codec.digest(request),
             spec=codec.blob(spec, self._compress_above),
             key=request.idempotency_key or "",
-            deadline_ms=int((countdown + deadline) * 1000),
+            deadline_ms=milliseconds(countdown + deadline),
             message=message,
-            countdown_ms=max(0, int(countdown * 1000)),
+            countdown_ms=max(0, milliseconds(countdown)),
             tenant=request.tenant or "",
             priority=request.priority,
             trace=trace if TRACEPARENT.fullmatch(trace) else "",

@@ -129,7 +129,7 @@ class Batches:
         tasks: dict[asyncio.Task[None], Lease] = {}
         for claim in begun:
             lease = leases.begun(Held(claim.work_id, claim.fence), asked)
-            tasks[asyncio.create_task(self._one(lane, step, claim, now, lease, fresh_until))] = lease
+            tasks[asyncio.create_task(self._run_step(lane, step, claim, now, lease, fresh_until))] = lease
         self._running |= tasks.keys()
         renewing = asyncio.create_task(leases.keep(tasks))
         try:
@@ -139,7 +139,9 @@ class Batches:
             renewing.cancel()
             self._running -= tasks.keys()
 
-    async def _one(self, lane: Lane, step: StepRun, claim: Claim, now: int, lease: Lease, fresh_until: float) -> None:
+    async def _run_step(
+        self, lane: Lane, step: StepRun, claim: Claim, now: int, lease: Lease, fresh_until: float
+    ) -> None:
         ABOUT.set(about(lane, claim))
         DEPARTURE.set(lease)
         if time.monotonic() > fresh_until:

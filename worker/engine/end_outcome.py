@@ -6,6 +6,7 @@ from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import ResultTooLarge
 from outwait.worker.model.jobs import JobError, JobState
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, End
+from outwait.worker.net.redaction import redact, redact_all
 from outwait.worker.providers.contract import Failed, Succeeded
 from outwait.worker.store import codec
 
@@ -18,25 +19,15 @@ def end_outcome(
     result: msgspec.Raw | None = None
     match answer:
         case Failed():
-            detail = {"status": answer.status, "code": answer.code, "detail": answer.detail}
-            error = JobError("provider_failed", f"{answer.code}: {answer.message}", detail).text()
+            detail = redact_all({"status": answer.status, "code": answer.code, "detail": answer.detail})
+            error = JobError("provider_failed", redact(f"{answer.code}: {answer.message}"), detail).text()
         case Succeeded():
             text = codec.encode(answer.result)
             if len(text) <= store.result_max:
                 state, result = JobState.SUCCEEDED, codec.blob(text, store.compress_above)
             else:
                 status, error = "", _too_large(len(text), store.result_max).text()
-    return End(
-        work_id=work_id,
-        fence=fence,
-        state=state,
-        error=error,
-        result=result,
-        status=status,
-        submits=counts.submits,
-        polls=counts.polls,
-        fetches=counts.fetches,
-    )
+    return End(work_id=work_id, fence=fence, state=state, error=error, result=result, status=status, **counts._asdict())
 
 
 def _too_large(size: int, limit: int) -> JobError:

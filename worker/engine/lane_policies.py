@@ -6,6 +6,7 @@ from outwait.config.groups import StepSettings
 from outwait.config.settings import Settings
 from outwait.worker.model.jobs import Step
 from outwait.worker.model.lanes import Lane
+from outwait.worker.model.times import milliseconds
 from outwait.worker.providers.registry import Registry
 from outwait.worker.store.lanes import LanePolicy
 
@@ -52,7 +53,7 @@ class Policies:
 
     def _policy(self, step: Step, batch: int) -> LanePolicy:
         settings = self.step(step)
-        return LanePolicy(batch=batch, lease_ms=int(settings.lease * 1000), cap=settings.cap)
+        return LanePolicy(batch=batch, lease_ms=milliseconds(settings.lease), cap=settings.cap)
 
     def _provider_policy(self, step: Step, provider: str, batch: int) -> LanePolicy:
         limits = self._registry.limits(provider)
@@ -61,8 +62,8 @@ class Policies:
             self._policy(step, batch),
             provider=provider,
             rate_limit=limits.rate_limit or 0,
-            rate_window_ms=int(limits.rate_window * 1000),
+            rate_window_ms=milliseconds(limits.rate_window),
             in_flight=limits.in_flight or 0,
             jobs_in_flight=(limits.jobs_in_flight or 0) if step is Step.SUBMIT else 0,
-            min_interval_ms=int(interval * 1000),
+            min_interval_ms=milliseconds(interval),
         )

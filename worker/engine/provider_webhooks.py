@@ -20,6 +20,7 @@ from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.model.errors import OutwaitError, WrongState
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Job
 from outwait.worker.model.outcomes import NO_FENCE, End, WebhookReceived, WebhookVerdict
+from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Pending, Succeeded
 from outwait.worker.providers.registry import Registry
@@ -108,7 +109,7 @@ class WebhookProcessor:
             summary=f"{reading.summary}, {webhook.size} bytes",
             verdict=reading.verdict,
             external_id=reading.external_id,
-            min_interval_ms=int(self._registry.longest_interval(name) * 1000),
+            min_interval_ms=milliseconds(self._registry.longest_interval(name)),
             nonce=secrets.token_hex(4),
             end_outcome=end_outcome(webhook.job_id, NO_FENCE, trusted, store) if trusted else None,
         )

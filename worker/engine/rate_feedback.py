@@ -3,6 +3,7 @@
 from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable, Withheld
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
+from outwait.worker.model.times import milliseconds
 from outwait.worker.providers.contract import ProviderSettings
 from outwait.worker.store.lanes import LanePolicy
 
@@ -40,13 +41,13 @@ def provider_feedback(
                 provider=provider,
                 reason=str(error),
                 limit=limits.breaker_after,
-                wait_ms=int(limits.breaker_wait * 1000),
-                longest_ms=int(limits.breaker_longest * 1000),
+                wait_ms=milliseconds(limits.breaker_wait),
+                longest_ms=milliseconds(limits.breaker_longest),
             )
         )
     if pause := pause_s(error, requested_s):
         reason = f"{provider} asked for {pause:g} s of silence"
-        outcomes.append(Pause(provider=provider, pause_ms=int(pause * 1000), reason=reason))
+        outcomes.append(Pause(provider=provider, pause_ms=milliseconds(pause), reason=reason))
     return tuple(outcomes)
 
 

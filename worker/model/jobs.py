@@ -87,9 +87,7 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = Field(
-        min_length=1, max_length=40, description="Name of the provider: ringcentral, elevateai, unless."
-    )
+    provider: str = Field(min_length=1, max_length=40, description="Name of the provider, such as unless.")
     operation: str = Field(min_length=1, max_length=60, description="One of the provider's operations.")
     params: dict[str, JsonValue] = Field(
         default={}, description="The operation's parameters, as the provider names them."

@@ -87,7 +87,7 @@ class Release(StepOutcome, tag="release", frozen=True, kw_only=True):
 
 
 class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):
-    """The request left, perhaps, and its answer is lost; the provider's policy is applied next."""
+    """The request may have left, and its answer is lost; the provider's policy is applied next."""
 
     reason: str
     submits: int
@@ -155,7 +155,7 @@ class WebhookReceived(WorkOutcome, tag="webhook_received", frozen=True, kw_only=
         record: what is kept of it; None if it was kept before and is replayed.
         summary: what it says, for the timeline.
         verdict: what it says.
-        external_id: the one that it names, if so.
+        external_id: what it names as the external id, or empty.
         min_interval_ms: between two polls of the job.
         nonce: name of this call; the same one counts once.
         end_outcome: the job's end, if the settings trust the webhook.
@@ -171,7 +171,7 @@ class WebhookReceived(WorkOutcome, tag="webhook_received", frozen=True, kw_only=
 
 
 class Fanout(StepOutcome, tag="fanout", frozen=True, kw_only=True):
-    """One delivery for each target. `provider_answer` is what came of telling the provider of a cancel, if it was."""
+    """One delivery for each target. `provider_answer` says how the provider was notified of a cancel."""
 
     targets: tuple[str, ...]
     provider_answer: str = ""
@@ -234,7 +234,7 @@ class Outage(ProviderOutcome, tag="outage", frozen=True, kw_only=True):
 
 
 class Spent(ProviderOutcome, tag="spent", frozen=True, kw_only=True):
-    """A step of a provider with a limited rate is over: its requests count in the window from now, none if none left.
+    """A step of a provider with a limited rate is over: its its requests count in the window from now on.
 
     Until then its claim takes a slot, however long it runs. `claim_fence` is the fence of that claim.
     """
@@ -283,13 +283,9 @@ NO_COUNTS = Counts()
 
 def failed(claim: Claim, error: JobError, counts: Counts = NO_COUNTS, *, status: str = "") -> End:
     """The job ends as failed. `status` is the provider's word for it."""
+    text = error.text()
     return End(
-        work_id=claim.work_id,
-        fence=claim.fence,
-        state=JobState.FAILED,
-        error=error.text(),
-        status=status,
-        **counts._asdict(),
+        work_id=claim.work_id, fence=claim.fence, state=JobState.FAILED, error=text, status=status, **counts._asdict()
     )
 
 

@@ -76,7 +76,7 @@ class WebhookTarget:
     url: str
 
     @property
-    def endpoint(self) -> str:
+    def receiver(self) -> str:
         """The URL without its query. It identifies the receiver: its secret, and whether it is disabled."""
         return self.url.partition("?")[0]
 

@@ -66,7 +66,8 @@ class ProviderSettings(BaseModel):
 class Params(BaseModel):
     """Parameters of one operation. An unknown name or a value of a wrong type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when the first job needs it: most processes and commands never validate most operations.
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Finished with a failure. `code` and `message` are the provider's."""
+    """Finished with a failure. `code` and `message` are the provider's; secrets and URLs are removed from all of it."""
 
     status: str
     code: str
@@ -158,8 +159,8 @@ class Provider(ABC):
     name: ClassVar[str]
     operations: ClassVar[Mapping[str, Operation]]
     settings_model: ClassVar[type[ProviderSettings]]
-    refused: ClassVar[frozenset[int]] = frozenset({429})
-    """HTTP statuses of a submit which say for certain that the provider did not accept the job."""
+    refused: ClassVar[frozenset[int]] = frozenset()
+    """HTTP statuses of a submit, beside 401, 403 and 429, which say for certain that the job was not accepted."""
     webhooks: ClassVar[bool] = False
     """Whether the provider sends webhooks: submit passes `webhook_url` on, and `read_webhook` reads the body."""
 

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from outwait.config.groups import BaseUrl
 from outwait.worker.model.errors import ExternalIdUnknown, Rejected, Unreadable
-from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import (
     Credential,
     Failed,
@@ -236,7 +235,7 @@ _ABSENCES = 3
 
 def _message(document: dict[str, Any]) -> str:
     message = document.get("errorMessage")
-    return redact(message)[:500] if isinstance(message, str) and message else "the provider gave no reason"
+    return message[:500] if isinstance(message, str) and message else "the provider gave no reason"
 
 
 def _failed(document: dict[str, Any]) -> Failed:

@@ -4,6 +4,7 @@ import email.utils
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol
@@ -63,16 +64,16 @@ class TokenStore(Protocol):
         """The token and the seconds for which it is still valid, or None."""
         ...
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        """Store a token for `ttl` seconds."""
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        """Store a token for `ttl_s` seconds."""
         ...
 
     async def drop_token(self, name: str, token: str) -> None:
         """Delete this token, unless another one has replaced it."""
         ...
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
-        """Try to become the worker that renews, for at most `ttl` seconds. False: another worker is renewing it."""
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        """Try to become the worker that renews, for at most `ttl_s` seconds. False: another worker is renewing it."""
         ...
 
     async def unlock_token(self, name: str) -> None:
@@ -151,19 +152,24 @@ class Exchange:
             self.ledger[count] += number
 
 
-def check(response: httpx.Response, *, submit: bool = False) -> httpx.Response:
+def check(
+    response: httpx.Response, *, submit: bool = False, text: Callable[[Any], str] | None = None
+) -> httpx.Response:
     """Return a 2xx answer; for any other status raise its error, with the provider's own text if there is one.
 
     Args:
         response: the answer.
         submit: whether it answers a submit. Then 404 cannot mean an unknown external id; the URL is wrong.
+        text: reads the provider's error text from the body (its JSON, or None). None: `error_text`, the usual forms.
     """
     status = response.status_code
     if 200 <= status < 300:
         return response
     kind = _error_class(status, submit=submit)
-    text = error_text(decoded(response))
-    message = f"{response.request.method} {response.request.url.path} answered {status}" + (f": {text}" if text else "")
+    words = redact((text or error_text)(decoded(response)))[:300]
+    message = f"{response.request.method} {response.request.url.path} answered {status}"
+    if words:
+        message += f": {words}"
     raise kind(
         message, retry_after=retry_after(response), detail=redact(response.text[:2000])[:500] or None, status=status
     )

@@ -104,7 +104,7 @@ class AccessToken:
         """A new token, from us or from another worker; the old one if it is still valid and no new one is available."""
         if self._failure is None or time.monotonic() >= self._failure.until:
             self._failure = None
-            if await exchange.tokens.lock_token(self._name, ttl=exchange.time_limit + _PAUSE):
+            if await exchange.tokens.lock_token(self._name, ttl_s=exchange.time_limit + _PAUSE):
                 return await self._renew(exchange, old)
         if old is not None and old[1] > 1:
             return self._cache(old[0], min(_LOOK_AGAIN, old[1]))
@@ -124,12 +124,12 @@ class AccessToken:
             wait = error.retry_after or _PAUSE
             # Keep the lock until we may ask again, so that no other worker asks before.
             await exchange.tokens.unlock_token(self._name)
-            await exchange.tokens.lock_token(self._name, ttl=wait)
+            await exchange.tokens.lock_token(self._name, ttl_s=wait)
             self._failure = _Failure(type(error), str(error), time.monotonic() + wait)
             if old is not None and old[1] > 1:
                 return self._cache(old[0], min(wait, old[1]))
             raise self._no_token(exchange, self._failure) from error
-        await exchange.tokens.put_token(self._name, token, ttl=life)
+        await exchange.tokens.put_token(self._name, token, ttl_s=life)
         await exchange.tokens.unlock_token(self._name)
         return self._cache(token, life - min(EARLY, life / 4), received=time.monotonic())
 

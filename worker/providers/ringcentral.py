@@ -82,7 +82,7 @@ class RingCentral(Provider):
 
     name = "ringcentral"
     settings_model = RingCentralSettings
-    refused = frozenset({429, 503})
+    refused = frozenset({503})
     webhooks = True
     operations: ClassVar[Mapping[str, Operation]] = {
         "speech-to-text": _operation("speech-to-text", SpeechToText, 30),

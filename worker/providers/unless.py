@@ -13,7 +13,6 @@ from pydantic import Field, JsonValue
 
 from outwait.config.groups import BaseUrl
 from outwait.worker.model.errors import Unreadable
-from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import (
     Credential,
     Failed,
@@ -107,7 +106,7 @@ def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:
         case "ERROR":
             error = document.get("error")
             message = error if isinstance(error, str) and error else "the provider gave no reason"
-            return Failed(status, "ERROR", redact(message)[:500])
+            return Failed(status, "ERROR", message[:500])
         case _:
             return Pending(status[:60], wait, f"unknown status {status[:60]!r}")
 

@@ -13,10 +13,11 @@ import msgspec
 
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import TENANT_PATTERN
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
 PREFIX = "ow"
-"""How the text of every key begins, so that scanners for leaked secrets know one."""
+"""How the text of every key begins, so that scanners for leaked secrets recognise it."""
 
 USED_EVERY = 60.0
 """Seconds of use of one key, in one process, that are written down once."""
@@ -37,7 +38,7 @@ class Scope(StrEnum):
 class ApiKey(msgspec.Struct, frozen=True):
     """An API key as it is known. `tenant` confines it to that tenant's jobs.
 
-    Times are seconds since 1970 of Redis's clock; `used` is a minute old, perhaps, and None before the first use.
+    Times are seconds since 1970 of Redis's clock; `used` may be a minute old, and is None before the first use.
     """
 
     id: str
@@ -85,7 +86,7 @@ class Access:
         return NewKey(key, f"{PREFIX}_{key.id}_{secret}")
 
     async def find(self, text: str) -> ApiKey | None:
-        """The key that somebody shows, or None if it is none of ours (any more)."""
+        """The key that somebody shows, or None if it is unknown or revoked."""
         shape = _TEXT.fullmatch(text)
         if shape is None:
             return None
@@ -111,11 +112,11 @@ class Access:
             await self._connection.redis.hdel(self._used, key_id)
             return bool(await self._connection.redis.hdel(self._keys, key_id))
 
-    async def log_in(self, key: ApiKey, seconds: float) -> str:
-        """Open a session for the owner of a key: the token that tells it."""
+    async def log_in(self, key: ApiKey, ttl_s: float) -> str:
+        """Open a session of `ttl_s` seconds for the owner of a key; its token."""
         token = secrets.token_urlsafe(32)
         async with self._connection.translated():
-            await self._connection.redis.set(self._session(token), key.id, px=int(seconds * 1000))
+            await self._connection.redis.set(self._session(token), key.id, px=milliseconds(ttl_s))
         return token
 
     async def session(self, token: str) -> ApiKey | None:

@@ -19,7 +19,7 @@ HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
 
 CONNECTIONS = 64
-"""To Redis at once, of one event loop; who comes then waits for one. redis-py's own pool refuses the 101st."""
+"""Connections to Redis at once, of one event loop; a caller beyond waits. redis-py's own pool refuses the 101st."""
 
 
 class Connection:
@@ -59,6 +59,11 @@ class Connection:
             raise StoreUnavailable(f"Redis at {self._where} cannot write: {error}") from error
         except exceptions.ResponseError as error:
             raise StoreRefused(f"Redis at {self._where} refuses a command: {error}") from error
+
+    async def now_ms(self) -> int:
+        """Redis's time: milliseconds since 1970. Raises Redis's own errors."""
+        second, micro = await self.redis.time()
+        return int(second * 1000 + micro // 1000)
 
     async def close(self) -> None:
         """Close the connections of this loop."""

@@ -36,8 +36,7 @@ class DeadLetters:
         """
         low = "-inf" if since is None else since * 1000
         async with self._connection.translated():
-            second, micro = await self._redis.time()
-            now, kept = second * 1000 + micro // 1000, 0
+            now, kept = await self._connection.now_ms(), 0
             while rows := await self._redis.zrevrangebyscore(
                 self._keys("DEAD"), now, low, start=kept, num=PAGE, withscores=True
             ):

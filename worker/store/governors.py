@@ -20,13 +20,13 @@ class Breaker(StrEnum):
 
 
 class GroupStatus(msgspec.Struct, frozen=True):
-    """One provider's rate group as it stands. Times are seconds since 1970 of Redis's clock; a limit of None is none.
+    """A provider's load and limits. Times are seconds since 1970 of Redis's clock; a limit of None is none.
 
     `rate` counts the requests of the last `rate_window` seconds (only where there is a limit), `in_flight` the claims
     that workers hold, `jobs` what the provider has. `suspended` is a pause by a person.
     """
 
-    group: str
+    provider: str = msgspec.field(name="group")  # the HTTP API and the command line have shown it under this name
     rate: int
     rate_limit: int | None
     rate_window: float
@@ -59,8 +59,7 @@ class Governors:
         """The providers of these submit lanes."""
         redis, keys = self._connection.redis, self._connection.keys
         async with self._connection.translated():
-            second, micro = await redis.time()
-            now = second * 1000 + micro // 1000
+            now = await self._connection.now_ms()
             async with redis.pipeline(transaction=False) as pipe:
                 for policy in policies:
                     pipe.hgetall(keys("GOVERNOR", policy.provider))
@@ -97,7 +96,7 @@ def _status(
     paused, opened = float(fields.get(GovernorField.PAUSED_UNTIL, 0)), float(fields.get(GovernorField.OPEN_UNTIL, 0))
     suspended = fields.get(GovernorField.SUSPENDED)
     return GroupStatus(
-        group=policy.provider,
+        provider=policy.provider,
         rate=rate,
         rate_limit=policy.rate_limit or None,
         rate_window=policy.rate_window_ms / 1000,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from outwait.worker.model.targets import CELERY_QUEUE
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
 REFUSED_KEPT = 1000
@@ -42,7 +43,7 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lease_ms = int(connection.settings.intake.lease * 1000)
+        self._lease_ms = milliseconds(connection.settings.intake.lease)
 
     async def take(self, queues: Sequence[str], limit: int) -> list[Taken]:
         """Lease messages; those whose lease ended come again."""

@@ -8,6 +8,7 @@ import msgspec
 from outwait.worker.model.jobs import NORMAL, Claim, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
 
@@ -103,7 +104,7 @@ class Lanes:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._retention_ms = int(connection.settings.store.retention * 1000)
+        self._retention_ms = milliseconds(connection.settings.store.retention)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""

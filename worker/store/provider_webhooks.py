@@ -42,7 +42,7 @@ class ProviderWebhooks:
         self._keys = connection.keys
 
     async def secret(self) -> bytes:
-        """What the tokens of this namespace are made with; made for whoever asks first."""
+        """The secret that the tokens of this namespace are made with; the first call makes it."""
         key = self._keys("WEBHOOKS_SECRET")
         async with self._connection.translated():
             await self._redis.set(key, secrets.token_bytes(32), nx=True)

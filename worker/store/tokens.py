@@ -1,5 +1,6 @@
 """Access tokens shared by all workers; one of them renews."""
 
+from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
 
@@ -15,23 +16,23 @@ class Tokens:
         """The token and the seconds for which it is still good, or None."""
         key = self._keys("TOKEN", name)
         async with self._connection.translated(), self._redis.pipeline(transaction=True) as pipe:
-            value, ttl = await pipe.get(key).pttl(key).execute()
-        return (value.decode(), ttl / 1000) if value and ttl > 0 else None
+            value, left_ms = await pipe.get(key).pttl(key).execute()
+        return (value.decode(), left_ms / 1000) if value and left_ms > 0 else None
 
-    async def put_token(self, name: str, token: str, *, ttl: float) -> None:
-        """Keep a token for `ttl` seconds."""
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        """Keep a token for `ttl_s` seconds."""
         async with self._connection.translated():
-            await self._redis.set(self._keys("TOKEN", name), token, px=max(1, int(ttl * 1000)))
+            await self._redis.set(self._keys("TOKEN", name), token, px=max(1, milliseconds(ttl_s)))
 
     async def drop_token(self, name: str, token: str) -> None:
         """Forget this token, unless another one stands there already."""
         async with self._connection.translated():
             await self._connection.scripts.run("drop_token", name=name, token=token)
 
-    async def lock_token(self, name: str, *, ttl: float) -> bool:
-        """Become the one who renews, for at most `ttl` seconds. False: somebody else is at it."""
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        """Become the one who renews, for at most `ttl_s` seconds. False: somebody else is at it."""
         async with self._connection.translated():
-            return bool(await self._redis.set(self._keys("LOCK", name), "1", nx=True, px=max(1, int(ttl * 1000))))
+            return bool(await self._redis.set(self._keys("LOCK", name), "1", nx=True, px=max(1, milliseconds(ttl_s))))
 
     async def unlock_token(self, name: str) -> None:
         """Done renewing."""

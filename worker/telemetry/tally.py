@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, Name
 from outwait.worker.model.jobs import Claim, Step
 from outwait.worker.model.lanes import Lane
+from outwait.worker.model.times import milliseconds
 
-_LATE_MS = tuple(int(bound * 1000) for bound in LATE_BOUNDS)
+_LATE_MS = tuple(milliseconds(bound) for bound in LATE_BOUNDS)
 
 
 class Tally:

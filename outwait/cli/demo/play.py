@@ -28,9 +28,6 @@ PLAY_WITHIN = 180.0
 STORY = "busy-provider"
 """The job whose timeline is shown."""
 
-LOOKS = ("status", "jobs --state failed", f"timeline {STORY}", "result question-1", "held", "dead", "doctor")
-"""Commands to look around with."""
-
 
 class Check(NamedTuple):
     """A condition that must be true at the end."""

@@ -30,7 +30,7 @@ async def dead(
 ) -> Response:
     """The list."""
     deliveries = await shared.client.dead(DEAD, **_filters(viewer, target, provider, within))
-    disabled = await shared.client.disabled_endpoints() if viewer.sees_all_tenants else []
+    disabled = await shared.client.disabled_receivers() if viewer.sees_all_tenants else []
     return await page(
         request,
         "dead.html",
@@ -70,12 +70,12 @@ async def replay_all(
 
 
 @router.post("/enable")
-async def enable(shared: Shared, viewer: Operating, endpoint: Annotated[str, Form()]) -> Response:
+async def enable(shared: Shared, viewer: Operating, receiver: Annotated[str, Form()]) -> Response:
     """Enable a receiver again."""
     require_all_tenants(viewer.key)
-    for receiver in await shared.client.disabled_endpoints():
-        if _name(receiver) == endpoint:
-            await shared.client.enable(receiver.url)
+    for disabled in await shared.client.disabled_receivers():
+        if _name(disabled) == receiver:
+            await shared.client.enable(disabled.url)
     return _back(viewer.key.name, "enabled", 1)
 
 
@@ -94,5 +94,5 @@ def _filters(viewer: Viewer, target: str, provider: str, within: str) -> DeadFil
 
 
 def _back(key: str, done: str, count: int) -> Response:
-    log.info("pressed", extra={"what": done, "many": count, "key": key})
+    log.info("pressed", extra={"what": done, "count": count, "key": key})
     return RedirectResponse(f"/dead?done={done}&n={count}", 303, HEADERS)

@@ -71,7 +71,7 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         stats.held(shared.registry.names),
         stats.dead(),
         client.providers(),
-        client.disabled_endpoints(),
+        client.disabled_receivers(),
         client.parked(),
         client.misdirected(),
     )

@@ -56,8 +56,8 @@ async def providers(request: Request, shared: Shared, viewer: Viewing) -> Respon
         Card(
             status,
             _gauges(status),
-            counts.get(status.group, {}),
-            [lane for lane in lanes if _is_lane_of(lane, status.group)],
+            counts.get(status.provider, {}),
+            [lane for lane in lanes if _is_lane_of(lane, status.provider)],
         )
         for status in statuses
     ]

@@ -56,7 +56,7 @@ def assets() -> dict[str, Asset]:
     }
 
 
-class Waiting(NamedTuple):
+class Attention(NamedTuple):
     """How many jobs and deliveries wait for a person; shown beside the links to them."""
 
     held: int
@@ -71,10 +71,9 @@ async def page(
     waiting = None
     if viewer is not None and viewer.sees_all_tenants:
         stats = shared.store.statistics
-        waiting = Waiting(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
-    flower = (
-        shared.settings.web.flower_url if viewer and viewer.sees_all_tenants else None
-    )  # Flower shows the jobs of all tenants
+        waiting = Attention(sum((await stats.held(shared.registry.names)).values()), await stats.dead())
+    # Flower shows the jobs of all tenants.
+    flower = shared.settings.web.flower_url if viewer and viewer.sees_all_tenants else None
     return render(request, template, status=status, viewer=viewer, waiting=waiting, flower_url=flower, **context)
 
 

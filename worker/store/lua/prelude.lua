@@ -102,7 +102,7 @@ local function set_state(job, state)
 end
 
 -- A submit's answer is lost, and a webhook named the external id: the job waits under it and is polled at once. A job that
--- is to be cancelled stays where it is and only gets the id, so that its provider can be told. Returns the new lane.
+-- is to be cancelled stays where it is and only gets the id, so that its provider can be notified. Returns the new lane.
 local function adopt(job, external_id)
   local key = JOB .. job.id
   call('HDEL', key, job_field.webhook_external_id)
