@@ -72,7 +72,11 @@ class StepSettings(Group):
         default=12,
         description="Seconds for which one worker owns a claimed step; it is renewed while the step runs.",
     )
-    attempts: int = Field(default=10, ge=1, description="Failed attempts in a row after which the step gives up.")
+    attempts: int = Field(
+        default=10,
+        ge=1,
+        description="Failed attempts in a row after which the step gives up; polls become rarer then.",
+    )
     backoff: Seconds = Field(
         default=2, description="Seconds before the first retry; doubled for each further one, with jitter."
     )
@@ -93,10 +97,16 @@ class StepSettings(Group):
 
 
 class PollSettings(StepSettings):
-    """The poll step."""
+    """The poll step: it never gives up before the deadline. After `attempts` failed polls in a row the longest time
+    between two polls doubles with each further one, up to an hour.
+    """
 
     adaptive: bool = Field(
         default=True, description="Learn when jobs usually end and poll then, instead of at fixed intervals."
+    )
+    unknown_for: Seconds = Field(
+        default=900,
+        description="Seconds in which several polls must say that the external id is unknown before the job fails.",
     )
 
 

@@ -29,6 +29,12 @@ QUIET = {
 }
 """Minimum levels of loggers that write too much."""
 
+REPEATED = ("celery.worker.consumer.consumer", "celery.worker.consumer.connection")
+"""Loggers of Celery that say the same again and again while its broker is away or refuses messages."""
+
+REPEAT_AFTER = 60.0
+"""Seconds after which one of them may say the same again."""
+
 ABOUT: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))
 """Fields that are added to every line of an asyncio task, and of a handler's call in it."""
 
@@ -46,10 +52,30 @@ def configure(log: LogSettings) -> None:
             "formatters": {"lines": {"()": formatter}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
             "root": {"level": log.level, "handlers": ["stderr"]},
-            "loggers": {name: {"level": _higher(level, log.level)} for name, level in QUIET.items()},
+            "filters": {"repeated": {"()": Repeated}},
+            "loggers": {
+                **{name: {"level": _higher(level, log.level)} for name, level in QUIET.items()},
+                **{name: {"filters": ["repeated"]} for name in REPEATED},
+            },
         }
     )
     logging.captureWarnings(capture=True)
+
+
+class Repeated(logging.Filter):
+    """Lets a message through once in a while: the same one, whatever its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether nobody has said it for a minute."""
+        said = self._said.get(record.msg, -REPEAT_AFTER)
+        if record.created - said < REPEAT_AFTER:
+            return False
+        self._said[record.msg] = record.created
+        return True
 
 
 class TextLines(logging.Formatter):

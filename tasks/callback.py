@@ -17,7 +17,7 @@ from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.rate_feedback import slot_name
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model import targets
-from outwait.worker.model.errors import OperatorError, ProviderError
+from outwait.worker.model.errors import OperatorError, ProviderError, StoreUnavailable
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
@@ -81,7 +81,7 @@ class Callback:
             if job.state is JobState.CANCELLED and claim.external_id:
                 return await self._cancel(claim, names, now)
             return (fan_out(claim, names),)
-        except asyncio.CancelledError as error:
+        except (StoreUnavailable, asyncio.CancelledError) as error:
             return (decide_error(claim, error, self.settings, random.random()),)
         except Exception as error:
             log.exception("callback-broken", extra={"job": claim.work_id})

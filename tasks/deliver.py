@@ -15,7 +15,13 @@ from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, Withheld
+from outwait.worker.model.errors import (
+    DeliveryFailed,
+    DeliveryRefused,
+    HandlerError,
+    StoreUnavailable,
+    Withheld,
+)
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
@@ -99,7 +105,7 @@ class Deliver:
         try:
             return (await self._deliver(claim),)
         # No name outlives its clause: an error that its own traceback leads to stays in memory, megabytes and all.
-        except (asyncio.CancelledError, Withheld) as stopped:
+        except (StoreUnavailable, Withheld, asyncio.CancelledError) as stopped:
             return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
             subject = {"delivery": claim.work_id, "target": redact(self.target)}

@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, assert_never
 
-from outwait.config.groups import StepSettings, StoreSettings
+import msgspec
+
+from outwait.config.groups import PollSettings, StoreSettings
 from outwait.worker.app import ProviderTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine import pacing
 from outwait.worker.engine.end_outcome import end_outcome
 from outwait.worker.engine.provider_step import ProviderStep, requests_sent
+from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import (
     AnswerLost,
@@ -22,13 +25,12 @@ from outwait.worker.model.errors import (
     OutwaitError,
     ProviderError,
     RateLimited,
-    Rejected,
     ResultTooLarge,
     Withheld,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import Counts, Outcome, Release, Retry, Wait, expired, failed
+from outwait.worker.model.outcomes import NO_COUNTS, Counts, Outcome, Release, Retry, Wait, expired, failed
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
@@ -37,8 +39,8 @@ from outwait.worker.store.reads import Reads
 
 log = logging.getLogger(__name__)
 
-YOUNG = 60.0
-"""Seconds after the submit in which an unknown external id may yet become known."""
+UNKNOWN_POLLS = 5
+"""Polls that must say that the external id is unknown before the job fails: a single one may come from a deployment."""
 
 
 @app.task(name="tasks.poll", base=ProviderTask, ignore_result=True, shared=False)
@@ -50,6 +52,7 @@ def poll(lane: str, claims: list[Any]) -> None:
         settings=runtime.settings.poll,
         store=runtime.settings.store,
         reads=runtime.store.reads,
+        webhooks=WebhookProcessor(runtime.store, runtime.registry),
         events=runtime.events,
     )
     runtime.run(parsed, claims, step)
@@ -61,9 +64,10 @@ class Poll(ProviderStep):
 
     step = Step.POLL
     intent = False
-    settings: StepSettings
+    settings: PollSettings
     store: StoreSettings
     reads: Reads
+    webhooks: WebhookProcessor
     events: FlowerEvents
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -71,16 +75,19 @@ class Poll(ProviderStep):
         return claims
 
     async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
-        """Ask for one job."""
+        """Ask for one job. One without an external id is not known to the provider: only its webhooks tell of it."""
+        if not claim.external_id:
+            answer = await self.webhooks.last_answer(claim.work_id)
+            return decide_unnamed(self._context(claim, now, NO_COUNTS), answer, self.store)
 
         async def params() -> Any:
             return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
         age = (now - claim.submitted_ms) / 1000
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
-        answer = await self.gateway.provider.poll(waiting, exchange)
+        polled = await self.gateway.provider.poll(waiting, exchange)
         context = self._context(claim, now, requests_sent(exchange))
-        outcome = decide_answer(context, answer, self.store)
+        outcome = decide_answer(context, polled, self.store)
         if isinstance(outcome, Wait):
             await self._show(context, outcome)
         return outcome
@@ -114,7 +121,7 @@ class PollContext(NamedTuple):
     now: int
     """Redis's time in milliseconds."""
     operation: Operation
-    settings: StepSettings
+    settings: PollSettings
     sent: Counts
     durations_s: Sequence[float]
     """How long jobs of this operation took, sorted seconds."""
@@ -133,16 +140,36 @@ def decide_answer(context: PollContext, answer: PollAnswer, store: StoreSettings
             assert_never(other)
 
 
+def decide_unnamed(context: PollContext, answer: Succeeded | Failed | None, store: StoreSettings) -> Outcome:
+    """What becomes of a job whose provider named no external id. `answer` is what its webhooks say, if one came.
+
+    There is nothing to poll, so the webhook ends the job by itself.
+    """
+    claim, interval = context.claim, context.operation.poll_every
+    if answer is not None:
+        return end_outcome(claim.work_id, claim.fence, answer, store)
+    if over := _time_over(context):
+        return expired(claim, f"{over}; the provider named no external id, and no webhook said how the job ended")
+    return Wait(
+        work_id=claim.work_id,
+        fence=claim.fence,
+        countdown_ms=_in_time(context, pacing.LONGEST, interval),
+        status="",
+        polls=0,
+        webhook_countdown_ms=int(interval * 1000),
+    )
+
+
 def decide_error(context: PollContext, error: BaseException) -> Outcome:
-    """What an error means for a poll: the job is paid for, so go on asking wherever that may help."""
+    """What an error means for a poll: the job is paid for, so it is asked for until its deadline."""
     match error:
         case Withheld() | asyncio.CancelledError():
             return _stopped(context)
         case RateLimited():
             return _retry(context, error, attempt=0)
-        case ExternalIdUnknown() if context.now - context.claim.submitted_ms > YOUNG * 1000:
+        case ExternalIdUnknown():
             return _unknown_id(context, error)
-        case Rejected() | ResultTooLarge():
+        case ResultTooLarge():
             return failed(context.claim, JobError(error.code, str(error), error.detail), context.sent)
         case ProviderError():
             return _retry(context, error, attempt=1)
@@ -184,17 +211,15 @@ def _next_poll(context: PollContext, asked_s: float | None, safety_s: float = 0.
     return _in_time(context, max(usual, safety_s), _minimum(operation, asked_s))
 
 
-def _retry(context: PollContext, error: ProviderError, *, attempt: int) -> Outcome:
-    """Poll again later; end the job if its time or its attempts are over. `attempt` is 0 if this one does not count."""
+def _retry(context: PollContext, error: ProviderError, *, attempt: int, unknown_polls: int = 0) -> Outcome:
+    """Poll again later; end the job if its time is over. `attempt` is 0 if this one does not count."""
     claim, settings, sent = context.claim, context.settings, context.sent
     if over := _time_over(context):
-        return expired(claim, f"{over}; the last poll failed: {error}", sent)
-    if claim.attempts + attempt >= settings.attempts:
-        message = f"gave up after {claim.attempts + attempt} failed polls: {error}"
-        return failed(claim, JobError(error.code, message, error.detail), sent)
+        return expired(claim, f"{over}; the last poll failed: {error.code}: {error}", sent)
     minimum = _minimum(context.operation, error.retry_after)
-    countdown = max(pacing.backoff(settings, claim.attempts, error.retry_after, jitter=context.jitter), minimum)
-    return _poll_again(context, _in_time(context, countdown, minimum), f"{error.code}: {error}", attempt=attempt)
+    countdown = max(pacing.endless_backoff(settings, claim.attempts, error.retry_after, jitter=context.jitter), minimum)
+    again = _poll_again(context, _in_time(context, countdown, minimum), f"{error.code}: {error}", attempt=attempt)
+    return msgspec.structs.replace(again, unknown_polls=unknown_polls)
 
 
 def _stopped(context: PollContext) -> Outcome:
@@ -220,10 +245,14 @@ def _poll_again(context: PollContext, countdown_ms: int, reason: str, *, attempt
 
 
 def _unknown_id(context: PollContext, error: ProviderError) -> Outcome:
-    claim, expiry = context.claim, context.operation.expiry
-    if expiry is not None and context.now - claim.submitted_ms >= expiry * 1000:
-        return expired(claim, "the provider's id expired before the result was read", context.sent)
-    return failed(claim, JobError(error.code, str(error), error.detail), context.sent)
+    """Poll again later, until several polls over a while have said it."""
+    claim, now = context.claim, context.now
+    counts = claim.unknown_since_ms > claim.polled_ms and claim.unknown_since_ms >= claim.submitted_ms
+    polls, since_ms = (claim.unknown_polls + 1, claim.unknown_since_ms) if counts else (1, now)
+    if polls < UNKNOWN_POLLS or now - since_ms < context.settings.unknown_for * 1000 or _time_over(context):
+        return _retry(context, error, attempt=1, unknown_polls=polls)
+    message = f"{error} ({polls} polls in {(now - since_ms) / 1000:.0f} s)"
+    return failed(claim, JobError(error.code, message, error.detail), context.sent)
 
 
 def _time_over(context: PollContext) -> str:

@@ -33,6 +33,7 @@ from outwait.worker.model.errors import (
     ProviderError,
     RateLimited,
     Rejected,
+    StoreUnavailable,
     Unauthorized,
     Withheld,
 )
@@ -52,7 +53,7 @@ from outwait.worker.model.outcomes import (
 )
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
-from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer
+from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer, traceable
 from outwait.worker.providers.exchange import Exchange
 from outwait.worker.store.inbox import Taken
 from outwait.worker.store.reads import Reads, Spec
@@ -88,7 +89,8 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
         app.runtime.call(self.intake.park(message, str(error)))
     except Exception as error:
         # Celery would acknowledge a message whose task failed, and the job would be lost.
-        log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
+        level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # an outage has its own line
+        log.log(level, "job-not-recorded", extra={"job": self.request.id, "error": str(error)})
         time.sleep(OUTAGE_PAUSE)
         raise Reject(error, requeue=True) from error
     else:
@@ -142,7 +144,7 @@ class Submit(ProviderStep):
         if claim.deadline_ms and now >= claim.deadline_ms:
             return expired(claim, "the deadline passed before the job could be submitted")
         submission, raw_params = self._submissions[claim.work_id]
-        answer = await self.gateway.provider.submit(submission, exchange)
+        answer = traceable(await self.gateway.provider.submit(submission, exchange), submission)
         self.events.submitted(claim, raw_params)
         operation = self.gateway.operation(claim.operation)
         durations_s = self.gateway.durations_s(claim.operation)
@@ -238,7 +240,7 @@ def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
 def decide_answer(
     context: SubmitContext, answer: SubmitAnswer, operation: Operation, now: int, durations_s: Sequence[float]
 ) -> Outcome:
-    """The provider took the job: it waits for its first poll.
+    """The provider took the job: it waits for its first poll, or for its webhook if it has no external id.
 
     Args:
         context: the job.
@@ -247,7 +249,7 @@ def decide_answer(
         now: Redis's time in milliseconds.
         durations_s: how long jobs of this operation took, sorted seconds; used if the answer asks for no first poll.
     """
-    claim, asked = context.claim, answer.first_poll
+    claim, asked = context.claim, answer.first_poll if answer.external_id else pacing.LONGEST
     wanted = operation.first_poll if asked is None else asked
     usual = pacing.poll_countdown(wanted, durations=durations_s if asked is None else (), jitter=context.jitter)
     left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf

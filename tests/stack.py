@@ -155,6 +155,13 @@ class Stack:
         self._processes.append(process)
         return process
 
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of our commands to its end."""
+        command = [sys.executable, "-m", "outwait", *words]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """End a process with kill -9."""
         process.kill()

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import typer
 
-from outwait.cli.exits import Exit
+from outwait.cli.exits import Exit, advice_for
 from outwait.cli.output import print_json, print_table, say
 from outwait.cli.providers import held_back
 from outwait.cli.session import Json, Session, current
@@ -104,7 +104,7 @@ def _store(session: Session) -> list[Finding]:
     try:
         return session.ask(check)
     except OperatorError as error:
-        return [Finding("error", "redis", str(error), "Set OUTWAIT_REDIS_URL to a running Redis, or use `outwait up`.")]
+        return [Finding("error", "redis", str(error), advice_for(error))]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
@@ -191,7 +191,11 @@ def _workers() -> list[Finding]:
     try:
         alive = sorted(name for answer in app.control.ping(timeout=PING_WITHIN) for name in answer)
     except Exception as error:  # noqa: BLE001 - each broker has errors of its own
-        return [Finding("error", "broker", f"does not answer: {error}", "Check OUTWAIT_BROKER_URL.")]
+        return [
+            Finding(
+                "error", "broker", f"does not answer: {error}", "Check OUTWAIT_BROKER_URL, and what is said of Redis."
+            )
+        ]
     if not alive:
         return [Finding("error", "workers", "no worker is running", "Start one: `outwait worker`.")]
     return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}")]

@@ -28,7 +28,9 @@ class Exit(IntEnum):
     NOT_FOUND = 4  # there is no such job, or it was purged
     NOT_ENDED = 5  # the job has not ended, or not in time
     CONFIG = 6  # a setting is wrong or missing
-    UNAVAILABLE = 7  # Redis does not answer, is configured so that it would lose jobs, or cannot be started
+    UNAVAILABLE = (
+        7  # Redis does not answer or refuses writes, is configured so that it would lose jobs, or cannot be started
+    )
     BUG = 70  # a bug in Outwait: please report it with the traceback that `outwait --debug …` prints
     INTERRUPTED = 130  # Ctrl-C
 
@@ -49,9 +51,7 @@ _EXIT_RULES: dict[type[Exception], ExitRule] = {
     ProviderNotConfigured: ExitRule(Exit.CONFIG, "docs/providers.md lists the settings of each provider."),
     NoRedisServer: ExitRule(Exit.UNAVAILABLE),
     StoreUnfit: ExitRule(Exit.UNAVAILABLE, "`outwait doctor` explains what to change."),
-    StoreUnavailable: ExitRule(
-        Exit.UNAVAILABLE, "Set OUTWAIT_REDIS_URL to a running Redis, or start everything with `outwait up`."
-    ),
+    StoreUnavailable: ExitRule(Exit.UNAVAILABLE),
     OutwaitError: ExitRule(Exit.FAILED),
 }
 
@@ -66,11 +66,16 @@ def rule_for(error: Exception) -> ExitRule:
     )
 
 
+def advice_for(error: Exception) -> str:
+    """What to do about an error; an outage of the store brings its own advice."""
+    return error.outage.advice if isinstance(error, StoreUnavailable) else rule_for(error).advice
+
+
 def report_error(error: Exception) -> Exit:
     """Print what went wrong and what to do about it. Returns the exit code."""
     rule = rule_for(error)
     message = str(error) if rule.code is not Exit.BUG else f"{type(error).__name__}: {error}"
     say(f"Error: {message}")
-    if rule.advice:
-        say(rule.advice)
+    if advice := advice_for(error):
+        say(advice)
     return rule.code

@@ -234,7 +234,7 @@ class StoreClient:
 
     async def check(self) -> list[Finding]:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
-        return await self._store.health.findings()
+        return [*await self._store.health.findings(), await self._store.health.writes()]
 
     def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))

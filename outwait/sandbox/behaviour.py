@@ -34,6 +34,8 @@ class FaultKind(StrEnum):
     BROKEN_JSON = "broken_json"  # half of the answer
     EMPTY = "empty"  # no body
     CONTENT_TYPE = "content_type"  # the right body as text/plain
+    BYTE_ORDER_MARK = "byte_order_mark"  # the right body behind such a mark
+    HEADERS = "headers"  # the right answer, with headers replaced or added
 
 
 class Outcome(StrEnum):
@@ -81,6 +83,7 @@ class Fault(_Order):
         description="hang: its length (default: an hour); rate_limit: the penalty (default: the sandbox's); "
         "error: a Retry-After (default: none).",
     )
+    headers: dict[str, str] = Field(default={}, description="headers: replaced or added.")
 
 
 class Behaviour(_Order):

@@ -1,6 +1,7 @@
 """Faults on the wire: what a client gets instead of the answer."""
 
 import asyncio
+import codecs
 
 from aiohttp import web
 
@@ -28,7 +29,16 @@ async def spoil(fault: Fault, request: web.Request, answer: web.Response) -> web
             return _drop(request)
         case FaultKind.ERROR | FaultKind.ERROR_AFTER | FaultKind.RATE_LIMIT:
             return answer
-        case FaultKind.HTML | FaultKind.BROKEN_JSON | FaultKind.EMPTY | FaultKind.CONTENT_TYPE as kind:
+        case FaultKind.HEADERS:
+            answer.headers.update(fault.headers)
+            return answer
+        case (
+            FaultKind.HTML
+            | FaultKind.BROKEN_JSON
+            | FaultKind.EMPTY
+            | FaultKind.CONTENT_TYPE
+            | FaultKind.BYTE_ORDER_MARK as kind
+        ):
             return _garbled(kind, answer)
 
 
@@ -40,6 +50,9 @@ def _garbled(kind: FaultKind, answer: web.Response) -> web.Response:
     headers = {name: value for name, value in answer.headers.items() if name not in ("Content-Type", "Content-Length")}
     if kind is FaultKind.CONTENT_TYPE:
         return web.Response(body=body, status=answer.status, content_type="text/plain", headers=headers)
+    if kind is FaultKind.BYTE_ORDER_MARK:
+        body = codecs.BOM_UTF8 + body
+        return web.Response(body=body, status=answer.status, content_type="application/json", headers=headers)
     half = body[: len(body) // 2] or b"{" if kind is FaultKind.BROKEN_JSON else b""
     return web.Response(body=half, status=answer.status, content_type="application/json", headers=headers)
 

@@ -6,7 +6,6 @@ import msgspec
 from starlette.responses import Response
 
 from outwait.web.problems import MEDIA_TYPE, Problem
-from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Delivery, Job, JobError, TimelineEntry
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.dead import DeadDelivery
@@ -194,5 +193,5 @@ _REASONS: dict[int, str] = {
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
     415: "The body's content type is not application/json.",
     422: "The request is invalid. `errors` names the invalid fields, if there are any.",
-    503: f"{StoreUnavailable.__doc__} Try again after Retry-After.",
+    503: "Redis does not answer, or refuses writes for a while; `detail` says why. Try again after Retry-After.",
 }

@@ -1,4 +1,7 @@
-"""`/livez`: this process answers. `/readyz`: its store answers too and is safe to use. Neither needs an API key."""
+"""`/livez`: this process answers. `/readyz`: its store answers and takes writes too, and is safe to use.
+
+Neither needs an API key.
+"""
 
 import asyncio
 import logging
@@ -30,8 +33,11 @@ async def ready(shared: Shared) -> Response:
     try:
         async with asyncio.timeout(WITHIN):
             await shared.store.health.require_fit()
+            await shared.store.health.require_writable()
     except TimeoutError:
         return _not_ready(StoreUnavailable(f"Redis did not answer within {WITHIN:g} s"))
+    except StoreUnavailable as error:
+        return _answer(error)  # the store logs it
     except OutwaitError as error:
         return _not_ready(error)
     return JSONResponse({"status": "ready"})
@@ -39,4 +45,8 @@ async def ready(shared: Shared) -> Response:
 
 def _not_ready(error: OutwaitError) -> Response:
     log.warning("not-ready", extra={"error": str(error)})
+    return _answer(error)
+
+
+def _answer(error: OutwaitError) -> Response:
     return problem(503, error.code, "Not ready", detail(error), {"Retry-After": "5"})

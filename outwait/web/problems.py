@@ -44,7 +44,7 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     Unauthenticated: (401, "A valid API key is needed"),
     Forbidden: (403, "The API key does not allow this"),
     ProviderNotConfigured: (503, "The provider is not configured"),
-    StoreUnavailable: (503, "The store does not answer"),
+    StoreUnavailable: (503, "The store cannot be used now"),
     OutwaitError: (500, "Something went wrong"),
 }
 
@@ -95,7 +95,7 @@ def detail(error: OutwaitError) -> str:
     """The text for the caller. The store's own errors name hosts and settings, so they appear only in the log."""
     match error:
         case StoreUnavailable():
-            return "The store does not answer now. Try again later. The log of the web process has the details."
+            return f"The store {error.outage.summary}. Try again later. The log of the web process has the details."
         case StoreRefused() | StoreUnfit():
             return "The operator must check the store. The log of the web process has the details."
         case _:
@@ -116,7 +116,10 @@ def install(app: FastAPI) -> None:
     async def _ours(request: Request, error: OutwaitError) -> Response:
         if isinstance(error, OperatorError):
             request_id = getattr(request.state, "request_id", "")
-            log.warning("request-failed", extra={"request": request_id, "code": error.code, "error": str(error)})
+            level = (
+                logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING
+            )  # the store logs an outage
+            log.log(level, "request-failed", extra={"request": request_id, "code": error.code, "error": str(error)})
         return of(error)
 
     @app.exception_handler(RequestValidationError)

@@ -34,7 +34,8 @@ async def receive(request: Request) -> Response:
         async with asyncio.timeout(TIME_LIMIT):
             await mailbox.take(provider, job_id, encoding, request.stream())
     except (StoreUnavailable, StoreRefused) as error:
-        log.warning("webhook-not-kept", extra={"provider": known(provider), "error": str(error)})
+        level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # the store logs an outage
+        log.log(level, "webhook-not-kept", extra={"provider": known(provider), "error": str(error)})
         return of(StoreUnavailable("the webhook could not be stored; send it again"))
     except (ClientDisconnect, TimeoutError):
         return problem(408, "request_timeout", "The webhook was not received in full, or could not be stored in time")

@@ -85,7 +85,7 @@ async def _stream(
                     yield b"event: end\ndata: %b\n\n" % msgspec.json.encode(shown_job(job))
                     return
             except StoreUnavailable:
-                log.info("stream-waits", extra={"job": job_id})  # `changed` is set when Redis is back
+                log.debug("stream-waits", extra={"job": job_id})  # `changed` is set when Redis is back
             except JobNotFound:
                 return
             if not await _changed_within(changed, HEARTBEAT):

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app, environment
 from outwait.sandbox.behaviour import Call, FaultKind, Outcome
+from outwait.worker.engine.rate_feedback import LONGEST_PAUSE, provider_feedback
 from outwait.worker.model.errors import (
     AnswerLost,
     ExternalIdUnknown,
@@ -26,6 +27,7 @@ from outwait.worker.model.errors import (
     Unavailable,
     Unreadable,
 )
+from outwait.worker.model.outcomes import Pause
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from outwait.worker.providers.contract import Failed, Pending, PollAnswer, Submission, SubmitAnswer, Succeeded, Waiting
@@ -231,6 +233,24 @@ class ProviderContract:
     async def test_a_wrong_content_type_is_forgiven(self, start: Start) -> None:
         world = await start(_fault(FaultKind.CONTENT_TYPE, Call.SUBMIT), _fault(FaultKind.CONTENT_TYPE, Call.POLL))
         assert isinstance(await world.finish(await world.submit()), Succeeded)
+
+    async def test_a_byte_order_mark_is_forgiven(self, start: Start) -> None:
+        kind = FaultKind.BYTE_ORDER_MARK
+        world = await start(_fault(kind, Call.SUBMIT), _fault(kind, Call.POLL), _fault(kind, Call.FETCH))
+        assert isinstance(await world.finish(await world.submit()), Succeeded)
+
+    @pytest.mark.parametrize("wait", ["inf", "nan", "-1", "999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "\xff"])
+    async def test_no_header_breaks_a_step_or_stops_the_provider_for_long(self, start: Start, wait: str) -> None:
+        names = ("Retry-After", "X-Rate-Limit-Window", "X-Rate-Limit-Reset", "Date", "Expires")
+        headers = {**dict.fromkeys(names, wait), "X-Rate-Limit-Remaining": "0"}
+        world = await start(
+            *(_fault(FaultKind.HEADERS, call, headers=headers, times=None) for call in (Call.SUBMIT, Call.POLL))
+        )
+        registry = world.registry()
+        submitted = await world.submit(registry)
+        await world.finish(submitted, registry)
+        feedback = provider_feedback(self.name, registry.limits(self.name), None, world.exchange.pause)
+        assert all(isinstance(one, Pause) and one.pause_ms <= LONGEST_PAUSE * 1000 for one in feedback)
 
     async def test_nobody_listens(self, start: Start) -> None:
         world = await start()

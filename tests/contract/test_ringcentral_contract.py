@@ -150,6 +150,10 @@ class TestRingCentral(ProviderContract):
         assert isinstance(answer, Pending)
         assert answer.safety == 300, "polling is the safety net only"
 
+    async def test_an_answer_of_nothing_means_that_the_webhook_follows(self, start: Start) -> None:
+        world = await start(Fault(fault=FaultKind.EMPTY, on=Call.SUBMIT))
+        assert (await world.submit(webhook_url="https://hooks.example.com/x")).external_id == ""
+
     async def test_a_503_is_a_refusal(self, start: Start) -> None:
         world = await start()
         assert 503 in world.registry().get("ringcentral").refused

@@ -26,7 +26,6 @@ VARIABLES = {
     "OUTWAIT_STORE__PARAMS_MAX": str(PARAMS_MAX),
     "OUTWAIT_SUBMIT__ATTEMPTS": "3",
     "OUTWAIT_SUBMIT__TIME_LIMIT": "8",
-    "OUTWAIT_POLL__ATTEMPTS": "3",
     "OUTWAIT_PROVIDERS__UNLESS__BREAKER_AFTER": "1000",  # each case for itself
     "OUTWAIT_PROVIDERS__ELEVATEAI__API_TOKEN": "00000000-5a4d-4b0e-8000-00000000dead",
 }
@@ -54,7 +53,7 @@ def subject(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def faulty(fault: str, on: str, **fields: Any) -> JobRequest:
     marker = {"duration": 0, "faults": [{"fault": fault, "on": on, "times": None, **fields}]}
-    return query(f"{fault} {on} {fields} sandbox:{json.dumps(marker)}")
+    return query(f"{fault} {on} {fields} sandbox:{json.dumps(marker)}", deadline=3 if on == "poll" else None)
 
 
 PROVIDERS = {
@@ -73,11 +72,16 @@ PROVIDERS = {
 async def test_what_a_provider_does_wrong_is_told_on_the_job(subject: Subject, what: str) -> None:
     """Protected by tasks/submit.py and tasks/poll.py `decide_error`: every ProviderError has its outcome."""
     request, code, cause = PROVIDERS[what]
+    polled_on = request.deadline is not None  # a paid job is given up at its deadline only
     async with subject.stack.client() as client:
         job = await closed(client, (await client.enqueue(request)).job_id)
-        assert job.state is JobState.FAILED
         assert job.error is not None
-        assert (job.error.code, cause in job.error.message) == (code, True), job.error
+        if polled_on:
+            assert job.state is JobState.EXPIRED
+            assert job.error.message.startswith(f"the deadline passed; the last poll failed: {code}: ")
+        else:
+            assert (job.state, job.error.code) == (JobState.FAILED, code)
+        assert cause in job.error.message
         await subject.is_well(client)
 
 

@@ -136,7 +136,7 @@ async def received() -> AsyncIterator[tuple[str, list[bytes]]]:
 async def test_a_process_that_stood_still_sends_nothing_stale(
     connection: Connection, settings: Settings, received: tuple[str, list[bytes]], store: type[Lanes], sent: int
 ) -> None:
-    """Protected by `_run_step` in worker/engine/batches.py and `check` in worker/engine/leases.py: the clock went on."""
+    """Protected by `_run_step` in worker/engine/batches.py, `check` in worker/engine/leases.py: the clock went on."""
     short = settings.model_copy(update={"submit": settings.submit.model_copy(update={"lease": 2.0})})
     url, bodies = received
     lanes, http = store(connection), Http(body_max=1000)

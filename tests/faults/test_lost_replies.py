@@ -38,7 +38,7 @@ class Cut:
         async with self.stack.client() as client:
             await client.enqueue(query(f"{name} ", targets=["file:lost.jsonl"]), job_id=name)
             job = await closed(client, name)
-            assert stop is None or stop.met.wait(PATIENCE), "the reply was not lost"
+            assert stop is None or stop.reached.wait(PATIENCE), "the reply was not lost"
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
             (seen,) = self.stack.seen(f"{name} ")
             assert job.ledger.polls == seen["polls"]["count"]

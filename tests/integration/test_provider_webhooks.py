@@ -12,7 +12,8 @@ from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrl
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import Claim, Job, JobError, JobState, Step
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import Cancel, Choice, End, Fanout, Hold, Retry, Submitted, Uncertain, Wait
+from outwait.worker.model.outcomes import Cancel, Choice, End, Fanout, Hold, Outage, Retry, Submitted, Uncertain, Wait
+from outwait.worker.providers.contract import Succeeded
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
@@ -244,6 +245,54 @@ async def test_a_webhook_before_the_submits_answer(hands: Hands, body: object) -
     assert (job.state, job.external_id, job.ledger.submits) == (JobState.WAITING, EXTERNAL, 1)
     assert await hands.due_in() <= 0
     assert [line.split()[0:2] for line in await hands.story()][1:] == [["webhook", "early,"], ["submitted"]]
+
+
+async def unnamed(hands: Hands, claim: Claim) -> None:
+    """The provider took the job, and answered nothing."""
+    await hands.record(
+        Submitted(work_id="j", fence=claim.fence, external_id="", memo="webhook", countdown_ms=HOUR, submits=1)
+    )
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_job_without_an_external_id_is_due_when_its_webhook_comes(hands: Hands, *, early: bool) -> None:
+    claim = await hands.on_its_way()
+    if early:
+        await hands.hear(BARE)
+    await unnamed(hands, claim)
+    job = await hands.job()
+    assert (job.state, job.external_id, job.ledger.submits) == (JobState.WAITING, None, 1)
+    assert await hands.webhooks.last_answer("j") == (Succeeded(BARE["response"], "Success") if early else None)
+    if not early:
+        assert await hands.due_in() > HOUR - 10_000
+        await hands.hear(BARE)
+        assert (await hands.story())[-1].endswith("; nothing can be polled: what it says counts")
+    assert await hands.due_in() <= 0
+    assert await hands.webhooks.last_answer("j") == Succeeded(BARE["response"], "Success")
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_webhook_names_the_external_id_that_the_submits_answer_did_not(hands: Hands, *, early: bool) -> None:
+    claim = await hands.on_its_way()
+    if early:
+        await hands.hear()
+    await unnamed(hands, claim)
+    if not early:
+        await hands.hear()
+    job = await hands.job()
+    assert (job.state, job.external_id) == (JobState.WAITING, EXTERNAL)
+    assert await hands.due_in() <= 0
+
+
+async def test_a_job_without_an_external_id_closes_no_breaker_when_it_is_looked_at(hands: Hands) -> None:
+    await unnamed(hands, await hands.on_its_way())
+    await hands.hear({"status": "new"})
+    claim = await hands.claim(Step.POLL)
+    outage = Outage(provider="ringcentral", reason="503", limit=1, wait_ms=HOUR, longest_ms=HOUR)
+    look = Wait(work_id="j", fence=claim.fence, countdown_ms=HOUR, status="", polls=0, webhook_countdown_ms=30_000)
+    await hands.record(outage, look)
+    (governor,) = [status for status in await hands.client.providers() if status.provider == "ringcentral"]
+    assert not governor.flows
 
 
 async def test_an_early_webhook_of_an_unfinished_job_hurries_nothing(hands: Hands) -> None:

@@ -120,6 +120,12 @@ class TestFaultsOfASubmit:
                 json.loads(given[2])
         assert len((await ledger(client))["jobs"]) == 1
 
+    async def test_byte_order_mark(self, start: Start) -> None:
+        client = await start()
+        status, _, body = await ask(client, marked({"fault": "byte_order_mark", "on": "submit"}))
+        assert (status, body[:3]) == (202, b"\xef\xbb\xbf")
+        assert "questionId" in json.loads(body[3:])
+
 
 class TestOrders:
     async def test_times_and_provider(self, start: Start) -> None:

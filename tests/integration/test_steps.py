@@ -13,16 +13,16 @@ from outwait.config.groups import PollSettings, StepSettings, StoreSettings
 from outwait.config.settings import Settings
 from outwait.sandbox import Behaviour, Fault, SandboxOptions, create_app
 from outwait.sandbox.behaviour import Call, FaultKind
-from outwait.tasks.poll import Poll
+from outwait.tasks.poll import UNKNOWN_POLLS, Poll
 from outwait.tasks.submit import Submit
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_step import ProviderGateway, ProviderStep
-from outwait.worker.engine.provider_webhooks import WebhookUrls
+from outwait.worker.engine.provider_webhooks import WebhookProcessor, WebhookUrls
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.jobs import Claim, JobState, Step
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import Outage, Outcome
+from outwait.worker.model.outcomes import Outage, Outcome, Retry
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from outwait.worker.providers.exchange import Exchange
@@ -73,12 +73,13 @@ class Parts:
             events=self.events,
         )
 
-    def poll(self) -> Poll:
+    def poll(self, **settings: float) -> Poll:
         return Poll(
             gateway=self.gateway(Step.POLL),
-            settings=PollSettings(backoff=0.01),
+            settings=PollSettings(backoff=0.01, **{"backoff_max": 0.02, **settings}),
             store=StoreSettings(),
             reads=self.store.reads,
+            webhooks=WebhookProcessor(self.store, self.registry),
             events=self.events,
         )
 
@@ -100,10 +101,15 @@ class Parts:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[TestServer]:
-    """A sandbox that fails the first poll, and has finished by the second."""
-    fault = Fault(fault=FaultKind.ERROR, on=Call.POLL, status=503)
-    sandbox = TestServer(create_app(SandboxOptions(behaviour=Behaviour(duration=0, jitter=0, faults=(fault,)))))
+def statuses() -> list[int]:
+    """Which errors the sandbox answers to the first polls; then the job has ended."""
+    return [503]
+
+
+@pytest.fixture
+async def server(statuses: list[int]) -> AsyncIterator[TestServer]:
+    faults = tuple(Fault(fault=FaultKind.ERROR, on=Call.POLL, status=status) for status in statuses)
+    sandbox = TestServer(create_app(SandboxOptions(behaviour=Behaviour(duration=0, jitter=0, faults=faults))))
     await sandbox.start_server(shutdown_timeout=0.1)
     yield sandbox
     await sandbox.close()
@@ -144,3 +150,31 @@ async def test_a_poll_tells_the_governor_of_an_outage_and_the_next_one_ends_the_
     await parts.run(parts.poll())
     job = await parts.store.reads.job("j1")
     assert (job.state, job.ledger.polls) == (JobState.SUCCEEDED, 2)
+
+
+@pytest.mark.parametrize("statuses", [[400, 404, 405, 409, 401, 421, 404, 423, 425, 431, 451]])
+async def test_no_odd_answer_to_polls_ends_a_paid_job(parts: Parts, statuses: list[int]) -> None:
+    await parts.store.lanes.enqueue([JOB])
+    await parts.run(parts.submit())
+    for _ in statuses:
+        outcome, *_ = await parts.run(parts.poll(attempts=1))
+        assert isinstance(outcome, Retry)
+    await parts.run(parts.poll())
+    job = await parts.store.reads.job("j1")
+    assert (job.state, job.ledger.submits, job.ledger.polls) == (JobState.SUCCEEDED, 1, len(statuses) + 1)
+
+
+@pytest.mark.parametrize("statuses", [[404] * 100])
+async def test_an_external_id_that_stays_unknown_fails_the_job_after_several_polls_over_a_while(parts: Parts) -> None:
+    await parts.store.lanes.enqueue([JOB])
+    await parts.run(parts.submit())
+    polls = [await parts.run(parts.poll(unknown_for=0.2)) for _ in range(UNKNOWN_POLLS - 1)]
+    assert [outcome.unknown_polls for outcome, *_ in polls if isinstance(outcome, Retry)] == [1, 2, 3, 4]
+    while (await parts.store.reads.job("j1")).state is JobState.WAITING:
+        await parts.run(parts.poll(unknown_for=0.2))
+    job = await parts.store.reads.job("j1")
+    assert job.ended is not None
+    assert job.submitted is not None
+    assert job.ended - job.submitted >= 0.2
+    assert job.error is not None
+    assert job.error.code == "external_id_unknown"

@@ -196,18 +196,48 @@ async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: La
     assert (await reads.job("j1")).state is JobState.UNCERTAIN
 
 
-async def test_what_a_worker_learns_too_late_is_told_and_changes_nothing(lanes: Lanes, reads: Reads) -> None:
+async def lost(lanes: Lanes) -> int:
+    """A job whose submit was on its way when its lease ended, and which is held; the fence of the late answer."""
     await lanes.enqueue([job("j1")])
     short = LanePolicy(batch=10, lease_ms=1, cap=100)
     item, fence = await begun(lanes, SUBMIT, intent=True, policy=short)
     while not (doubted := await lanes.claim(SUBMIT, POLICY)):
         pass
     await write(lanes, Hold(work_id=item, fence=doubted[0].fence, reason="in doubt"))
-    assert (
-        await write(lanes, Submitted(work_id=item, fence=fence, external_id="x-1", countdown_ms=0, submits=1))
-        is Recorded.REFUSED
-    )
-    assert ((stored := await reads.job("j1")).state, stored.external_id) == (JobState.UNCERTAIN, None)
+    return fence
+
+
+def late(fence: int) -> Submitted:
+    return Submitted(work_id="j1", fence=fence, external_id="x-1", countdown_ms=0, submits=1)
+
+
+async def test_an_answer_that_comes_after_the_lease_is_what_a_held_job_waits_for(lanes: Lanes, reads: Reads) -> None:
+    fence = await lost(lanes)
+    assert await write(lanes, late(fence)) is Recorded.WRITTEN
+    stored = await reads.job("j1")
+    assert (stored.state, stored.external_id, stored.ledger.submits) == (JobState.WAITING, "x-1", 1)
+    assert (await reads.timeline("j1"))[-1].event == "adopted"
+    (claim,) = await lanes.claim(POLL, POLICY)
+    assert claim.external_id == "x-1"
+    assert await write(lanes, late(fence)) is Recorded.REFUSED, "it counts once"
+
+
+async def test_an_answer_that_comes_after_a_decision_to_submit_again_saves_the_second_payment(
+    lanes: Lanes, reads: Reads
+) -> None:
+    fence = await lost(lanes)
+    await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT))
+    (again,) = await lanes.claim(SUBMIT, POLICY)
+    assert await write(lanes, late(fence)) is Recorded.WRITTEN
+    assert (await lanes.begin(SUBMIT, POLICY, [("j1", again.fence)], intent="second"))[1] == [0]
+    assert (await reads.job("j1")).state is JobState.WAITING
+
+
+async def test_what_a_worker_learns_after_a_decision_is_noted_and_changes_nothing(lanes: Lanes, reads: Reads) -> None:
+    fence = await lost(lanes)
+    await write(lanes, Resolve(work_id="j1", choice=Choice.FAIL, detail=JobError("uncertain", "given up").text()))
+    assert await write(lanes, late(fence)) is Recorded.REFUSED
+    assert ((stored := await reads.job("j1")).state, stored.external_id) == (JobState.FAILED, None)
     entry = (await reads.timeline("j1"))[-1]
     assert (entry.event, entry.detail) == ("too-late", "submitted as x-1")
 

@@ -276,6 +276,35 @@ async def test_a_body_without_the_id_leaves_it_to_a_person(stack: Stack) -> None
     assert outwait(stack, "webhooks") == []
 
 
+@pytest.mark.parametrize("shape", ["bare", "envelope"])
+@pytest.mark.parametrize("mode", ["early", "on_time", "late"])
+async def test_a_submit_that_is_answered_with_nothing_is_followed_by_its_webhook(
+    stack: Stack, mode: str, shape: str
+) -> None:
+    """As the API of 2022 does it: 202 without a body, and a webhook that may name no id."""
+    name = f"nothing-{mode}-{shape}"
+    empty = [{"fault": "empty", "on": "submit"}]
+    behaviour = {"faults": empty, "webhook": mode, "webhook_delay": 0.5, "webhook_shape": shape}
+    async with stack.client() as client:
+        await client.enqueue(speech(name, target=f"file:{name}.jsonl", **behaviour), job_id=name)
+        job = await closed(client, name)
+        assert (job.state, job.ledger.submits, job.ledger.webhooks) == (JobState.SUCCEEDED, 1, 1)
+        assert job.ledger.polls == (0 if shape == "bare" else 1)
+        assert job.external_id == (None if shape == "bare" else sent(stack, name)["id"])
+        assert "result of" in json.dumps(await client.result(name))
+        assert not [line for line in await story(client, name) if line.startswith(("uncertain", "held"))]
+
+
+async def test_a_job_whose_awaited_webhook_never_comes_expires_at_its_deadline(stack: Stack) -> None:
+    async with stack.client() as client:
+        request = speech("silent", faults=[{"fault": "empty", "on": "submit"}], webhook="never")
+        await client.enqueue(request.model_copy(update={"deadline": 2.0}), job_id="silent")
+        job = await ended(client, "silent")
+    assert (job.state, job.ledger.polls) == (JobState.EXPIRED, 0)
+    assert job.error is not None
+    assert "no webhook said how the job ended" in job.error.message
+
+
 async def test_a_worker_killed_after_the_request_left_loses_nothing(
     stack: Stack, worker: subprocess.Popen[bytes]
 ) -> None:

@@ -6,19 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
+import httpx
+import msgspec
 import pytest
 
-from outwait.config.groups import StepSettings, StoreSettings
-from outwait.tasks.poll import PollContext, decide_answer, decide_error
+from outwait.config.groups import PollSettings, StoreSettings
+from outwait.tasks.poll import UNKNOWN_POLLS, PollContext, decide_answer, decide_error, decide_unnamed
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState
 from outwait.worker.model.outcomes import Counts, End, Outcome, Release, Retry, Wait
 from outwait.worker.providers.contract import Failed, Operation, Params, Pending, PollAnswer, Succeeded
+from outwait.worker.providers.exchange import check
 from outwait.worker.store import codec
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
-NOW = 1_000_000
+NOW = 10_000_000
 AGE = 300.0
 """Seconds since the submit."""
 
@@ -26,7 +29,7 @@ CLAIM = Claim(
     work_id="j1", fence=7, operation="query", external_id="x-1", attempts=2, submitted_ms=NOW - int(AGE * 1000)
 )
 OPERATION = Operation("query", Params, poll_every=5.0, first_poll=5.0, deadline=3600.0)
-SETTINGS = StepSettings(attempts=10, backoff=2, backoff_max=300)
+SETTINGS = PollSettings(attempts=10, backoff=2, backoff_max=300, unknown_for=600)
 STORE = StoreSettings(result_max=50, compress_above=1000)
 BACKOFF = 8000
 """Milliseconds before the third retry if the random part is 1."""
@@ -60,6 +63,10 @@ def after_the_interval(error: OutwaitError) -> Outcome:
     return retry("the worker stopped before the answer came", attempt=0, countdown_ms=5000)
 
 
+def again_and_counts_that_the_id_is_unknown(error: OutwaitError) -> Outcome:
+    return msgspec.structs.replace(retry(f"{error.code}: {error}"), unknown_polls=1)
+
+
 def fails(error: OutwaitError) -> Outcome:
     return end(JobState.FAILED, error.code, str(error))
 
@@ -78,8 +85,8 @@ TABLE: dict[type[OutwaitError], Expected] = {
     errors.Unavailable: again,
     errors.Unreadable: again,
     errors.Unauthorized: again,
-    errors.Rejected: fails,
-    errors.ExternalIdUnknown: fails,
+    errors.Rejected: again,  # of a firewall, or of a deployment: a poll asks for nothing that could be refused for good
+    errors.ExternalIdUnknown: again_and_counts_that_the_id_is_unknown,
     errors.ResultTooLarge: fails,
     **dict.fromkeys(BESIDE_THE_PROVIDER, unexpected),
 }
@@ -117,18 +124,47 @@ def test_an_error_after_the_jobs_time_ends_it(
 
 
 @pytest.mark.parametrize(
-    ("age", "expiry", "expected"),
+    ("polls_before", "since_s_ago", "found_s_ago", "said"),
     [
-        (60.0, None, retry("external_id_unknown: gone")),  # it may yet become known
-        (60.1, None, end(JobState.FAILED, "external_id_unknown", "gone")),
-        (AGE, 301.0, end(JobState.FAILED, "external_id_unknown", "gone")),
-        (AGE, 300.0, end(JobState.EXPIRED, "expired", "the provider's id expired before the result was read")),
+        (0, 0, 0, 1),
+        (1, 5, 0, 2),
+        (3, 3000, 0, 4),  # for a long time, but not often
+        (UNKNOWN_POLLS - 1, 599, 0, UNKNOWN_POLLS),  # often, but not for long
+        (UNKNOWN_POLLS - 1, 600, 0, "fails"),
+        (40, 700, 701, "fails"),
+        (40, 700, 699, 1),  # since then a poll found it
+        (40, 3601, 0, 1),  # that was another submit of this job
     ],
 )
-def test_an_unknown_external_id(age: float, expiry: float | None, expected: Outcome) -> None:
-    claim = Claim(work_id="j1", fence=7, attempts=2, submitted_ms=NOW - int(age * 1000))
-    context = POLLED._replace(claim=claim, operation=replace(OPERATION, expiry=expiry))
-    assert decide_error(context, errors.ExternalIdUnknown("gone")) == expected
+def test_an_unknown_external_id_must_be_said_several_times_over_a_while(
+    polls_before: int, since_s_ago: int, found_s_ago: int, said: int | str
+) -> None:
+    claim = Claim(
+        work_id="j1",
+        fence=7,
+        attempts=2,
+        submitted_ms=NOW - 3_600_000,
+        polled_ms=NOW - found_s_ago * 1000 if found_s_ago else 0,
+        unknown_polls=polls_before,
+        unknown_since_ms=NOW - since_s_ago * 1000,
+    )
+    outcome = decide_error(POLLED._replace(claim=claim), errors.ExternalIdUnknown("gone"))
+    if said == "fails":
+        message = f"gone ({polls_before + 1} polls in {since_s_ago} s)"
+        assert outcome == end(JobState.FAILED, "external_id_unknown", message)
+    else:
+        assert isinstance(outcome, Retry)
+        assert outcome.unknown_polls == said
+
+
+def test_an_unknown_external_id_whose_life_is_over_has_expired() -> None:
+    context = POLLED._replace(
+        claim=msgspec.structs.replace(CLAIM, unknown_polls=9, unknown_since_ms=CLAIM.submitted_ms),
+        operation=replace(OPERATION, expiry=AGE),
+        settings=PollSettings(unknown_for=1),
+    )
+    message = "the provider's id expired; the last poll failed: external_id_unknown: gone"
+    assert decide_error(context, errors.ExternalIdUnknown("gone")) == end(JobState.EXPIRED, "expired", message)
 
 
 def test_a_stopped_worker_gives_the_job_back_and_keeps_the_providers_interval() -> None:
@@ -145,19 +181,26 @@ def test_an_unexpected_exception_shows_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "attempts", "ends"),
-    [
-        (errors.Unavailable, 8, False),
-        (errors.Unavailable, 9, True),
-        (errors.RateLimited, 9, False),  # the wait is not an attempt
-        (errors.RateLimited, 10, True),
-    ],
+    ("attempts", "countdown_s"),
+    [(2, 8), (7, 256), (8, 300), (9, 300), (10, 600), (11, 1200), (12, 2400), (13, 3600), (10_000, 3600)],
 )
-def test_the_last_attempt_fails_the_job(kind: type[ProviderError], attempts: int, *, ends: bool) -> None:
+@pytest.mark.parametrize("kind", [errors.Unavailable, errors.Unauthorized, errors.Rejected])
+def test_a_paid_job_is_polled_on_ever_more_rarely(kind: type[ProviderError], attempts: int, countdown_s: int) -> None:
     claim = Claim(work_id="j1", fence=7, attempts=attempts, submitted_ms=CLAIM.submitted_ms)
     outcome = decide_error(POLLED._replace(claim=claim), kind("no"))
-    gave_up = end(JobState.FAILED, kind.code, "gave up after 10 failed polls: no")
-    assert outcome == gave_up if ends else isinstance(outcome, Retry)
+    assert outcome == retry(f"{kind.code}: no", countdown_ms=countdown_s * 1000)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 409, 421, 423, 425, 429, 431, 451, 500, 503])
+def test_no_status_of_a_poll_ends_a_paid_job_before_its_deadline(status: int) -> None:
+    answer = httpx.Response(status, request=httpx.Request("GET", "https://a.example/x"))
+    with pytest.raises(ProviderError) as caught:
+        check(answer)
+    claim = Claim(work_id="j1", fence=7, attempts=500, submitted_ms=CLAIM.submitted_ms, deadline_ms=NOW + 1)
+    assert isinstance(decide_error(POLLED._replace(claim=claim), caught.value), Retry)
+    over = decide_error(POLLED._replace(claim=msgspec.structs.replace(claim, deadline_ms=NOW)), caught.value)
+    assert isinstance(over, End)
+    assert over.state is JobState.EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -292,3 +335,37 @@ def test_what_was_learnt_puts_a_poll_off_to_when_jobs_of_this_age_end() -> None:
     learnt = tuple(float(seconds) for seconds in range(1000, 1200))
     outcome = decide_answer(POLLED._replace(durations_s=learnt, jitter=0.0), Pending("RUNNING"), STORE)
     assert outcome == wait(countdown_ms=703_000)
+
+
+UNNAMED = POLLED._replace(claim=msgspec.structs.replace(CLAIM, external_id=""), sent=Counts())
+
+
+@pytest.mark.parametrize(
+    ("deadline_in", "expiry", "countdown"),
+    [(math.inf, None, 3_600_000), (20.0, None, 20_000), (math.inf, AGE + 60, 24_000)],
+)
+def test_a_job_without_an_external_id_waits_for_its_webhook(
+    deadline_in: float, expiry: float | None, countdown: int
+) -> None:
+    deadline = 0 if deadline_in == math.inf else NOW + int(deadline_in * 1000)
+    context = UNNAMED._replace(
+        claim=msgspec.structs.replace(UNNAMED.claim, deadline_ms=deadline), operation=replace(OPERATION, expiry=expiry)
+    )
+    assert decide_unnamed(context, None, STORE) == Wait(
+        work_id="j1", fence=7, countdown_ms=countdown, status="", polls=0, webhook_countdown_ms=5000
+    )
+
+
+def test_a_job_without_an_external_id_ends_as_its_webhook_says_or_at_its_deadline() -> None:
+    assert decide_unnamed(UNNAMED, Succeeded("hi", "DONE"), STORE) == End(
+        work_id="j1",
+        fence=7,
+        state=JobState.SUCCEEDED,
+        result=codec.blob(codec.encode("hi"), 1000),
+        status="DONE",
+    )
+    late = UNNAMED._replace(claim=msgspec.structs.replace(UNNAMED.claim, deadline_ms=NOW))
+    outcome = decide_unnamed(late, None, STORE)
+    assert isinstance(outcome, End)
+    assert (outcome.state, "no webhook said how the job ended" in outcome.error) == (JobState.EXPIRED, True)
+    assert decide_unnamed(late, Failed("FAILED", "E7", "bad audio"), STORE) != outcome

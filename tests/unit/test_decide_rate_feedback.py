@@ -1,5 +1,7 @@
 """What each error tells the governor: an outage, a pause, and the slot in the rate that is given back."""
 
+import math
+
 import msgspec
 import pytest
 
@@ -55,6 +57,13 @@ def test_each_error(kind: type[OutwaitError]) -> None:
         (errors.RateLimited("x", retry_after=5), 60.0, 60),
         (errors.RateLimited("x", retry_after=1e9), None, 3600),
         (errors.Unavailable("x", retry_after=5), None, 0),  # only this job's next try waits
+        (None, 999_999_999.0, 3600),
+        (errors.NotSent("no token", retry_after=1e9), 1e9, 3600),
+        (None, math.inf, 3600),
+        (None, math.nan, 0),
+        (None, -5.0, 0),
+        (errors.RateLimited("x", retry_after=math.nan), None, 0),
+        (errors.RateLimited("x", retry_after=math.inf), None, 3600),
     ],
 )
 def test_how_long_nothing_is_sent(error: OutwaitError | None, requested_s: float | None, expected: float) -> None:

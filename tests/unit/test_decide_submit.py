@@ -216,3 +216,11 @@ def test_the_first_poll_comes_before_the_external_id_expires() -> None:
     outcome = decide_answer(context, SubmitAnswer("x-1"), replace(OPERATION, expiry=20.0), 0, LEARNT)
     assert isinstance(outcome, Submitted)
     assert outcome.countdown_ms == 18_000
+
+
+def test_a_job_without_an_external_id_is_looked_at_at_its_deadline_unless_a_webhook_comes() -> None:
+    claim = Claim(work_id="j1", fence=7, deadline_ms=90_000)
+    context = SubmitContext(claim, SETTINGS, Counts(submits=1), jitter=0.0)
+    outcome = decide_answer(context, SubmitAnswer("", first_poll=1.0), OPERATION, 1000, LEARNT)
+    assert isinstance(outcome, Submitted)
+    assert (outcome.external_id, outcome.countdown_ms) == ("", 89_000)

@@ -1,7 +1,9 @@
 """What an answer means, apart from any provider."""
 
 import email.utils
+import math
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,15 @@ from outwait.worker.model.errors import (
     Unavailable,
     Unreadable,
 )
-from outwait.worker.providers.exchange import check, error_text, json_object, retry_after
+from outwait.worker.providers.exchange import (
+    LONGEST_WAIT,
+    check,
+    error_text,
+    external_id,
+    json_object,
+    retry_after,
+    seconds_of,
+)
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> httpx.Response:
@@ -124,7 +134,23 @@ def test_what_is_no_object_is_unreadable(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7), (" 2.5 ", 2.5), ("-3", 0), ("soon", None), ("nan", None), ("inf", None), ("Fri, 99 Zzz 2024", None)],
+    [
+        ("7", 7),
+        (" 2.5 ", 2.5),
+        ("-3", 0),
+        ("999999999", LONGEST_WAIT),
+        ("9" * 400, None),  # more than a float holds
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", 0),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
+        ("Fri, 31 Dec 99999999 23:59:59 GMT", None),
+        ("soon", None),
+        ("", None),
+        ("nan", None),
+        ("inf", None),
+        ("-Infinity", None),
+        ("Fri, 99 Zzz 2024", None),
+    ],
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
     assert retry_after(answer(429, retry_after=value)) == seconds
@@ -141,3 +167,52 @@ def test_retry_after_as_a_date_is_counted_by_the_clock_that_wrote_it() -> None:
     theirs = time.time() + 3600
     when, now = (email.utils.formatdate(at, usegmt=True) for at in (theirs + 60, theirs))
     assert retry_after(answer(429, retry_after=when, date=now)) == 60
+
+
+@given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40), st.text("0123456789: GMT,-+"))
+def test_no_header_breaks_the_reading(value: str, date: str) -> None:
+    response = httpx.Response(
+        429, headers=[(b"retry-after", value.encode("latin-1")), (b"date", date.encode())], request=ASKED
+    )
+    seconds = retry_after(response)
+    assert seconds is None or 0 <= seconds <= LONGEST_WAIT
+
+
+ASKED = httpx.Request("GET", "https://api.example/v1/jobs/1")
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400))
+def test_any_seconds_are_bounded(value: Any) -> None:
+    seconds = seconds_of(value)
+    assert seconds is None or (0 <= seconds <= LONGEST_WAIT and math.isfinite(seconds))
+
+
+@pytest.mark.parametrize("charset", ["base64", "idna", "utf-16", "zip", "nonsense"])
+def test_no_charset_hides_the_status(charset: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        check(answer(400, b"no \xe9", content_type=f"text/plain; charset={charset}"))
+    assert caught.value.detail == "no \ufffd"
+
+
+def test_a_byte_order_mark_is_not_part_of_the_answer() -> None:
+    assert json_object(answer(200, b'\xef\xbb\xbf{"a": 1}')) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "known_as"),
+    [
+        ("x-1", "x-1"),
+        (9007199254740993, "9007199254740993"),  # more than JavaScript's numbers hold
+        (2**80, "1208925819614629174706176"),
+        ("", None),
+        (0, None),
+        (-5, None),
+        (9007199254740992.0, None),
+        (True, None),
+        (None, None),
+        ([1], None),
+        (10**64, None),
+    ],
+)
+def test_what_names_a_job(value: Any, known_as: str | None) -> None:
+    assert external_id(value) == known_as

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outwait.worker.model.errors import RateLimited, Unreadable
+from outwait.worker.model.errors import NotSent, RateLimited, Unreadable
 from outwait.worker.providers.contract import (
     Failed,
     Pending,
@@ -22,7 +22,7 @@ from outwait.worker.providers.contract import (
     Succeeded,
     Waiting,
 )
-from outwait.worker.providers.exchange import Count, Exchange
+from outwait.worker.providers.exchange import LONGEST_WAIT, Count, Exchange
 from outwait.worker.providers.registry import build
 
 CREDENTIALS = {
@@ -59,21 +59,33 @@ KNOWN = [(name, word) for name, words in WORDS.items() for word in words]
 
 
 class Canned:
-    """Answers that are ready: the parsing is under test here, connections are elsewhere."""
+    """Answers that are ready: the parsing is under test here, connections are elsewhere.
 
-    def __init__(self, *documents: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    A document that is bytes is sent as it is. `token` replaces fields of the token endpoint's answer.
+    """
+
+    def __init__(
+        self,
+        *documents: Any,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        token: dict[str, Any] | None = None,
+        token_status: int = 200,
+    ) -> None:
         self.documents = list(documents)
+        self.token = {"access_token": "t", "expires_in": 3600} | (token or {})
+        self.token_status = token_status
         self.status = status
         self.headers = headers or {}
         self.requests: list[httpx.Request] = []
 
     async def send(self, request: httpx.Request, *, timeout: float, fresh: bool = False) -> httpx.Response:
         if request.url.path.endswith("/oauth/token"):
-            token = msgspec.json.encode({"access_token": "t", "expires_in": 3600})
-            return httpx.Response(200, content=token, request=request)
+            token = msgspec.json.encode(self.token)
+            return httpx.Response(self.token_status, content=token, headers=self.headers, request=request)
         self.requests.append(request)
         document = self.documents[min(len(self.requests), len(self.documents)) - 1]
-        content = msgspec.json.encode(document)
+        content = document if isinstance(document, bytes) else msgspec.json.encode(document)
         return httpx.Response(self.status, content=content, headers=self.headers, request=request)
 
     def stream(self, request: httpx.Request, *, timeout: float) -> Any:
@@ -98,6 +110,26 @@ class NoStore:
 
 def exchange_of(sender: Canned) -> Exchange:
     return Exchange(sender, NoStore(), 5)
+
+
+class Remembering(NoStore):
+    """Notes the tokens that were kept, and for how long renewing was locked."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, float]] = []
+        self.locked: list[float] = []
+
+    async def put_token(self, name: str, token: str, *, ttl_s: float) -> None:
+        self.kept.append((token, ttl_s))
+
+    async def lock_token(self, name: str, *, ttl_s: float) -> bool:
+        self.locked.append(ttl_s)
+        return True
+
+
+def fresh(name: str) -> Provider:
+    """A provider that has no token yet."""
+    return build(CREDENTIALS).get(name)
 
 
 def provider_of(name: str) -> Provider:
@@ -167,19 +199,79 @@ async def test_retry_after_of_an_unfinished_job_is_handed_on(name: str, word: st
     assert answer.poll_in == 77
 
 
+PARAMS = {
+    "ringcentral": ("punctuate", {"texts": ["a"]}),
+    "elevateai": ("audio", {"languageTag": "en", "downloadUri": "https://x.example/a.wav"}),
+    "unless": ("query", {"query": "q", "sessionId": "s", "visitorId": "v"}),
+}
+ID_FIELDS = {"ringcentral": "jobId", "elevateai": "interactionIdentifier", "unless": "questionId"}
+
+
+async def submitted(name: str, document: Any, *, webhook_url: str | None = None, **answer: Any) -> SubmitAnswer:
+    operation, params = PARAMS[name]
+    job = Submission("job", operation, REGISTRY.validate(name, operation, params), webhook_url)
+    return await provider_of(name).submit(job, exchange_of(Canned(document, **answer)))
+
+
 @pytest.mark.parametrize(
     ("name", "document"), [("ringcentral", {"id": "x"}), ("elevateai", {"identifier": "x"}), ("unless", {})]
 )
 async def test_a_submit_without_an_id_is_unreadable(name: str, document: dict[str, Any]) -> None:
-    params = {
-        "ringcentral": ("punctuate", {"texts": ["a"]}),
-        "elevateai": ("audio", {"languageTag": "en", "downloadUri": "https://x.example/a.wav"}),
-        "unless": ("query", {"query": "q", "sessionId": "s", "visitorId": "v"}),
-    }
-    operation, given_params = params[name]
-    job = Submission("job", operation, REGISTRY.validate(name, operation, given_params))
     with pytest.raises(Unreadable):
-        await provider_of(name).submit(job, exchange_of(Canned(document)))
+        await submitted(name, document)
+
+
+@pytest.mark.parametrize("name", ID_FIELDS)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(("value", "known_as"), [(b'"x-1"', "x-1"), (b"9007199254740993", "9007199254740993")])
+async def test_an_unambiguous_id_is_accepted(name: str, mark: bytes, value: bytes, known_as: str) -> None:
+    document = mark + b'{"' + ID_FIELDS[name].encode() + b'": ' + value + b"}"
+    assert (await submitted(name, document, status=202)).external_id == known_as
+
+
+@pytest.mark.parametrize("name", ID_FIELDS)
+@pytest.mark.parametrize("value", [b"9007199254740993.0", b"0", b"-1", b"true", b"null", b'""', b"[1]"])
+async def test_an_ambiguous_id_is_not_accepted(name: str, value: bytes) -> None:
+    with pytest.raises(Unreadable):
+        await submitted(name, b'{"' + ID_FIELDS[name].encode() + b'": ' + value + b"}", status=202)
+
+
+async def test_nothing_in_a_202_means_that_a_webhook_follows_if_one_was_asked_for() -> None:
+    url = "https://hooks.example/x"
+    assert await submitted("ringcentral", b" ", status=202, webhook_url=url) == SubmitAnswer("", "webhook")
+    for answer in ({"status": 200, "webhook_url": url}, {"status": 202}):
+        with pytest.raises(Unreadable):
+            await submitted("ringcentral", b"", **answer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("life", "kept_s"),
+    [(3600, 3600), ("3600", 3600), (3600.5, 3600.5), (10**12, 86_400), ("1e300", 86_400)],
+)
+async def test_the_life_of_a_token(life: Any, kept_s: float) -> None:
+    store = Remembering()
+    exchange = Exchange(Canned({}, token={"expires_in": life}), store, 5)
+    await fresh("ringcentral").prepare(exchange)
+    assert store.kept == [("t", kept_s)]
+
+
+@pytest.mark.parametrize("life", [0, -1, "soon", None, True, "nan", "inf", [3600]])
+async def test_a_token_whose_life_is_not_clear_is_not_used(life: Any) -> None:
+    with pytest.raises(NotSent, match="lacks access_token or expires_in"):
+        await fresh("ringcentral").prepare(exchange_of(Canned({}, token={"expires_in": life})))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("wait", ["999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_the_token_endpoint_cannot_ask_for_years_of_silence(status: int, wait: str) -> None:
+    store = Remembering()
+    exchange = Exchange(Canned({}, token_status=status, headers={"retry-after": wait}), store, 5)
+    with pytest.raises(NotSent) as caught:
+        await fresh("ringcentral").prepare(exchange)
+    assert exchange.pause is not None
+    assert exchange.pause <= 3600
+    assert caught.value.retry_after == exchange.pause
+    assert max(store.locked) <= 3600
 
 
 @pytest.mark.parametrize(
@@ -204,6 +296,12 @@ async def test_the_last_word_of_the_bot(chat: Any, last_word: str | None) -> Non
         ({"x-rate-limit-window": "45"}, 45),
         ({"x-rate-limit-window": "1"}, 30),
         ({"x-rate-limit-window": "soon"}, 60),
+        ({"x-rate-limit-window": "inf"}, 60),
+        ({"x-rate-limit-window": "nan"}, 60),
+        ({"x-rate-limit-window": "-5"}, 30),
+        ({"x-rate-limit-window": "999999999"}, LONGEST_WAIT),
+        ({"retry-after": "999999999"}, LONGEST_WAIT),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, LONGEST_WAIT),
         ({}, 60),
     ],
 )
@@ -218,6 +316,9 @@ async def test_a_429_of_ringcentral_that_names_no_time(headers: dict[str, str], 
     [
         ({"x-rate-limit-remaining": "0", "x-rate-limit-window": "20"}, 20),
         ({"x-rate-limit-remaining": "0"}, 60),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-window": "inf"}, 60),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-window": "nan"}, 60),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-window": "-1"}, 1),
         ({"x-rate-limit-remaining": "1", "x-rate-limit-window": "20"}, None),
         ({}, None),
     ],
@@ -238,6 +339,7 @@ async def test_the_last_request_of_a_window(headers: dict[str, str], pause: floa
         ({"jobId": "j", "status": "Fail", "response": {"errors": [{"errorCode": "CAI-101"}]}}, "j", Failed),
         ({"jobId": "j", "status": "InProgress"}, "j", Pending),
         ({"utterances": []}, None, Pending),
+        ({"jobId": 9007199254740993, "status": "InProgress"}, "9007199254740993", Pending),
     ],
 )
 def test_webhooks_of_every_shape(body: dict[str, Any], external_id: str | None, kind: type[PollAnswer]) -> None:

@@ -104,9 +104,10 @@ class Batches:
                 await self._run(lane, self._policies.of(lane), claims, step)
             except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
-                log.warning(
-                    "batch-not-begun", extra={"lane": redact(str(lane)), "claims": len(claims), "error": str(error)}
-                )
+                # An outage has a line of its own.
+                level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING
+                extra = {"lane": redact(str(lane)), "claims": len(claims), "error": str(error)}
+                log.log(level, "batch-not-begun", extra=extra)
         await self._recorder.flushed()
 
     async def _run(self, lane: Lane, policy: LanePolicy, claims: list[Claim], step: StepRun) -> None:
@@ -147,11 +148,12 @@ class Batches:
         if time.monotonic() > fresh_until:
             self._recorder.add(give_back(claim, lane))
         elif self._tracer is None:
-            self._recorder.add(*await step.run(claim, now))
+            self._recorder.add(*await step.run(claim, now), claim=claim)
         else:
             began = time.time_ns()
             outcomes = await step.run(claim, now)
-            self._recorder.add(*outcomes)  # first: whatever becomes of the span, what the step learnt is kept
+            # First: whatever becomes of the span, what the step learnt is kept.
+            self._recorder.add(*outcomes, claim=claim)
             self._tracer.step(lane, claim, began, now, outcomes[0])
 
 

@@ -27,8 +27,8 @@ OUTAGE_PAUSE = 1.0
 """Seconds between two tries while Redis is away."""
 
 SETTLE = 1.0
-"""Seconds after an outage in which nothing is claimed: leases ended meanwhile, and outcomes of their steps wait to be
-written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
+"""Seconds after Redis writes again in which nothing is claimed: leases ended meanwhile, and outcomes of their steps
+wait to be written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
 
 GATHER = 0.1
 """Seconds in which more becomes due in a busy lane, so that batches are worth their message; what an idle lane has next
@@ -75,6 +75,8 @@ class Clock:
             raise
 
     async def _tick(self) -> float | None:
+        if self._was_away:
+            await self._lanes.probe()  # reads may work long before writes do
         await self._purge()
         asked = asyncio.get_running_loop().time()
         lanes, wait = await self._lanes.due_lanes(LANES_AT_ONCE + self._unserved.count)
@@ -175,7 +177,9 @@ class Ticking(threading.Thread):
     async def _call(self, call: Callable[[], Awaitable[float | None]]) -> float:
         try:
             wait = await call()
-        except (StoreUnavailable, OperationalError, OSError) as error:
+        except StoreUnavailable:
+            return OUTAGE_PAUSE  # the store logs it
+        except (OperationalError, OSError) as error:
             if not self._down:
                 log.warning("tick-failed", extra={"ticking": self.name, "error": str(error)})
             self._down = True

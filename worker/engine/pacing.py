@@ -40,7 +40,18 @@ NEAR_EXPIRY = 0.1
 
 def backoff(step: StepSettings, attempts: int, retry_after: float | None = None, *, jitter: float) -> float:
     """Countdown before the next attempt: exponential, half of it random, capped; what the provider asked for wins."""
-    ceiling: float = min(step.backoff * 2.0 ** min(attempts, 32), step.backoff_max)
+    return _exponential(step.backoff, step.backoff_max, attempts, retry_after, jitter)
+
+
+def endless_backoff(step: StepSettings, attempts: int, retry_after: float | None = None, *, jitter: float) -> float:
+    """As `backoff`, for what is never given up: after `step.attempts` the cap doubles too, up to LONGEST."""
+    doublings = min(max(attempts + 1 - step.attempts, 0), 32)
+    cap = min(step.backoff_max * 2.0**doublings, max(step.backoff_max, LONGEST))
+    return _exponential(step.backoff, cap, attempts, retry_after, jitter)
+
+
+def _exponential(first: float, cap: float, attempts: int, retry_after: float | None, jitter: float) -> float:
+    ceiling: float = min(first * 2.0 ** min(attempts, 32), cap)
     countdown = ceiling * (1.0 + jitter) / 2.0
     return countdown if retry_after is None else max(countdown, min(retry_after, LONGEST))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from outwait.worker.engine.rate_feedback import rate_feedback
-from outwait.worker.model.errors import ProviderError
+from outwait.worker.model.errors import ProviderError, StoreUnavailable
 from outwait.worker.model.jobs import Claim, Step
 from outwait.worker.model.outcomes import Counts, Outcome
 from outwait.worker.providers.contract import Operation, Provider, ProviderSettings
@@ -81,7 +81,7 @@ class ProviderStep(ABC):
         # No name outlives its clause: an error that its own traceback leads to stays in memory, the answer with it.
         try:
             outcome = await self.ask(claim, now, exchange)
-        except (ProviderError, asyncio.CancelledError) as raised:
+        except (ProviderError, StoreUnavailable, asyncio.CancelledError) as raised:
             return self._failed(claim, now, exchange, raised)
         except Exception as raised:
             log.exception("%s-broken", self.step, extra={"job": claim.work_id, "provider": self.gateway.name})

@@ -140,11 +140,15 @@ class WebhookProcessor:
 
     async def last_end(self, job: Job) -> End:
         """The end according to the job's last webhook that reports one. Raises WrongState if none does."""
-        for webhook in reversed(await self._webhooks.of(job.id)):
-            answer = self._read(webhook).answer
-            if answer:
-                return end_outcome(job.id, NO_FENCE, answer, self._settings.store)
-        raise WrongState(f"no webhook of job {job.id} says how it ended; `outwait webhooks {job.id}` shows them")
+        answer = await self.last_answer(job.id)
+        if answer is None:
+            raise WrongState(f"no webhook of job {job.id} says how it ended; `outwait webhooks {job.id}` shows them")
+        return end_outcome(job.id, NO_FENCE, answer, self._settings.store)
+
+    async def last_answer(self, job_id: str) -> Succeeded | Failed | None:
+        """How the job ended according to its last webhook that says so; None if none does."""
+        answers = (self._read(webhook).answer for webhook in reversed(await self._webhooks.of(job_id)))
+        return next((answer for answer in answers if answer), None)
 
     def _read(self, webhook: Webhook) -> _Reading:
         if webhook.problem:

@@ -11,23 +11,23 @@ DEFAULT_PAUSE = 30.0
 """Seconds without a request after a 429 that names no time (RingCentral asks for at least 30)."""
 
 LONGEST_PAUSE = 3600.0
-"""Longest pause in seconds that a 429 can cause."""
+"""Longest pause in seconds that a provider can ask for."""
 
 OUTAGES = (NotSent, AnswerLost, Unavailable, Unreadable)
 """Errors that count as an outage of the provider: enough of them in a row open its circuit breaker."""
 
 
 def pause_s(error: BaseException | None, requested_s: float | None) -> float:
-    """Seconds for which nothing may be sent to the provider; 0 for no pause.
+    """Seconds for which nothing may be sent to the provider, at most LONGEST_PAUSE; 0 for no pause.
 
     Args:
         error: what the step raised, if it did.
         requested_s: the pause that an answer asked for during the step (`Exchange.pause`).
     """
-    if not isinstance(error, RateLimited):
-        return requested_s or 0.0
-    after_429 = DEFAULT_PAUSE if error.retry_after is None else error.retry_after
-    return min(max(requested_s or 0.0, after_429), LONGEST_PAUSE)
+    asked = max(0.0, requested_s or 0.0)  # not a number: 0
+    if isinstance(error, RateLimited):
+        asked = max(asked, DEFAULT_PAUSE if error.retry_after is None else error.retry_after)
+    return min(asked, LONGEST_PAUSE)
 
 
 def provider_feedback(

@@ -147,7 +147,7 @@ class Runtime:
                 await self._write_counts()
                 await self.store.statistics.sample()
             except (StoreUnavailable, StoreRefused):
-                continue  # the recorder logs the outage
+                continue  # the store logs the outage
             except Exception:
                 log.exception("counting-broken")
 
@@ -164,6 +164,7 @@ class Runtime:
     async def _close(self) -> None:
         with suppress(TimeoutError):  # Redis may be away: what is not written comes again when its lease ends
             await asyncio.wait_for(self.recorder.flushed(), LAST_WRITE)
+        self.recorder.abandon()
         self._counting.cancel()
         with suppress(TimeoutError, StoreUnavailable, StoreRefused):
             await asyncio.wait_for(self._write_counts(), LAST_WRITE)

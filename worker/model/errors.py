@@ -26,8 +26,8 @@ OutwaitError
 ├── OperatorError               the operator must act
 │   ├── ProviderNotConfigured   the provider's settings are missing or wrong
 │   ├── StoreUnfit              Redis evicts keys or is too old
-│   ├── StoreUnavailable        Redis does not answer
-│   ├── StoreRefused            Redis refuses a command for good: no permission, too large, a bug in Outwait
+│   ├── StoreUnavailable        Redis does not answer, or refuses writes for a while; `outage` says why
+│   ├── StoreRefused            Redis can never do this: too large, a key of another type, a bug in Outwait
 │   └── NoRedisServer           there is no server binary for the embedded Redis
 └── JobEnded                    the job ended without a result; raised by AsyncResult(job_id).get() in the producer
     ├── JobFailed               the provider or Outwait gave up
@@ -36,6 +36,8 @@ OutwaitError
 """
 
 from typing import ClassVar
+
+from outwait.worker.model.store_outages import StoreOutage
 
 
 class OutwaitError(Exception):
@@ -225,13 +227,22 @@ class StoreUnfit(OperatorError):
 
 
 class StoreUnavailable(OperatorError):
-    """Redis does not answer."""
+    """Redis does not answer, or refuses commands for a while: what was to be written is tried again.
+
+    Args:
+        message: what happened, for the operator.
+        outage: what keeps Redis from it.
+    """
 
     code = "store_unavailable"
 
+    def __init__(self, message: str, outage: StoreOutage = StoreOutage.UNREACHABLE) -> None:
+        super().__init__(message)
+        self.outage = outage
+
 
 class StoreRefused(OperatorError):
-    """Redis refuses a command for good."""
+    """Redis can never do what it was asked, however often it is asked."""
 
     code = "store_refused"
 

@@ -126,6 +126,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         polled_ms: when a poll last found the job unfinished.
         due_ms: since when it is due.
         trace: the producer's trace context.
+        unknown_polls: how many polls said that the provider does not know the external id.
+        unknown_since_ms: when the first of them did; a poll that found the job since then ends the count.
     """
 
     work_id: str
@@ -143,6 +145,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     polled_ms: int = 0
     due_ms: int = 0
     trace: str = ""
+    unknown_polls: int = 0
+    unknown_since_ms: int = 0
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -72,7 +72,17 @@ class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
 
 
 class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):
-    """The step failed in a way that is safe to repeat. `attempt` is 0 where the job was only made to wait, else 1."""
+    """The step failed in a way that is safe to repeat.
+
+    Args:
+        countdown_ms: until the next attempt.
+        reason: what failed.
+        attempt: 0 where the job was only made to wait, else 1.
+        submits: requests sent.
+        polls: requests sent.
+        fetches: requests sent.
+        unknown_polls: of a poll to which the provider said that it does not know the external id: how many said so.
+    """
 
     countdown_ms: int
     reason: str
@@ -80,6 +90,7 @@ class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):
     submits: int = 0
     polls: int = 0
     fetches: int = 0
+    unknown_polls: int = 0
 
 
 class Release(StepOutcome, tag="release", frozen=True, kw_only=True):
@@ -100,12 +111,16 @@ class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
 
 
 class End(StepOutcome, tag="end", frozen=True, kw_only=True):
-    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`."""
+    """The job's outcome: `state` is one of the four ends. `error` is JSON; `result` too, made by `codec.blob`.
+
+    `external_id` is given where the store does not have it yet.
+    """
 
     state: JobState
     error: str = ""
     result: msgspec.Raw | None = None
     status: str = ""
+    external_id: str = ""
     submits: int = 0
     polls: int = 0
     fetches: int = 0

@@ -108,9 +108,16 @@ class Waiting:
 class SubmitAnswer:
     """The provider accepted the job."""
 
-    external_id: str
+    external_id: str  # "" if the provider names none, and a webhook is all that follows: the job waits for it
     memo: str = ""
     first_poll: float | None = None  # seconds; None: that of the operation
+
+
+def traceable(answer: SubmitAnswer, job: Submission) -> SubmitAnswer:
+    """The answer, by which the job can be followed: under its external id, or by its webhook. Raises Unreadable."""
+    if not (answer.external_id or job.webhook_url):
+        raise Unreadable("the job was accepted without an external id")
+    return answer
 
 
 @dataclass(frozen=True, slots=True)

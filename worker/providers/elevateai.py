@@ -31,7 +31,7 @@ from outwait.worker.providers.contract import (
     Waiting,
 )
 from outwait.worker.providers.elevateai_params import Audio, Chat, Transcript
-from outwait.worker.providers.exchange import Count, Exchange, check, decoded, json_object, retry_after
+from outwait.worker.providers.exchange import Count, Exchange, check, decoded, external_id, json_object, retry_after
 from outwait.worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
 
 _DAY = 86400.0
@@ -111,8 +111,8 @@ class ElevateAI(Provider):
         body.setdefault("externalIdentifier", job.job_id)
         request = self.request("POST", "/interactions", headers=self._json_headers(), content=msgspec.json.encode(body))
         answer = json_object(check(await exchange.send(request, Count.SUBMITS), submit=True))
-        identifier = answer.get("interactionIdentifier")
-        if not (isinstance(identifier, str) and identifier):
+        identifier = external_id(answer.get("interactionIdentifier"))
+        if identifier is None:
             raise Unreadable("the interaction was declared without an interactionIdentifier", detail=sorted(answer))
         memo = _Memo(ai=job.params.includeAiResults)
         return SubmitAnswer(identifier, str(memo), first_poll=0 if source else None)

@@ -1,5 +1,6 @@
 """The requests of one step to a provider: sends them, counts them, and turns failures into errors."""
 
+import codecs
 import email.utils
 import math
 import time
@@ -26,6 +27,12 @@ from outwait.worker.model.errors import (
     Unreadable,
 )
 from outwait.worker.net.redaction import redact
+
+LONGEST_WAIT = 30 * 86400.0
+"""Longest wait in seconds that a header can name. Whoever waits has a limit of its own, which is shorter."""
+
+ID_DIGITS = 64
+"""Digits of the longest number that is taken for an external id."""
 
 
 class Count(StrEnum):
@@ -170,9 +177,7 @@ def check(
     message = f"{response.request.method} {response.request.url.path} answered {status}"
     if words:
         message += f": {words}"
-    raise kind(
-        message, retry_after=retry_after(response), detail=redact(response.text[:2000])[:500] or None, status=status
-    )
+    raise kind(message, retry_after=retry_after(response), detail=_shown(response), status=status)
 
 
 def _error_class(status: int, *, submit: bool) -> type[ProviderError]:
@@ -202,11 +207,16 @@ _TEXTS = ("message", "errorMessage", "error_description")
 
 
 def decoded(response: httpx.Response) -> Any:
-    """The answer's JSON, or None if it is not JSON."""
+    """The answer's JSON, or None if it is not JSON. A byte order mark before it is ignored (RFC 8259 allows that)."""
     try:
-        return msgspec.json.decode(response.content)
+        return msgspec.json.decode(without_mark(response.content))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def without_mark(body: bytes) -> bytes:
+    """The body without a byte order mark."""
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
@@ -217,32 +227,67 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     kind = response.headers.get("content-type", "no content type")
     raise Unreadable(
         f"{response.request.url.path} answered {response.status_code} with {kind} where a JSON object was expected",
-        detail=redact(response.text[:2000])[:500] or None,
+        detail=_shown(response),
         status=response.status_code,
     )
 
 
+def _shown(response: httpx.Response) -> str | None:
+    """The beginning of the body for people. Its charset is not believed: Python knows some that are no texts."""
+    return redact(response.content[:2000].decode(errors="replace"))[:500] or None
+
+
+def external_id(value: Any) -> str | None:
+    """The external id that a field of a JSON document names, as text: a text, or a positive whole number, kept exactly.
+
+    Anything else is None: a fraction has lost digits, and 0 stands for nothing.
+    """
+    match value:
+        case str():
+            return value or None
+        case bool():
+            return None
+        case int() if 0 < value < 10**ID_DIGITS:
+            return str(value)
+        case _:
+            return None
+
+
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait according to `Retry-After` (a number or a date), or None."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        pass
-    else:
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    at = _date(value)
+    """Seconds to wait according to `Retry-After` (a number or a date), or None. At most LONGEST_WAIT."""
+    seconds = header_seconds(response, "retry-after")
+    if seconds is not None:
+        return seconds
+    at = _date(response.headers.get("retry-after", ""))
     if at is None:
         return None
     # Measured by the server's own clock, since ours may be wrong.
     now = _date(response.headers.get("date", ""))
-    return max(0.0, at - (time.time() if now is None else now))
+    return _bounded(at - (time.time() if now is None else now))
+
+
+def header_seconds(response: httpx.Response, name: str) -> float | None:
+    """The seconds that a header names, 0 to LONGEST_WAIT; None if it is missing or no number."""
+    return seconds_of(response.headers.get(name))
+
+
+def seconds_of(value: Any) -> float | None:
+    """Seconds as a number or as its text, 0 to LONGEST_WAIT; None for anything else. It never raises."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return _bounded(seconds) if math.isfinite(seconds) else None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), LONGEST_WAIT)
 
 
 def _date(value: str) -> float | None:
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # what Python's parser raises for odd dates
         return None

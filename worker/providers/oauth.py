@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from outwait.worker.model.errors import NotSent, ProviderError, RateLimited, Rejected, Unauthorized
-from outwait.worker.providers.exchange import Count, Exchange, check, json_object
+from outwait.worker.providers.exchange import Count, Exchange, check, json_object, seconds_of
 
 EARLY = 120.0
 """Seconds before its expiry at which a token is renewed; a quarter of its life if that is shorter."""
@@ -26,6 +26,12 @@ _WAIT = 5.0
 _PAUSES = {Unauthorized: 60.0, RateLimited: 60.0}
 """Seconds without requests after a failed token request, if the answer names none: wrong credentials stay wrong, and
 any request during a penalty restarts it."""
+
+_LONGEST_PAUSE = 3600.0
+"""Longest pause in seconds that the token endpoint can ask for."""
+
+_LONGEST_LIFE = 86400.0
+"""Seconds for which a token is used at most, however long the provider says that it lives."""
 
 _PAUSE = 10.0
 """Seconds without requests after any other failure (RingCentral's guide: three tries, ten seconds between them)."""
@@ -121,7 +127,7 @@ class AccessToken:
         try:
             token, life = await self._request(exchange)
         except (NotSent, Unauthorized) as error:
-            wait = error.retry_after or _PAUSE
+            wait = min(error.retry_after or _PAUSE, _LONGEST_PAUSE)
             # Keep the lock until we may ask again, so that no other worker asks before.
             await exchange.tokens.unlock_token(self._name)
             await exchange.tokens.lock_token(self._name, ttl_s=wait)
@@ -141,10 +147,10 @@ class AccessToken:
             kind = Unauthorized if isinstance(error, Unauthorized | Rejected) else NotSent
             wait = error.retry_after or _PAUSES.get(kind, _PAUSES.get(type(error), _PAUSE))
             raise kind(f"no access token: {error}", retry_after=wait, detail=error.detail) from error
-        token, life = body.get("access_token"), body.get("expires_in")
-        if not (isinstance(token, str) and token and isinstance(life, int | float) and life > 0):
+        token, life = body.get("access_token"), seconds_of(body.get("expires_in"))
+        if not (isinstance(token, str) and token and life):
             raise NotSent("no access token: the answer lacks access_token or expires_in", retry_after=_PAUSE)
-        return token, float(life)
+        return token, min(life, _LONGEST_LIFE)
 
     async def _wait_for_other_worker(self, exchange: Exchange) -> str:
         end = time.monotonic() + min(_WAIT, exchange.time_limit)

@@ -32,7 +32,17 @@ from outwait.worker.providers.contract import (
     Waiting,
     WebhookAnswer,
 )
-from outwait.worker.providers.exchange import Count, Exchange, check, error_text, json_object, retry_after
+from outwait.worker.providers.exchange import (
+    Count,
+    Exchange,
+    check,
+    error_text,
+    external_id,
+    header_seconds,
+    json_object,
+    retry_after,
+    without_mark,
+)
 from outwait.worker.providers.oauth import AccessToken
 from outwait.worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
 
@@ -109,9 +119,12 @@ class RingCentral(Provider):
         if job.webhook_url:
             path += "?webhook=" + quote(job.webhook_url, safe="")
         content = job.params.model_dump_json(exclude_none=True).encode()
-        answer = json_object(await self._send("POST", path, Count.SUBMITS, exchange, content))
-        job_id = answer.get("jobId")
-        if not (isinstance(job_id, str) and job_id):
+        response = await self._send("POST", path, Count.SUBMITS, exchange, content)
+        if job.webhook_url and response.status_code == 202 and not response.content.strip():
+            return SubmitAnswer("", _WEBHOOK_MEMO)  # the API of 2022 says nothing here: its webhook is all that follows
+        answer = json_object(response)
+        job_id = external_id(answer.get("jobId"))
+        if job_id is None:
             raise Unreadable("the job was accepted without a jobId", detail=sorted(answer))
         if job.webhook_url:
             return SubmitAnswer(job_id, _WEBHOOK_MEMO, self._settings.safety_poll_every)
@@ -129,11 +142,10 @@ class RingCentral(Provider):
     def read_webhook(self, body: bytes) -> WebhookAnswer:
         """The job's status as it is posted: with its envelope, or (older samples) only `status` and `response`."""
         try:
-            document = msgspec.json.decode(body, type=dict[str, Any])
+            document = msgspec.json.decode(without_mark(body), type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unreadable("the webhook's body is not a JSON object") from error
-        job_id = document.get("jobId")
-        return WebhookAnswer(job_id if isinstance(job_id, str) and job_id else None, _read(document, None))
+        return WebhookAnswer(external_id(document.get("jobId")), _read(document, None))
 
     async def _send(
         self, method: str, path: str, count: Count, exchange: Exchange, content: bytes | None = None
@@ -191,10 +203,8 @@ def _pause_if_exhausted(response: httpx.Response, exchange: Exchange) -> None:
 
 def _window(response: httpx.Response) -> float:
     """Length of the rate window, and so of its penalty, in seconds."""
-    try:
-        return max(float(response.headers.get("x-rate-limit-window", PENALTY)), 1.0)
-    except ValueError:
-        return PENALTY
+    window = header_seconds(response, "x-rate-limit-window")
+    return PENALTY if window is None else max(window, 1.0)
 
 
 def _read(document: dict[str, Any], wait: float | None) -> PollAnswer:

@@ -28,7 +28,7 @@ from outwait.worker.providers.contract import (
     Succeeded,
     Waiting,
 )
-from outwait.worker.providers.exchange import Count, Exchange, check, json_object, retry_after
+from outwait.worker.providers.exchange import Count, Exchange, check, external_id, json_object, retry_after
 
 
 class UnlessSettings(ProviderSettings):
@@ -83,8 +83,8 @@ class Unless(Provider):
         content = job.params.model_dump_json(exclude_none=True).encode()
         request = self.request("POST", "/ai/async/query", headers=self._headers, content=content)
         answer = json_object(check(await exchange.send(request, Count.SUBMITS), submit=True))
-        question = answer.get("questionId")
-        if not (isinstance(question, str) and question):
+        question = external_id(answer.get("questionId"))
+        if question is None:
             raise Unreadable("the question was accepted without a questionId", detail=sorted(answer))
         return SubmitAnswer(question)
 

@@ -6,12 +6,13 @@ import re
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
-from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.errors import InvalidRequest, StoreUnavailable
 from outwait.worker.model.jobs import TENANT_PATTERN
 from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
@@ -141,9 +142,10 @@ class Access:
         if now < self._use_noted.get(key_id, -USED_EVERY) + USED_EVERY:
             return
         self._use_noted[key_id] = now
-        async with self._connection.translated():
-            second, _ = await self._connection.redis.time()
-            await self._connection.redis.hset(self._used, key_id, second)
+        with suppress(StoreUnavailable):  # whoever only reads needs no Redis that takes writes
+            async with self._connection.translated():
+                second, _ = await self._connection.redis.time()
+                await self._connection.redis.hset(self._used, key_id, second)
 
     def _session(self, token: str) -> str:
         return self._connection.keys("SESSION", _digest(token))

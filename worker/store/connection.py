@@ -1,7 +1,8 @@
 """One event loop's connections to the store, and the one place where Redis's errors become ours."""
 
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,8 +12,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outwait.config.settings import Settings
-from outwait.worker.model.errors import StoreRefused, StoreUnavailable
+from outwait.worker.model.errors import StoreUnavailable
+from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.keys import Keys
+from outwait.worker.store.outages import log_of, translate
 from outwait.worker.store.scripts import Scripts
 
 HEALTH_CHECK = 10
@@ -20,6 +23,8 @@ HEALTH_CHECK = 10
 
 CONNECTIONS = 64
 """Connections to Redis at once, of one event loop; a caller beyond waits. redis-py's own pool refuses the 101st."""
+
+_MASTER_MOVED = frozenset({StoreOutage.READ_ONLY, StoreOutage.MASTER_DOWN, StoreOutage.NO_REPLICAS})
 
 
 class Connection:
@@ -45,20 +50,43 @@ class Connection:
         self.redis: Any = Redis.from_pool(pool)
         self.scripts = Scripts(self.redis, self.keys)
         self._where = urlsplit(url).hostname
+        self._outages = log_of(url)
 
     @asynccontextmanager
-    async def translated(self) -> AsyncIterator[None]:
-        """Raises StoreUnavailable or StoreRefused in place of Redis's own errors."""
+    async def translated(self, *, logged: bool = True) -> AsyncIterator[None]:
+        """Raises StoreUnavailable or StoreRefused in place of Redis's own errors.
+
+        Args:
+            logged: False where keys of users are written, whose refusal is no outage of the store.
+        """
+        began = time.monotonic()
         try:
             yield
-        except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
-            raise StoreUnavailable(
-                f"Redis at {self._where} does not answer ({error}); check OUTWAIT_REDIS_URL and that it runs"
-            ) from error
-        except (exceptions.ReadOnlyError, exceptions.OutOfMemoryError) as error:
-            raise StoreUnavailable(f"Redis at {self._where} cannot write: {error}") from error
-        except exceptions.ResponseError as error:
-            raise StoreRefused(f"Redis at {self._where} refuses a command: {error}") from error
+        except exceptions.RedisError as error:
+            ours = translate(error, self._where)
+            if isinstance(ours, StoreUnavailable):
+                if logged:
+                    self._outages.down(ours)
+                await self._leave(ours.outage)
+            raise ours from error
+        self._outages.up(began)
+
+    async def probe(self) -> None:
+        """Write a key and delete it in one script: raises StoreUnavailable while Redis takes no writes."""
+        began = time.monotonic()
+        async with self.translated():
+            await self.scripts.run("probe")
+        self.wrote(began)
+
+    def wrote(self, began: float) -> None:
+        """Something was written by a call that began then (monotonic): whatever outage there was before is over."""
+        self._outages.up(began, wrote=True)
+
+    async def _leave(self, outage: StoreOutage) -> None:
+        """Connect anew after an outage in which another server may be the master: behind a proxy or a name, say."""
+        if outage in _MASTER_MOVED:
+            with suppress(exceptions.RedisError, OSError):
+                await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def now_ms(self) -> int:
         """Redis's time: milliseconds since 1970. Raises Redis's own errors."""

@@ -42,6 +42,6 @@ class Durations:
             async with self._connection.translated():
                 durations = await self._connection.redis.lrange(self._connection.keys("TOOK", *which), 0, -1)
         except (StoreUnavailable, StoreRefused) as error:
-            log.info("durations-not-read", extra={"operation": ":".join(which), "error": str(error)})
+            log.debug("durations-not-read", extra={"operation": ":".join(which), "error": str(error)})
             return
         self._known[which] = tuple(sorted(int(took) / 1000 for took in durations))

@@ -39,6 +39,8 @@ class JobField(StrEnum):
     WEBHOOK_EXTERNAL_ID = "wx"  # the external id that a webhook named before the submit's answer was known
     WEBHOOK_NONCE = "wn"  # name of the last webhook, so that the same call counts once
     NOT_BEFORE = "nb"  # ms, before which no webhook makes a poll come
+    UNKNOWN_POLLS = "up"  # polls that said that the external id is unknown, since the last one that found the job
+    UNKNOWN_SINCE = "us"  # ms, of the first of them
     EXPIRY_WARNED = "xw"  # 1 once there was a warning that the external id expires
     SUBMITS = "ns"  # ledger: requests sent
     POLLS = "np"  # ledger: requests sent

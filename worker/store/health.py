@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from outwait.worker.model.errors import StoreUnfit
+from outwait.worker.model.errors import StoreUnavailable, StoreUnfit
 from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
@@ -13,6 +13,9 @@ OLDEST = (6, 2)
 
 CLOCK_OFFSET = 2.0
 """Seconds between our clock and Redis's above which a person should know (leases use Redis's clock alone)."""
+
+PROBE_EVERY = 1.0
+"""Seconds for which the answer to whether Redis takes writes is kept."""
 
 
 class Finding(NamedTuple):
@@ -29,6 +32,8 @@ class Health:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._probed_at = -PROBE_EVERY
+        self._refusal: StoreUnavailable | None = None
 
     async def findings(self) -> list[Finding]:
         """What was checked. Raises StoreUnavailable."""
@@ -47,6 +52,28 @@ class Health:
         if errors:
             raise StoreUnfit("\n".join(f"{error.subject}: {error.message}. {error.advice}" for error in errors))
         return [finding for finding in findings if finding.level == "warning"]
+
+    async def require_writable(self) -> None:
+        """Raises StoreUnavailable while Redis takes no writes. It is asked once in `PROBE_EVERY` seconds."""
+        now = time.monotonic()
+        if now >= self._probed_at + PROBE_EVERY:
+            self._probed_at = now
+            try:
+                await self._connection.probe()
+            except StoreUnavailable as error:
+                self._refusal = error
+            else:
+                self._refusal = None
+        if self._refusal:
+            raise StoreUnavailable(str(self._refusal), self._refusal.outage)
+
+    async def writes(self) -> Finding:
+        """Whether Redis takes writes now, and if not, why and what to do."""
+        try:
+            await self._connection.probe()
+        except StoreUnavailable as error:
+            return Finding("error", "writes", str(error), error.outage.advice)
+        return Finding("ok", "writes", "are taken")
 
 
 def _version(info: dict[str, object]) -> Finding:

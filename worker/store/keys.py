@@ -38,6 +38,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
+| probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
 The fields of the hashes j:, d: and gov: are in fields.py.
@@ -81,6 +82,7 @@ _PREFIXES = {
     "IN_MESSAGES": "in:messages",
     "IN_REFUSED": "in:refused",
     "IN_SEQ": "in:seq",
+    "PROBE": "probe",
     "NOTED": "noted:",
 }
 

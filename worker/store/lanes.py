@@ -1,5 +1,6 @@
 """Moves jobs: enqueue, due_lanes, claim, begin, renew, record, overdue, purge. One method a script."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -147,9 +148,17 @@ class Lanes:
         return [bool(answer) for answer in answers]
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
-        """Write outcomes; what became of each, and the lanes that have work due now."""
+        """Write outcomes; what became of each, and the lanes that have work due now.
+
+        Raises:
+            StoreUnavailable: they are not written, or that is not known; they may be sent again, and count once.
+            StoreRefused: at least one of them can never be written.
+        """
+        began = time.monotonic()
         answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
         codes, lanes = _recorded.decode(answer)
+        if any(code > 0 for code in codes):
+            self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
 
     async def unserved(self, seconds: float = UNSERVED_AFTER) -> list[Lane]:
@@ -172,6 +181,10 @@ class Lanes:
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    async def probe(self) -> None:
+        """Raises StoreUnavailable while Redis takes no writes."""
+        await self._connection.probe()
 
     async def _run(self, name: str, **arguments: Any) -> Any:
         async with self._connection.translated():

@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 import msgspec
-from redis.exceptions import NoScriptError
+from redis.exceptions import DataError, NoScriptError
 
 from outwait.worker.model.jobs import NORMAL
 from outwait.worker.store import fields
@@ -30,6 +30,9 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "record": ("record/jobs", "record/webhooks", "record/deliveries", "record/governor"),
 }
 """Scripts whose text is longer than one file: what stands before it. Each part uses the prelude and parts before it."""
+
+ARGUMENT_MAX = 512 * 1024 * 1024
+"""Bytes of one argument at most, Redis's `proto-max-bulk-len`: it answers a larger one by closing the connection."""
 
 NAMES = sorted(
     file.name[:-4] for file in _FOLDER.iterdir() if file.name.endswith(".lua") and file.name != "prelude.lua"
@@ -70,7 +73,10 @@ class Scripts:
 
         Texts of bytes are given as `codec.blob`: Redis's msgpack knows no binary type.
         """
-        command = (self._shas[name], 1 + len(keys), self._root, *keys, _pack(arguments))
+        packed = _pack(arguments)
+        if len(packed) > ARGUMENT_MAX:
+            raise DataError(f"{len(packed)} bytes are more than Redis takes in one argument, {ARGUMENT_MAX}")
+        command = (self._shas[name], 1 + len(keys), self._root, *keys, packed)
         try:
             return await self._redis.evalsha(*command)
         except NoScriptError:

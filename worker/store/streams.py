@@ -25,6 +25,6 @@ class Streams:
         settings = self._connection.settings
         if key in {settings.intake.queue, CELERY_QUEUE, *settings.step_queues.values()}:
             raise DeliveryRefused(f"stream {key} would take the place of a Celery queue of that name: use another key")
-        async with self._connection.translated():
+        async with self._connection.translated(logged=False):
             entry = await self._connection.redis.xadd(key, cast("Any", dict(fields)), maxlen=maxlen)
         return entry.decode() if isinstance(entry, bytes) else str(entry)

@@ -1,11 +1,12 @@
 """Tells who waits for a job that something was written into its timeline. One connection, however many wait."""
 
 import asyncio
-import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -13,10 +14,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outwait.config.settings import Settings
+from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Job
 from outwait.worker.store.keys import Keys
-
-log = logging.getLogger(__name__)
+from outwait.worker.store.outages import log_of, translate
 
 AGAIN = 0.5
 """Seconds between two tries to reach Redis."""
@@ -36,9 +37,11 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.namespace)
+        url = settings.redis_url.get_secret_value()
+        self._where, self._outages = urlsplit(url).hostname, log_of(url)
         # Without retries of its own: only `_listen` knows all channels that a new connection must have.
         self._redis: Any = Redis.from_url(
-            settings.redis_url.get_secret_value(),
+            url,
             socket_timeout=settings.store.timeout,
             socket_connect_timeout=min(5.0, settings.store.timeout),
             socket_keepalive=True,
@@ -48,7 +51,6 @@ class Watch:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._task: asyncio.Task[None] | None = None
-        self._lost = False
         self.over = False
         """Whether this process ends: nobody is to wait any longer."""
 
@@ -111,19 +113,18 @@ class Watch:
             try:
                 await self._listen()
             except _LOST as error:
-                if not self._lost:
-                    log.warning("store-unavailable", extra={"error": str(error)})
-                self._lost = True
+                problem = translate(error, self._where)
+                if isinstance(problem, StoreUnavailable):
+                    self._outages.down(problem)
             await asyncio.sleep(AGAIN)
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as pubsub:
+            began = time.monotonic()
             # The first channel is nobody's: a connection without any would be none that listens.
             await pubsub.subscribe(self._keys("NOTED"), *self._waiting)
             self._pubsub = pubsub
-            if self._lost:
-                log.warning("store-back")
-                self._lost = False
+            self._outages.up(began)
             try:
                 self._wake_all()
                 while True:

@@ -87,10 +87,26 @@ local function keep_if_proven(job, fence, reason)
   return verbs.hold({work_id = job.id, fence = fence, reason = 'the provider has it'})
 end
 
+-- The answer of a submit whose lease had ended, as long as nobody has decided otherwise: Redis took no writes for longer
+-- than the lease, say. The job has been paid for under this id, so it is neither held nor sent again. Nil: decided.
+local function adopt_late(outcome)
+  local job = load_job(outcome.work_id, NO_FENCE)
+  local is_undecided = job.state == 'uncertain' or job.state == 'queued'
+  if not is_undecided or call('HEXISTS', JOB .. job.id, job_field.intent) == 1 then return nil end
+  count(job, {fetches = outcome.fetches})  -- the claim script counted the submit when the lease ended
+  if outcome.memo then call('HSET', JOB .. job.id, job_field.memo, outcome.memo) end
+  local lane = adopt(job, outcome.external_id)
+  if lane then due_now[lane] = true end
+  cancel_if_requested(job)
+  return WRITTEN
+end
+
 function verbs.submitted(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   local external_id, countdown_ms = outcome.external_id, outcome.countdown_ms
   if not job then
+    local adopted = why == REFUSED and adopt_late(outcome)
+    if adopted then return adopted end
     -- Whoever decides about the job wants to know what a worker learnt whose lease had ended.
     local key = JOB .. outcome.work_id
     local stale = why == REFUSED and call('HGET', key, job_field.external_id) ~= external_id
@@ -100,6 +116,7 @@ function verbs.submitted(outcome)
   if not OPEN[job.state] then return REFUSED end
   local key = JOB .. job.id
   local webhook_ended, webhook_external_id = get(key, job_field.webhook_ended, job_field.webhook_external_id)
+  if external_id == '' then external_id = webhook_external_id or '' end
   if webhook_external_id and webhook_external_id ~= external_id then
     call('HDEL', key, job_field.webhook_ended)
     note(job.id, 'warning', 'a webhook named another external id: ' .. webhook_external_id)
@@ -109,10 +126,10 @@ function verbs.submitted(outcome)
   count(job, outcome)
   set_state(job, 'waiting')
   call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
-  move(job, poll_lane(job.provider), now + countdown_ms,
-       job_field.external_id, external_id, job_field.submitted, now)
+  move(job, poll_lane(job.provider), now + countdown_ms, job_field.submitted, now)
+  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
   if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
-  note(job.id, 'submitted')
+  note(job.id, 'submitted', external_id == '' and 'the provider named no external id: its webhook is awaited')
   healthy[job.provider] = true
   cancel_if_requested(job)
   return WRITTEN
@@ -153,7 +170,7 @@ function verbs.wait(outcome)
   batch.due[#batch.due + 1] = job_id
   batch.ids[#batch.ids + 1] = job_id
   batch.first = math.min(batch.first, now + countdown_ms)
-  healthy[provider] = true
+  if outcome.polls > 0 then healthy[provider] = true end
   return WRITTEN
 end
 
@@ -183,6 +200,10 @@ function verbs.retry(outcome)
   local key, at = JOB .. job.id, now + outcome.countdown_ms
   if outcome.attempt > 0 then call('HINCRBY', key, job_field.attempts, outcome.attempt) end
   call('HDEL', key, job_field.intent)
+  if outcome.unknown_polls then
+    call('HSET', key, job_field.unknown_polls, outcome.unknown_polls)
+    if outcome.unknown_polls == 1 then call('HSET', key, job_field.unknown_since, now) end
+  end
   if job.state == 'uncertain' then set_state(job, 'queued') end
   if job.state == 'waiting' then call('HSET', key, job_field.not_before, at) end
   move(job, job.lane, at)
@@ -261,6 +282,7 @@ verbs['end'] = function(outcome)
   local kept = state == 'failed' and keep_if_proven(job, outcome.fence, error)
   if kept then return kept end
   note_status(job, outcome.status)
+  if outcome.external_id then call('HSET', JOB .. job.id, job_field.external_id, outcome.external_id) end
   if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
   if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then

@@ -26,8 +26,10 @@ local function apply_webhook(job, webhook, external_id, intent)
   if named and external_id and external_id ~= named then return 'changes nothing: it names ' .. named end
   if webhook.verdict == 'ended' then call('HSETNX', key, job_field.webhook_ended, now) end
   if job.state == 'waiting' then
+    if named and not external_id then call('HSET', key, job_field.external_id, named) end
     if webhook.verdict == 'unfinished' then return 'changes nothing' end
     poll_sooner(job, webhook.min_interval_ms)
+    if not (named or external_id) then return 'nothing can be polled: what it says counts' end
     return 'a poll confirms it'
   end
   if named then call('HSET', key, job_field.webhook_external_id, named) end
