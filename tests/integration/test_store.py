@@ -229,7 +229,7 @@ async def test_an_answer_that_comes_after_a_decision_to_submit_again_saves_the_s
     await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT))
     (again,) = await lanes.claim(SUBMIT, POLICY)
     assert await write(lanes, late(fence)) is Recorded.WRITTEN
-    assert (await lanes.begin(SUBMIT, POLICY, [("j1", again.fence)], intent="second"))[1] == [0]
+    assert (await lanes.begin(SUBMIT, POLICY, [Held("j1", again.fence)]))[1] == [0]
     assert (await reads.job("j1")).state is JobState.WAITING
 
 
