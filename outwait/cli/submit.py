@@ -81,6 +81,10 @@ def submit(
             "metadata": _object(metadata or "{}", "--metadata"),
         }
     )
+    _submit_one(session, request, job_id, as_json=as_json)
+
+
+def _submit_one(session: Session, request: JobRequest, job_id: str | None, *, as_json: bool) -> None:
     enqueued = session.ask(lambda client: client.enqueue(request, job_id=job_id))
     if as_json:
         print_json({"job_id": enqueued.job_id, "created": enqueued.created})
