@@ -71,13 +71,23 @@ class Shell:
         return json.loads(done.stdout)
 
     def start(self, *words: str, **ours: str) -> "subprocess.Popen[str]":
-        log = (self.folder / "log.txt").open("a")
-        with log:
-            return subprocess.Popen([OUTWAIT, *words], cwd=self.folder, env=environment(**ours), stdout=log, stderr=log)
+        """A process of its own; ports are free ones, for other folders' processes run beside it."""
+        env = environment(**{"OUTWAIT_WEB__PORT": str(free_port())} | ours)
+        with (self.folder / "log.txt").open("a") as log:
+            return subprocess.Popen([OUTWAIT, *words], cwd=self.folder, env=env, stdout=log, stderr=log)
+
+    def up(self, *words: str, **ours: str) -> "subprocess.Popen[str]":
+        """`outwait up`, when its worker is ready."""
+        ready = self.log.count(" ready.")
+        up = self.start("up", *words, **ours)
+        wait_until(lambda: up.poll() is not None or self.log.count(" ready.") > ready, what="a worker is ready")
+        assert up.poll() is None, self.log
+        return up
 
     @property
     def log(self) -> str:
-        return (self.folder / "log.txt").read_text()
+        file = self.folder / "log.txt"
+        return file.read_text() if file.exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +95,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A folder over which `outwait up --sandbox` runs."""
     shell = Shell(tmp_path_factory.mktemp("up"))
     (shell.folder / "my_handlers.py").write_text(HANDLERS)
-    up = shell.start("up", "--sandbox", "--no-flower", OUTWAIT_HANDLERS__MODULES="my_handlers")
-    wait_until(lambda: up.poll() is None and " ready." in shell.log)
+    up = shell.up("--sandbox", "--no-flower", OUTWAIT_HANDLERS__MODULES="my_handlers")
     yield shell
     up.terminate()
     up.wait(PATIENCE)
@@ -295,9 +304,10 @@ def test_a_job_survives_restarts_and_kills(tmp_path: Path) -> None:
     sandbox = shell.start("sandbox", "--port", sandbox_port)
     exports = dict(re.findall(r"export (\w+)='(.*)'", _printed_by(shell, "ACCOUNT_ID")))
     exports |= {"OUTWAIT_FLOWER__PORT": str(free_port()), "OUTWAIT_FLOWER__BASIC_AUTH": "me:secret"}
+    processes = [sandbox]
     try:
-        up = shell.start("up", **exports)
-        wait_until(lambda: " ready." in shell.log)
+        up = shell.up(**exports)
+        processes.append(up)
         worker = int(re.findall(r"service-started service=worker-1 pid=(\d+)", shell.log)[-1])
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: shell.log.count("service-started service=worker-1") == 2)
@@ -312,14 +322,15 @@ def test_a_job_survives_restarts_and_kills(tmp_path: Path) -> None:
         assert not (tmp_path / "outwait-data" / "running.json").exists()
         assert [args for args in processes_of(tmp_path) if "sandbox" not in args] == []
         assert shell.run("jobs").returncode == 7
-        up = shell.start("up", "--no-flower", **exports | {"OUTWAIT_POLL__LEASE": "3", "OUTWAIT_POLL__TIME_LIMIT": "2"})
+        up = shell.up("--no-flower", **exports | {"OUTWAIT_POLL__LEASE": "3", "OUTWAIT_POLL__TIME_LIMIT": "2"})
+        processes.append(up)
         wait_until(lambda: shell.run("watch", "kept", "--timeout", str(PATIENCE)).returncode == 0)
         up.send_signal(signal.SIGINT)
         assert up.wait(PATIENCE) == 0
         totals = httpx.get(f"http://127.0.0.1:{sandbox_port}/_ledger/totals").json()
         assert totals["unless"]["jobs"] == 1
     finally:
-        for process in (sandbox, up):
+        for process in processes:
             process.terminate()
             process.wait(PATIENCE)
     assert processes_of(tmp_path) == []

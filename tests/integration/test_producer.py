@@ -256,14 +256,13 @@ async def test_an_idempotency_key_for_another_request_is_a_conflict_under_the_ne
     )
     # An id that means another job is taken too; the message must not come again and again.
     assert (await producer.outcome({**message(asking("a third thing")), "id": alias["id"]})) == answers[first["id"]]
-    async with Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
+    async with stack.client() as client, Redis.from_url(stack.variables["OUTWAIT_REDIS_URL"]) as redis:
 
         async def taken() -> bool:
-            return not await redis.zcard(f"{{{stack.settings.namespace}}}:in:leased")
+            told = "conflict" in [entry.event for entry in await client.timeline(first["id"])]
+            return told and not await redis.zcard(f"{{{stack.settings.namespace}}}:in:leased")
 
-        await until(taken, what="no message is leased")
-    async with stack.client() as client:
-        assert "conflict" in [entry.event for entry in await client.timeline(first["id"])]
+        await until(taken, what="the conflict is told, and no message is leased")
 
 
 async def test_a_large_result_arrives_whole(producer: Producer) -> None:
