@@ -13,8 +13,7 @@ from tests.patience import PATIENCE, wait_until
 def test_revoke_works_with_the_login_that_up_makes_and_is_not_shown_without_one(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     with_login, without = free_port(), free_port()
-    up = shell.start("up", "--sandbox", OUTWAIT_WEB__PORT=str(free_port()), OUTWAIT_FLOWER__PORT=str(with_login))
-    wait_until(lambda: up.poll() is None and " ready." in shell.log)
+    up = shell.up("--sandbox", OUTWAIT_FLOWER__PORT=str(with_login))
     other = shell.start("flower", OUTWAIT_FLOWER__PORT=str(without))
     try:
         never = json.dumps({"sandbox": {"outcome": "never"}})
