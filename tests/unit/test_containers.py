@@ -294,7 +294,8 @@ def test_every_key_is_composes_own() -> None:
 
 
 def test_compose_itself_reads_both_files_as_these_tests_do(tmp_path: Path) -> None:
-    if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
+    asked = ["docker", "compose", "version"]
+    if shutil.which("docker") is None or subprocess.run(asked, check=False, capture_output=True).returncode:
         pytest.skip("`docker compose` is not installed here: only the structure of the files is checked")
     env = tmp_path / "env"
     env.write_text("".join(f"{name}={value}\n" for name, value in REQUIRED.items()))
