@@ -204,11 +204,12 @@ class RingCentral(Vendor):
 
 
 def _document(job: Job, now: float) -> dict[str, Any]:
+    life = _WEEK if job.behaviour.expiry is None else job.behaviour.expiry
     document: dict[str, Any] = {
         "jobId": job.id,
         "api": _OPERATIONS[job.operation],
         "creationTime": _when(job.submitted),
-        "expirationTime": _when(job.submitted + _WEEK),
+        "expirationTime": _when(job.submitted + life),
         "status": job.behaviour.word or "InProgress",
     }
     if now < job.ready:

@@ -6,6 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -262,6 +263,19 @@ async def test_parameters_that_ringcentral_does_not_take(
 ) -> None:
     status, error = await (await start()).operate(path, body)
     assert (status, error["errors"][0]["parameterName"], error["errorCode"]) == (400, parameter, "CAI-101")
+
+
+@pytest.mark.parametrize(("marker", "life"), [("", 7 * 86400), ('?sandbox={"expiry":100}', 100)])
+async def test_a_job_says_when_its_id_expires(start: Start, marker: str, life: float) -> None:
+    sandbox = await start()
+    bearer = {"Authorization": f"Bearer {(await sandbox.token())['access_token']}"}
+    body = {**MEDIA, "contentUri": f"https://x/a.mp3{marker}"}
+    async with sandbox.client.post(f"/ringcentral/ai/{STT}", json=body, headers=bearer) as answer:
+        job_id = (await answer.json())["jobId"]
+    async with sandbox.client.get(f"/ringcentral/ai/status/v1/jobs/{job_id}", headers=bearer) as answer:
+        document = await answer.json()
+    created, expires = (datetime.fromisoformat(document[name]) for name in ("creationTime", "expirationTime"))
+    assert (expires - created).total_seconds() == pytest.approx(life, abs=0.01)
 
 
 async def test_an_access_token_lives_as_long_as_the_client_orders(start: Start) -> None:
