@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import hmac
 import math
 import random
 import time
@@ -73,6 +74,7 @@ class Vendor(ABC):
     """One provider of the sandbox."""
 
     name: ClassVar[str]
+    root: ClassVar[str]  # the path that its API begins with
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -80,7 +82,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def routes(self) -> list[web.RouteDef]:
-        """Its routes, with their full paths."""
+        """Its routes, with their full paths, below `root`."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -231,6 +233,11 @@ def answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) 
 def retry_after(refusal: Refusal) -> dict[str, str]:
     """The Retry-After header, in whole seconds, if the refusal has one."""
     return {} if refusal.wait is None else {"Retry-After": str(max(1, math.ceil(refusal.wait)))}
+
+
+def same_secret(given: str, secret: str) -> bool:
+    """Whether a header holds the secret. It may hold anything, bytes that are no text too."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), secret.encode())
 
 
 def failed(job: Job) -> bool:
