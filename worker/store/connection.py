@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis import exceptions
@@ -30,10 +30,10 @@ class Connection:
         self.keys = Keys(settings.namespace)
         # A connection that Redis closed (it restarted, say) shows only when it is used: once more, on a new one.
         # Every script may come twice: what was written the first time is refused or the same the second.
-        pool = Pool(settings, health_check=HEALTH_CHECK, retries=1)
-        self.epoch = pool.epoch
+        self._pool = Pool(settings, health_check=HEALTH_CHECK, retries=1)
+        self.epoch = self._pool.epoch
         # redis-py's types know neither bytes-only replies nor its own pipelines.
-        self.redis: Any = Redis.from_pool(pool)
+        self.redis: Any = Redis.from_pool(self._pool)
         self.scripts = Scripts(self.redis, self.keys, copies_of(settings.store))
         self._where = settings.redis_address.shown
         self._outages = log_of(settings.redis_url.get_secret_value())
@@ -53,7 +53,8 @@ class Connection:
             if isinstance(ours, StoreUnavailable):
                 if logged:
                     self._outages.down(ours)
-                await self._leave(ours.outage)
+                if ours.outage in _MASTER_MOVED:
+                    self._pool.leave()
             raise ours from error
         self._outages.up(began)
 
@@ -75,12 +76,6 @@ class Connection:
     def wrote(self, began: float) -> None:
         """Something was written by a call that began then (monotonic): whatever outage there was before is over."""
         self._outages.up(began, wrote=True)
-
-    async def _leave(self, outage: StoreOutage) -> None:
-        """Connect anew after an outage in which another server may be the master: behind a proxy or a name, say."""
-        if outage in _MASTER_MOVED:
-            with suppress(exceptions.RedisError, OSError):
-                await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def now_ms(self) -> int:
         """Redis's time: milliseconds since 1970. Raises Redis's own errors."""

@@ -20,8 +20,8 @@ class Epoch:
         self._replication_id = ""
         self._listeners: list[Callable[[], None]] = []
 
-    def begins(self, replication_id: str, server: str) -> int:
-        """A connection has reached this server; the number of its epoch."""
+    def begins(self, replication_id: str, server: str) -> None:
+        """A connection has reached this server."""
         with self._lock:
             is_new = self._replication_id not in ("", replication_id)
             self._replication_id = replication_id
@@ -31,7 +31,6 @@ class Epoch:
             log.warning("store-changed", extra={"server": server, "epoch": number})
         for listener in listeners:
             listener()
-        return number
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Have something called, from any thread, whenever another epoch begins."""

@@ -1,5 +1,6 @@
 """Connections to the Redis that is the master now: at an address, a socket, or where the sentinels say."""
 
+import asyncio
 import re
 import weakref
 from typing import Any
@@ -55,21 +56,39 @@ class Pool(BlockingConnectionPool):
             **_place(address, timeout),
         )
         self._address = address
+        self._left = 0
         self.epoch: Epoch = epoch_of(settings.redis_url.get_secret_value())
         if address.master:
             self.connection_kwargs["connection_pool"] = weakref.proxy(self)
+            self._asking = asyncio.Lock()
             sentinels: Any = Sentinel
             self._sentinel = sentinels(address.hosts, sentinel_kwargs=address.for_sentinels)
 
     async def get_master_address(self) -> Any:
-        """Host and port of the master, from the first sentinel that answers."""
-        return await self._sentinel.discover_master(self._address.master)
+        """Host and port of the master, from the first sentinel that answers.
+
+        One question at a time: redis-py puts who answers to the front of its list, and two at once lose a third.
+        """
+        async with self._asking:
+            return await self._sentinel.discover_master(self._address.master)
+
+    def leave(self) -> None:
+        """Have every connection made anew before it is used again: another server may be the master."""
+        self._left += 1
 
     async def ensure_connection(self, connection: Any) -> None:
-        """Connect, and leave a server whose time as the master is over."""
-        if getattr(connection, "outwait_epoch", self.epoch.number) != self.epoch.number:
+        """Connect, and leave a server whose time as the master is over.
+
+        Only here, by the task that has the connection: redis-py loses the socket of one that is disconnected and
+        connected by two tasks at once.
+        """
+        if getattr(connection, "outwait_made_in", self._time) != self._time:
             await connection.disconnect()
         await super().ensure_connection(connection)
+
+    @property
+    def _time(self) -> tuple[int, int]:
+        return self.epoch.number, self._left
 
     async def aclose(self) -> None:
         """Close all connections, those to the sentinels too."""
@@ -79,8 +98,13 @@ class Pool(BlockingConnectionPool):
                 await sentinel.aclose()
 
     async def _connected(self, connection: Any) -> None:
-        """Log in, and see which server this is. A user that may not ask (INFO) goes without."""
+        """Log in, and see which server this is."""
         await connection.on_connect()
+        await self._see(connection)
+        connection.outwait_made_in = self._time
+
+    async def _see(self, connection: Any) -> None:
+        """Notice that another epoch has begun. A user that may not ask (INFO) goes without."""
         await connection.send_command("INFO", check_health=False)
         try:
             info = dict(_SERVER.findall(str_if_bytes(await connection.read_response())))
@@ -88,7 +112,7 @@ class Pool(BlockingConnectionPool):
             return
         if self._address.master and info.get("role") != "master":
             raise exceptions.ConnectionError("the sentinels named a server that is not the master, or not yet")
-        connection.outwait_epoch = self.epoch.begins(info.get("master_replid", ""), self._address.shown)
+        self.epoch.begins(info.get("master_replid", ""), self._address.shown)
 
 
 def _connection_class(address: RedisAddress) -> type[Any]:
