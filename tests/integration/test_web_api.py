@@ -249,6 +249,35 @@ async def test_a_body_that_is_too_large_is_refused_by_its_length_and_as_it_comes
     problem(streamed, 413, TOO_LARGE)
 
 
+LENGTH, CHUNKS = "Content-Length: 5000000", "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("path", "framing", "status"),
+    [
+        ("/v1/jobs", LENGTH, 413),
+        ("/v1/jobs", CHUNKS, 413),
+        ("/v1/nowhere", CHUNKS, 404),
+        ("/v1/counts", CHUNKS, 405),
+    ],
+)
+async def test_a_caller_that_sends_all_before_it_reads_gets_the_answer(
+    stack: Stack, path: str, framing: str, status: int
+) -> None:
+    """As urllib: the connection ends with the answer, and bytes that arrive after its end would reset it."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {await key(stack)}\r\n"
+        f"Content-Type: application/json\r\n{framing}\r\n\r\n"
+    )
+    body = b"x" * 5_000_000
+    reading, writing = await asyncio.open_connection(*urlsplit(stack.web_url).netloc.split(":"))
+    writing.write(head.encode() + (body if framing == LENGTH else b"4c4b40\r\n" + body + b"\r\n0\r\n\r\n"))
+    await writing.drain()
+    answer = await asyncio.wait_for(reading.read(), PATIENCE)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    writing.close()
+
+
 TOO_LARGE = "content_too_large"
 
 
