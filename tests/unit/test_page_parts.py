@@ -66,8 +66,21 @@ def test_the_points_of_a_long_chart_are_sums_or_peaks_of_whole_groups() -> None:
     assert ended.times[-1] == "now"
 
 
-def test_charts_of_nothing_are_drawn_too() -> None:
-    assert all(chart.ticks[-1] == "0" for chart in charts.charts([minute(0)], 1))
+def test_charts_of_nothing_have_plain_axes() -> None:
+    ended, open_, late = charts.charts([minute(0)], 1)
+    assert (ended.ticks, ended.summary) == (["2", "1", "0"], "0 jobs ended")
+    assert (open_.ticks, open_.summary) == (["2", "1", "0"], "at most 0 at once")
+    assert (late.ticks, late.summary) == (["1", "0.5", "0"], "no polls")
+
+
+@pytest.mark.parametrize(("jobs", "end"), [(0, 2), (1, 2), (2, 2), (3, 4), (5, 6), (7, 10), (41, 50), (101, 200)])
+def test_an_axis_of_jobs_has_no_half_a_job(jobs: int, end: float) -> None:
+    assert charts.axis(jobs, whole=True) == end
+
+
+@pytest.mark.parametrize(("seconds", "end"), [(0.0, 1), (0.0004, 0.001), (0.3, 0.4), (4.5, 5)])
+def test_an_axis_of_seconds_ends_at_a_round_number(seconds: float, end: float) -> None:
+    assert charts.axis(seconds, whole=False) == pytest.approx(end)
 
 
 @pytest.mark.parametrize(
