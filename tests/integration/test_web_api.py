@@ -107,6 +107,20 @@ async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.As
     assert (await api.post("/v1/dead/replay", json={"target": "nobody"})).json()["replayed"] >= 1
 
 
+async def test_dead_deliveries_are_read_page_by_page(api: httpx.AsyncClient) -> None:
+    jobs = {await enqueued(api, targets=["nobody-either"]) for _ in range(3)}
+
+    async def pages() -> list[list[str]]:
+        found, url = [], "/v1/dead?target=nobody-either&limit=2"
+        while url:
+            answer = await api.get(url)
+            found.append([delivery["job_id"] for delivery in answer.json()["deliveries"]])
+            url = answer.links.get("next", {}).get("url", "")
+        return found if {job_id for page in found for job_id in page} == jobs else []
+
+    assert [len(page) for page in await until(pages)] == [2, 1]
+
+
 async def test_the_same_request_again_is_the_same_job(api: httpx.AsyncClient) -> None:
     header = {"Idempotency-Key": "order-1"}
     first = await api.post("/v1/jobs", json=question(), headers=header)
