@@ -213,6 +213,14 @@ async def submitted(name: str, document: Any, *, webhook_url: str | None = None,
     return await provider_of(name).submit(job, exchange_of(Canned(document, **answer)))
 
 
+@pytest.mark.parametrize("name", PARAMS)
+async def test_retry_after_of_a_submits_answer_is_handed_on(name: str) -> None:
+    operation, params = PARAMS[name]
+    exchange = exchange_of(Canned({ID_FIELDS[name]: "x-1"}, status=202, headers={"retry-after": "90"}))
+    await provider_of(name).submit(Submission("job", operation, REGISTRY.validate(name, operation, params)), exchange)
+    assert exchange.first_poll_in == 90
+
+
 @pytest.mark.parametrize(
     ("name", "document"), [("ringcentral", {"id": "x"}), ("elevateai", {"identifier": "x"}), ("unless", {})]
 )

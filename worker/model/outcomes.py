@@ -38,13 +38,17 @@ class ProviderOutcome(_Outcome, frozen=True, kw_only=True):
 
 
 class Submitted(StepOutcome, tag="submitted", frozen=True, kw_only=True):
-    """The provider took the job; it waits for its first poll."""
+    """The provider took the job; it waits for its first poll.
+
+    `not_before_ms` is the time for which not even a webhook makes that poll come.
+    """
 
     external_id: str
     memo: str = ""
     countdown_ms: int
     submits: int
     fetches: int = 0
+    not_before_ms: int = 0
 
 
 class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):

@@ -105,9 +105,12 @@ class Exchange:
         ledger: requests really sent.
         pause: seconds for which the provider wants no more requests of this rate group, or None. The engine passes it
             on to the governor after the step.
+        first_poll_in: seconds that the accepting answer to a submit asks to wait (`Retry-After`), or None.
     """
 
-    __slots__ = ("_provider", "_sender", "_tally", "_warnings", "ledger", "pause", "time_limit", "tokens")
+    __slots__ = (
+        "_provider", "_sender", "_tally", "_warnings", "first_poll_in", "ledger", "pause", "time_limit", "tokens",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class Exchange:
         self.time_limit = time_limit
         self.ledger: Counter[Count] = Counter()
         self.pause: float | None = None
+        self.first_poll_in: float | None = None
         self._warnings: dict[str, None] = {}
 
     @property
@@ -145,6 +149,8 @@ class Exchange:
             answer = await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
             answer.extensions[_WARNINGS] = self._warnings
             result = result_of(answer.status_code)
+            if count is Count.SUBMITS and answer.is_success:
+                self.first_poll_in = retry_after(answer)
         except NotSent:
             self._count(count, -1)
             result = "not_sent"
