@@ -7,9 +7,12 @@ from outwait.config.groups import WorkerSettings
 from outwait.config.settings import Settings
 from outwait.worker.engine.clock import GATHER, Clock
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.model.errors import StoreUnavailable
+from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.outages import log_of
 from tests.stack import query
 
 
@@ -35,3 +38,13 @@ async def test_an_idle_lane_is_looked_at_when_its_next_item_is_due(settings: Set
     wait = await clock.tick()  # nothing is due: the lease of the claimed one ends next
     assert wait is not None
     assert wait > settings.submit.lease - 5
+
+
+async def test_an_outage_that_another_thread_met_is_over_when_the_clock_has_written(
+    settings: Settings, connection: Connection
+) -> None:
+    outages = log_of(settings.redis_url.get_secret_value())
+    outages.down(StoreUnavailable("Redis has too few replicas", StoreOutage.NO_REPLICAS))
+    clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, _claims: None)
+    await clock.tick()
+    assert not outages.open

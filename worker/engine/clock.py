@@ -66,7 +66,7 @@ class Clock:
             raise
 
     async def _tick(self) -> float | None:
-        if self._was_away:
+        if self._was_away or self._lanes.in_outage:  # another thread's question may have met it
             await self._lanes.probe()  # reads may work long before writes do
         await self._purge()
         lanes, wait = await self._lanes.due_lanes()

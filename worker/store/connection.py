@@ -78,6 +78,11 @@ class Connection:
             await self.scripts.run("probe")
         self.wrote(began)
 
+    @property
+    def in_outage(self) -> bool:
+        """Whether this process has met an outage of the store of which nobody has seen the end."""
+        return self._outages.open
+
     def wrote(self, began: float) -> None:
         """Something was written by a call that began then (monotonic): whatever outage there was before is over."""
         self._outages.up(began, wrote=True)

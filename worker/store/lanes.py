@@ -102,7 +102,10 @@ class Lanes:
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""
+        began = time.monotonic()
         answer = _answers.decode(await self._run("enqueue", jobs=jobs, retention_ms=self._retention_ms))
+        if any(code == EnqueueResult.CREATED for code, _ in answer):
+            self._connection.wrote(began)
         return [(EnqueueResult(code), job_id) for code, job_id in answer]
 
     async def due_lanes(self, limit: int = 100) -> tuple[list[Lane], float | None]:
@@ -153,6 +156,11 @@ class Lanes:
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether this process has met an outage of the store of which nobody has seen the end."""
+        return self._connection.in_outage
 
     async def probe(self) -> None:
         """Raises StoreUnavailable while Redis takes no writes."""

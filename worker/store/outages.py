@@ -104,6 +104,11 @@ class OutageLog:
         self._since: float | None = None
         self._outage = StoreOutage.UNREACHABLE
 
+    @property
+    def open(self) -> bool:
+        """Whether the last word about an outage was that it began."""
+        return self._since is not None
+
     def down(self, error: StoreUnavailable) -> None:
         """A call has met an outage."""
         with self._lock:

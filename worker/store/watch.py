@@ -90,16 +90,25 @@ class Watch:
                 await self._command("unsubscribe", channel)
 
     async def end_of(self, job_id: str, read: Callable[[str], Awaitable[Job]], seconds: float) -> Job:
-        """The job as soon as it has ended, or as it stands after so many seconds. Raises what `read` raises."""
+        """The job as soon as it has ended, or as it stands after so many seconds.
+
+        Raises what `read` raises; but an outage of the store that is over in time is waited out.
+        """
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         async with self.on(job_id) as changed:
             while True:
                 changed.clear()
-                job = await read(job_id)
                 left = until - clock()
-                if job.state.ended or left <= 0 or self.over:
-                    return job
+                is_last = left <= 0 or self.over
+                try:
+                    job = await read(job_id)
+                    if job.state.ended or is_last:
+                        return job
+                except StoreUnavailable:
+                    if is_last:
+                        raise
+                    left = min(left, LOOK)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), left)
 
