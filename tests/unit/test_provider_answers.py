@@ -213,6 +213,23 @@ async def submitted(name: str, document: Any, *, webhook_url: str | None = None,
     return await provider_of(name).submit(job, exchange_of(Canned(document, **answer)))
 
 
+@pytest.mark.parametrize(
+    ("time", "left"),
+    [
+        ("2026-11-28T21:30:00.500Z", 600.5),
+        ("2026-11-28T23:30:00+02:00", 600.0),
+        ("2024-01-05T16:01:18.558Z", None),  # past, though the provider still knows the job
+        ("next week", None),
+        (1767225600, None),
+        (None, None),
+    ],
+)
+async def test_ringcentral_says_when_its_id_expires_by_its_own_clock(time: Any, left: float | None) -> None:
+    document = {"status": "InProgress", "expirationTime": time}
+    answer = await polled("ringcentral", document, headers={"date": "Sat, 28 Nov 2026 21:20:00 GMT"})
+    assert answer == Pending("InProgress", expires_in=left)
+
+
 @pytest.mark.parametrize("name", PARAMS)
 async def test_retry_after_of_a_submits_answer_is_handed_on(name: str) -> None:
     operation, params = PARAMS[name]

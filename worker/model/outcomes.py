@@ -63,6 +63,7 @@ class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
         warning: for the timeline.
         webhook_countdown_ms: the countdown if a webhook said that the job ended; 0: the same.
         expiry_warning: a warning that is taken once a job: the life of the external id is nearly over.
+        expires_ms: when the external id expires, as the provider said now; 0: it said nothing.
     """
 
     countdown_ms: int
@@ -73,6 +74,7 @@ class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
     warning: str = ""
     webhook_countdown_ms: int = 0
     expiry_warning: str = ""
+    expires_ms: int = 0
 
 
 class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -281,6 +282,20 @@ def retry_after(response: httpx.Response) -> float | None:
     # Measured by the server's own clock, since ours may be wrong.
     now = _date(response.headers.get("date", ""))
     return _bounded(at - (time.time() if now is None else now))
+
+
+def seconds_until(response: httpx.Response, when: Any) -> float | None:
+    """Seconds from the answer until a time in ISO 8601 that it names, by the server's own clock.
+
+    None if it names none, or one that is past: what the server still knows has not expired.
+    """
+    try:
+        at = datetime.fromisoformat(when)
+    except (TypeError, ValueError):
+        return None
+    now = _date(response.headers.get("date", ""))
+    left = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - (time.time() if now is None else now)
+    return left if left > 0 else None
 
 
 def header_seconds(response: httpx.Response, name: str) -> float | None:

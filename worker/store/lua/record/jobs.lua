@@ -125,7 +125,8 @@ function verbs.submitted(outcome)
   end
   count(job, outcome)
   set_state(job, 'waiting')
-  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
+  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned,
+             job_field.expires)
   move(job, poll_lane(job.provider), now + countdown_ms, job_field.submitted, now)
   if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
   if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
@@ -158,6 +159,7 @@ function verbs.wait(outcome)
     note(job_id, 'status', outcome.status)
   end
   if outcome.warning then note(job_id, 'warning', outcome.warning) end
+  if outcome.expires_ms then call('HSET', key, job_field.expires, outcome.expires_ms) end
   if outcome.expiry_warning and call('HSETNX', key, job_field.expiry_warned, 1) == 1 then
     note(job_id, 'warning', outcome.expiry_warning)
   end
