@@ -1,4 +1,4 @@
-"""The URLs of Redis and of the broker, checked before anything connects to them."""
+"""The URLs of Redis, of the broker and of a proxy, checked before anything connects to them."""
 
 import re
 import ssl
@@ -49,6 +49,13 @@ def _broker(value: SecretStr) -> SecretStr:
     return _redis(value) if parts.scheme in REDIS else value
 
 
+def _proxy(value: SecretStr) -> SecretStr:
+    parts = _parts(value, ("http",))
+    if parts.path.strip("/") or parts.query or not parts.port:
+        raise ValueError("must be http://host:port or http://user:password@host:port")
+    return value
+
+
 def _parts(value: SecretStr, schemes: tuple[str, ...]) -> SplitResult:
     text = value.get_secret_value()
     parts = urlsplit(text)
@@ -70,3 +77,4 @@ def _port(parts: SplitResult) -> int | None:
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
