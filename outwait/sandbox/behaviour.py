@@ -92,6 +92,9 @@ class Behaviour(_Order):
 
     duration: float = Field(default=2, ge=0, description="From submit (or upload) to the end.")
     jitter: float = Field(default=0.2, ge=0, le=1, description="Share by which durations vary.")
+    unfinished_polls: int = Field(
+        default=0, ge=0, description="Polls that find it unfinished, however much later they come."
+    )
     outcome: Outcome = Outcome.SUCCESS
     word: str | None = Field(
         default=None, max_length=60, description="A status to use instead of the normal ones in progress."

@@ -47,9 +47,14 @@ class Job:
 
     def share(self, now: float) -> float:
         """The share of its time that has passed: 0 at the start, 1 at its end (below 1 for a job that never ends)."""
-        if now >= self.ready:
+        if self.is_over(now):
             return 1.0
         return min(max((now - self.started) / max(self.length, 1e-9), 0.0), 0.99)
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended for those who ask now."""
+        unfinished = self.behaviour.unfinished_polls
+        return now >= self.ready and (not unfinished or self.polls > unfinished)
 
     def begin(self, now: float, length: float) -> None:
         """Start working on it, for `length` seconds."""

@@ -186,7 +186,7 @@ def _document(job: Job, now: float) -> dict[str, Any]:
         "expirationTime": _when(job.submitted + _WEEK),
         "status": job.behaviour.word or "InProgress",
     }
-    if now < job.ready:
+    if not job.is_over(now):
         return document
     if job.behaviour.outcome is Outcome.UNKNOWN:
         return {**document, "status": job.behaviour.word or "Suspended"}

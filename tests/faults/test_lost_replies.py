@@ -11,6 +11,9 @@ from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query
 
 LEASE = 10.0
+UNFINISHED = 'sandbox:{"duration":0.3,"unfinished_polls":1}'
+"""So that there is a poll that finds it unfinished, however busy this machine is."""
+
 RECORDED = {
     "submit": b"\xa9submitted",
     "unfinished": b"\xa4wait",
@@ -34,7 +37,7 @@ class Cut:
     async def run(self, name: str, stop: Stop | None = None) -> Counter[str]:
         """A job through the whole of it, which ends well and once; its events."""
         async with self.stack.client() as client:
-            await client.enqueue(query(f"{name} ", targets=["file:lost.jsonl"]), job_id=name)
+            await client.enqueue(query(f"{name} {UNFINISHED}", targets=["file:lost.jsonl"]), job_id=name)
             job = await closed(client, name)
             assert stop is None or stop.reached.wait(PATIENCE), "the reply was not lost"
             assert (job.state, job.ledger.submits) == (JobState.SUCCEEDED, 1), job.error
