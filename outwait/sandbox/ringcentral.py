@@ -21,7 +21,7 @@ from outwait.sandbox.ledger import Job
 from outwait.sandbox.limits import Limiter
 from outwait.sandbox.results import ringcentral as result
 from outwait.sandbox.ringcentral_params import InvalidParameter, check
-from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after
+from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, life_of, retry_after
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _WEEK = 7 * 86400.0
@@ -183,7 +183,7 @@ def _document(job: Job, now: float) -> dict[str, Any]:
         "jobId": job.id,
         "api": _OPERATIONS[job.operation],
         "creationTime": _when(job.submitted),
-        "expirationTime": _when(job.submitted + _WEEK),
+        "expirationTime": _when(job.submitted + (life_of(job, _WEEK) or 0)),
         "status": job.behaviour.word or "InProgress",
     }
     if not job.is_over(now):

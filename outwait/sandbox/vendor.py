@@ -168,7 +168,7 @@ class Vendor(ABC):
         """The job of a request. Raises Refusal 404 if it is unknown, deleted or expired."""
         job = ask.job
         if job is not None and not job.deleted:
-            expiry = job.behaviour.expiry if job.behaviour.expiry is not None else life
+            expiry = life_of(job, life)
             if expiry is None or time.time() < job.submitted + expiry:
                 return job
         raise Refusal(404, "The requested resource was not found")
@@ -226,6 +226,11 @@ class Vendor(ABC):
 def answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json", headers=headers)
+
+
+def life_of(job: Job, usual: float | None) -> float | None:
+    """Seconds for which the id of a job is known: as ordered, else the usual ones. None: for ever."""
+    return usual if job.behaviour.expiry is None else job.behaviour.expiry
 
 
 def retry_after(refusal: Refusal) -> dict[str, str]:
