@@ -7,12 +7,14 @@ COPY requirements.lock .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock
 COPY . .
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+# Modules in /handlers are found, and behind all others: a celery.py there hides no installed package.
+RUN echo /handlers > "$(/venv/bin/python -c 'import site; print(site.getsitepackages()[0])')/handlers.pth"
 
 FROM python:3.13-slim
 # /data: working directory, for what `file:` targets write. /handlers: mount your modules with handlers there.
 RUN useradd --uid 10001 --create-home outwait && install --directory --owner outwait /data /handlers
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONPATH=/handlers \
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 \
     OUTWAIT_LOG__FORMAT=json OUTWAIT_WORKER__ALIVE=/tmp/outwait-alive
 USER outwait
 WORKDIR /data

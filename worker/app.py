@@ -150,13 +150,15 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         _spare_the_collector()
         for thread in self._threads:
             thread.start()
-        signals.worker_shutting_down.connect(self._stop_claiming, weak=False)
+        signals.worker_shutting_down.connect(self._ask_to_stop, weak=False)
         signals.worker_shutdown.connect(self._close, weak=False)  # a step's own `shutdown` is called in consumers only
         _cancel_what_is_revoked(runtime)
 
     def stop(self, _parent: Any) -> None:
         """Claim no more; finish or give back what is held."""
-        self._stop_claiming()
+        for thread in self._threads:
+            thread.stop()
+        self._threads = []
         app.runtime.drain()
 
     def terminate(self, parent: Any) -> None:
@@ -169,10 +171,11 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         app.runtime.close()
         app.events_of_jobs.stop()
 
-    def _stop_claiming(self, **_signal: Any) -> None:
+    def _ask_to_stop(self, **_signal: Any) -> None:
+        # Celery calls this in its signal handler. The main thread may have been interrupted with the lock of the log in
+        # its hands, and one of these threads may want to log: nobody is waited for here.
         for thread in self._threads:
-            thread.stop()
-        self._threads = []
+            thread.ask_to_stop()
 
     async def _clock(self) -> Any:
         store = Store.open(app.settings)

@@ -43,11 +43,14 @@ def config(context: typer.Context, as_json: Json = False) -> None:
 def doctor(
     context: typer.Context,
     providers: Annotated[
-        bool, typer.Option(help="Test each provider's address and credentials: ask for a job that does not exist.")
+        bool,
+        typer.Option(
+            help="Ask each provider for a job that does not exist: a wrong address and refused credentials show."
+        ),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Check Redis, workers, lanes and the providers' credentials, and say what to do.
+    """Check Redis, workers, lanes and what the providers answer, and say what to do.
 
     The exit code is 1 if there is an error. Warnings do not change it.
     """

@@ -1,4 +1,7 @@
-"""Asks each provider for a job that does not exist: this costs nothing, and proves the address and the credentials."""
+"""Asks each provider for a job that does not exist, which costs nothing: does it answer as this provider does?
+
+A wrong address and refused credentials show. What only a submit needs, this cannot show.
+"""
 
 import asyncio
 from collections.abc import Mapping

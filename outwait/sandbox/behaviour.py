@@ -107,7 +107,7 @@ class Behaviour(_Order):
     )
     punctuated_empty: bool = Field(default=False, description="204 for the punctuated transcript.")
     expiry: float | None = Field(
-        default=None, ge=0, description="Life of the id; null: as long as the real provider's."
+        default=None, ge=0, le=1e9, description="Life of the id; null: as long as the real provider's."
     )
     webhook: WebhookMode = WebhookMode.ON_TIME
     webhook_shape: WebhookShape = WebhookShape.ENVELOPE

@@ -4,20 +4,20 @@ Facts: ElevateAI's documentation; the spelling of the thirteen statuses is from 
 """
 
 import hashlib
-import hmac
 import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from outwait.sandbox import credentials
 from outwait.sandbox.behaviour import Call, Outcome
 from outwait.sandbox.ledger import Job, note
 from outwait.sandbox.limits import Limiter
 from outwait.sandbox.results import elevateai_ai, elevateai_phrases, elevateai_punctuated
-from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after
+from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after, same_secret
 
 _LIFE = 45 * 86400.0
 """Seconds that results are kept (documented: up to 45 days)."""
@@ -45,11 +45,34 @@ _RESULTS = {
     "ai": elevateai_ai,
 }
 
+_PATHS = {**{name: name for name in _RESULTS}, "transcripts": "transcript"}
+"""The results by path. The reference knows no `transcripts`, but NICE's SDKs for Java and Python read it."""
+
+_FIELDS = {
+    name.lower(): name
+    for name in (
+        "type",
+        "languageTag",
+        "vertical",
+        "model",
+        "audioTranscriptionMode",
+        "includeAiResults",
+        "downloadUri",
+        "originalFilename",
+        "externalIdentifier",
+        "metadata",
+        "chat",
+        "transcript",
+    )
+}
+"""A declaration's fields. Their case is ignored: one of NICE's SDKs writes two of them in lower case."""
+
 
 class ElevateAI(Vendor):
     """The API of ElevateAI."""
 
     name = "elevateai"
+    root = credentials.ELEVATEAI
 
     def reset(self) -> None:
         """Forget the limit."""
@@ -58,7 +81,7 @@ class ElevateAI(Vendor):
 
     def routes(self) -> list[web.RouteDef]:
         """Declare, upload, status, declared parameters, results, delete."""
-        root = f"{credentials.ELEVATEAI}/interactions"
+        root = f"{self.root}/interactions"
         return [
             web.post(root, self.declare),
             web.post(f"{root}/", self.declare),
@@ -67,8 +90,8 @@ class ElevateAI(Vendor):
             web.get(f"{root}/{{id}}", partial(self.ask, Call.OTHER, self._declared)),
             web.delete(f"{root}/{{id}}", partial(self.ask, Call.OTHER, self._delete)),
             *(
-                web.get(f"{root}/{{id}}/{name}", partial(self.ask, Call.FETCH, partial(self._result, name)))
-                for name in _RESULTS
+                web.get(f"{root}/{{id}}/{path}", partial(self.ask, Call.FETCH, partial(self._result, name)))
+                for path, name in _PATHS.items()
             ),
         ]
 
@@ -79,7 +102,7 @@ class ElevateAI(Vendor):
     def authorise(self, ask: Ask) -> None:
         """The token in `X-API-Token`."""
         token = ask.request.headers.get("X-API-Token", "")
-        if not hmac.compare_digest(token.encode(), credentials.API_TOKEN.encode()):
+        if not same_secret(token, credentials.API_TOKEN):
             raise Refusal(401, "The API token is missing or not active")
 
     def refuse(self, refusal: Refusal) -> web.Response:
@@ -123,14 +146,14 @@ class ElevateAI(Vendor):
             del job.facts["status"]
             job.facts["uploaded"] = time.time()
             self.begin(job)
-        return web.Response(status=201)
+        return web.Response(status=self.state.options.upload_status)
 
     async def _receive(self, request: web.Request) -> dict[str, Any]:
         if not request.content_type.startswith("multipart/"):
             raise Refusal(400, "The upload must be multipart/form-data with one file")
         try:
             return await self._measure(await _file(request))
-        except (ValueError, ConnectionError) as error:
+        except (ValueError, ConnectionError, HttpProcessingError) as error:
             raise Refusal(400, f"The multipart body cannot be read: {error}") from error
 
     async def _measure(self, part: BodyPartReader) -> dict[str, Any]:
@@ -218,9 +241,10 @@ def _undownloadable(job: Job) -> bool:
     return bool(job.facts["downloadUri"]) and job.behaviour.outcome is Outcome.DOWNLOAD_FAILURE
 
 
-def _declaration(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
+def _declaration(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
         raise Refusal(400, "The body must be a JSON object")
+    data: dict[str, Any] = {_FIELDS.get(str(name).lower(), str(name)): value for name, value in body.items()}
     kind = data.get("type")
     if kind not in ("audio", "chat", "transcript"):
         raise Refusal(400, "type must be audio, chat or transcript")
@@ -231,11 +255,16 @@ def _declaration(data: Any) -> dict[str, Any]:
         raise Refusal(400, "vertical is required")
     if data.get("metadata") is not None:
         raise Refusal(400, "metadata needs a token with Explore enabled")
-    if kind == "chat" and not (isinstance(data.get("chat"), dict) and data["chat"].get("messages")):
+    if kind == "chat" and not _is_chat(data.get("chat")):
         raise Refusal(400, "chat with participants and messages is required")
     if kind == "transcript" and not isinstance(data.get("transcript"), dict):
         raise Refusal(400, "transcript is required")
     return data
+
+
+def _is_chat(chat: Any) -> bool:
+    messages = chat.get("messages") if isinstance(chat, dict) else None
+    return isinstance(messages, list) and bool(messages) and all(isinstance(message, dict) for message in messages)
 
 
 def _recognisable(facts: dict[str, Any]) -> str:
@@ -249,8 +278,15 @@ def _recognisable(facts: dict[str, Any]) -> str:
     return "an uploaded file"
 
 
+class _Multipart(MultipartReader):
+    """A multipart body with a boundary of any length: that of NICE's Java SDK has 77 digits, aiohttp stops at 70."""
+
+    def _get_boundary(self) -> str:
+        return self._mimetype.parameters["boundary"]
+
+
 async def _file(request: web.Request) -> BodyPartReader:
-    part = await (await request.multipart()).next()
+    part = await _Multipart(request.headers, request.content).next()
     if not isinstance(part, BodyPartReader):
         raise Refusal(400, "The multipart body holds no file")
     return part

@@ -7,7 +7,7 @@ from typing import Any
 
 from outwait.sandbox.behaviour import Behaviour, Call, Outcome, Plan
 
-_TEXT_MAX = 500
+TEXT_MAX = 500
 """Characters kept of the text that identifies a job."""
 
 _TRESPASSES_MAX = 1000
@@ -149,7 +149,7 @@ class Ledger:
 
     def add(self, job: Job) -> None:
         """Add an accepted job."""
-        job.text = job.text[:_TEXT_MAX]
+        job.text = job.text[:TEXT_MAX]
         self.jobs[job.id] = job
         totals = self.of(job.provider)
         totals.jobs += 1

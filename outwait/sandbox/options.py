@@ -1,7 +1,7 @@
 """Options of one sandbox process."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -28,6 +28,7 @@ class SandboxOptions:
         token_ttl: life of a RingCentral access token.
         sessions: access tokens that are valid at the same time; a further one ends the oldest.
         upload_max: bytes of an upload; a larger one is answered with 413.
+        upload_status: answer to an upload: the reference says 201, NICE's SDK for Java takes only 200 for a success.
         poll_minimum: polls of a job with a shorter interval are counted as too fast.
         webhook_backoff: seconds before the first redelivery of a webhook; doubled each time.
     """
@@ -43,6 +44,7 @@ class SandboxOptions:
     token_ttl: Seconds = 3600
     sessions: Limit = 5
     upload_max: Limit = 1 << 30
+    upload_status: Literal[200, 201] = 201
     poll_minimum: Annotated[float, Field(ge=0)] = 0
     webhook_backoff: Seconds = 1
 

@@ -1,5 +1,6 @@
-"""Results in the providers' formats. Each contains its job's text, so that a test can recognise it."""
+"""Results in the formats of ElevateAI and Unless. Each contains its job's text, so that a test can recognise it."""
 
+import uuid
 from typing import Any
 
 from outwait.sandbox.ledger import Job
@@ -9,49 +10,14 @@ _FILLER = "and so it goes on, "
 
 def sentence(job: Job) -> str:
     """A sentence with the job's text, made as long as its behaviour orders."""
-    text = f"This is the result of {job.text}."
-    missing = job.behaviour.result_bytes - len(text.encode())
-    return text if missing <= 0 else text + (_FILLER * (missing // len(_FILLER) + 1))[:missing]
+    return written(job.text, job.behaviour.result_bytes)
 
 
-def ringcentral(job: Job) -> dict[str, Any]:
-    """The `response` of a RingCentral job."""
-    text = sentence(job)
-    match job.operation:
-        case "punctuate":
-            return {"texts": [text]}
-        case "summarize":
-            value = {"value": text, "start": 0.0, "end": 4.2, "confidence": 0.91}
-            return {"summaries": [{"name": "AbstractiveShort", "values": [value]}]}
-        case "speaker-diarize":
-            return {"speakerCount": 2, "utterances": [_utterance("0", 0), _utterance("1", 1)]}
-        case "speaker-identify":
-            known = {**_utterance("sandbox_speaker", 0), "confidence": 35.4}
-            return {"utterances": [known, _utterance("UserNotIdentified", 1)]}
-        case "analyze-interaction":
-            return _interaction(text)
-        case _:
-            words = [_word(word, at) for at, word in enumerate(text.split(maxsplit=50)[:50])]
-            return {"transcript": text, "confidence": 0.93, "words": words}
-
-
-def _word(word: str, at: int) -> dict[str, Any]:
-    return {"word": word, "start": round(at * 0.4, 2), "end": round(at * 0.4 + 0.35, 2), "confidence": 0.93}
-
-
-def _utterance(speaker: str, at: int) -> dict[str, Any]:
-    return {"speakerId": speaker, "start": at * 2.1, "end": at * 2.1 + 2, "confidence": 0.87}
-
-
-def _interaction(text: str) -> dict[str, Any]:
-    insight = {"name": "KeyPhrases", "value": "result", "start": 0.0, "end": 2.0, "confidence": 0.8}
-    pace = {"speakerId": "0", "value": "120.0"}
-    summary = {"value": text, "start": 0.0, "end": 4.2, "confidence": 0.9}
-    return {
-        "utteranceInsights": [{**_utterance("0", 0), "text": text, "insights": [insight]}],
-        "speakerInsights": {"speakerCount": 1, "insights": [{"name": "Pace", "values": [pace]}]},
-        "conversationalInsights": [{"name": "AbstractiveSummaryShort", "values": [summary]}],
-    }
+def written(text: str, minimum: int = 0) -> str:
+    """A sentence with this text, of at least so many bytes."""
+    result = f"This is the result of {text}."
+    missing = minimum - len(result.encode())
+    return result if missing <= 0 else result + (_FILLER * (missing // len(_FILLER) + 1))[:missing]
 
 
 def elevateai_phrases(job: Job) -> dict[str, Any]:
@@ -90,14 +56,16 @@ def elevateai_ai(job: Job) -> dict[str, Any]:
 
 def unless(job: Job) -> dict[str, Any]:
     """Unless's `chatData`: the answer is the last message of the bot."""
-    facts = {name: value for name, value in job.facts.items() if name != "metadata"}
     return {
         "history": [
             _message(job, "user", job.text, job.submitted),
             _message(job, "bot", sentence(job), job.ready),
         ],
         "conversationId": f"async-{job.id}",
-        **facts,
+        "sessionId": job.facts["sessionId"],
+        "conversationName": job.facts.get("conversationName"),
+        "toolsetName": None,
+        "personalizationId": "sandbox-personalization",
         "metadata": job.facts["metadata"] or {},
     }
 
@@ -108,8 +76,11 @@ def _message(job: Job, sender: str, text: str, at: float) -> dict[str, Any]:
         "sender": sender,
         "message": text,
         "timestamp": int(at * 1000),
-        "uuid": f"{job.id}-{sender}",
+        "uuid": str(uuid.uuid5(uuid.UUID(job.id), sender)),
         "hidden": False,
         "metadata": [],
         "languageCode": "en",
+        "showMetadata": sender == "bot",
+        "canGetFeedback": sender == "bot",
+        "feedback": "",
     }

@@ -4,8 +4,6 @@ Facts: RingCentral's developer guide (AI, authentication, rate limits) and the d
 """
 
 import base64
-import binascii
-import hmac
 import math
 import secrets
 import time
@@ -19,13 +17,16 @@ from outwait.sandbox import credentials
 from outwait.sandbox.behaviour import Call, Outcome, WebhookMode, WebhookShape
 from outwait.sandbox.ledger import Job
 from outwait.sandbox.limits import Limiter
-from outwait.sandbox.results import ringcentral as result
 from outwait.sandbox.ringcentral_params import InvalidParameter, check
-from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, life_of, retry_after
+from outwait.sandbox.ringcentral_results import result
+from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after, same_secret
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _WEEK = 7 * 86400.0
 """Seconds that a job id lives (documented)."""
+
+_SHORTEST_LIFE = 600.0
+"""The fewest seconds that a client may order for an access token (documented)."""
 
 _OPERATIONS = {
     "speech-to-text": "/ai/audio/v1/async/speech-to-text",
@@ -36,7 +37,15 @@ _OPERATIONS = {
     "analyze-interaction": "/ai/insights/v1/async/analyze-interaction",
 }
 
-_CODES = {400: "CAI-101", 401: "OAU-213", 403: "CMN-401", 404: "CMN-102", 429: "CMN-301"}
+_CODES = {
+    400: "CAI-101",
+    401: "OAU-213",
+    403: "CMN-401",
+    404: "CMN-120",
+    405: "CMN-202",
+    413: "CMN-104",
+    429: "CMN-301",
+}
 """Published error codes by status. The meanings of the other CAI codes are not published."""
 
 
@@ -48,6 +57,7 @@ class RingCentral(Vendor):
     """The AI API of RingCentral."""
 
     name = "ringcentral"
+    root = credentials.RINGCENTRAL
 
     def reset(self) -> None:
         """Forget limits and access tokens."""
@@ -58,12 +68,11 @@ class RingCentral(Vendor):
 
     def routes(self) -> list[web.RouteDef]:
         """Token, revoke, six operations, job status."""
-        root = credentials.RINGCENTRAL
         return [
-            web.post(f"{root}/restapi/oauth/token", self.token),
-            web.post(f"{root}/restapi/oauth/revoke", self.revoke),
-            web.get(f"{root}/ai/status/v1/jobs/{{id}}", self.status),
-            *(web.post(root + path, partial(self.operate, name)) for name, path in _OPERATIONS.items()),
+            web.post(f"{self.root}/restapi/oauth/token", self.token),
+            web.post(f"{self.root}/restapi/oauth/revoke", self.revoke),
+            web.get(f"{self.root}/ai/status/v1/jobs/{{id}}", self.status),
+            *(web.post(self.root + path, partial(self.operate, name)) for name, path in _OPERATIONS.items()),
         ]
 
     def limiter(self, call: Call) -> Limiter:
@@ -126,7 +135,7 @@ class RingCentral(Vendor):
             raise OAuthRefusal(400, "Unsupported grant type", code="OAU-250", parameter="unsupported_grant_type")
         if form.get("assertion") != credentials.JWT:
             raise OAuthRefusal(400, "Invalid assertion", code="OAU-210", parameter="invalid_grant")
-        token, life = secrets.token_urlsafe(32), self.state.options.token_ttl
+        token, life = secrets.token_urlsafe(32), self._life(form.get("access_token_ttl"))
         while len(self._sessions) >= self.state.options.sessions:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[token] = time.time() + life
@@ -141,6 +150,13 @@ class RingCentral(Vendor):
             }
         )
 
+    def _life(self, ordered: object) -> float:
+        """Seconds that a token is valid: those that the client orders, but never more than the sandbox's option."""
+        life = self.state.options.token_ttl
+        if isinstance(ordered, str) and ordered.isascii() and ordered.isdecimal():
+            return min(max(float(ordered), _SHORTEST_LIFE), life)
+        return life
+
     async def _revoke(self, ask: Ask) -> web.Response:
         form = await ask.request.post()
         self._sessions.pop(str(form.get("token", "")), None)
@@ -148,10 +164,11 @@ class RingCentral(Vendor):
 
     async def _operate(self, operation: str, ask: Ask) -> web.Response:
         try:
-            text = check(operation, ask.data)
+            text, facts = check(operation, ask.data)
         except InvalidParameter as error:
             raise Refusal(400, str(error), parameter=error.parameter) from error
         job = self.accept(ask, operation, text)
+        job.facts = facts
         job.webhook = ask.request.query.get("webhook")
         self.begin(job, at_once=job.webhook is not None and job.behaviour.webhook is WebhookMode.EARLY)
         if job.behaviour.outcome not in (Outcome.NEVER, Outcome.UNKNOWN):
@@ -162,6 +179,14 @@ class RingCentral(Vendor):
         job, now = self.job_of(ask, _WEEK), time.time()
         return answer(_document(job, now))
 
+    def job_of(self, ask: Ask, life: float | None) -> Job:
+        """The job of a request. Raises Refusal as the guide's table of error codes has it for an unknown id."""
+        try:
+            return super().job_of(ask, life)
+        except Refusal as refusal:
+            message = "Resource for parameter [jobId] is not found"
+            raise Refusal(refusal.status, message, code="CMN-102", parameter="jobId") from refusal
+
     def _webhook_document(self, job: Job) -> dict[str, Any]:
         document = _document(job, job.ready)
         if job.behaviour.webhook_shape is WebhookShape.BARE:
@@ -171,19 +196,20 @@ class RingCentral(Vendor):
     def _check_client(self, request: web.Request) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         try:
-            client = base64.b64decode(given, validate=True) if scheme.lower() == "basic" else b""
-        except binascii.Error:
-            client = b""
-        if not hmac.compare_digest(client, f"{credentials.CLIENT_ID}:{credentials.CLIENT_SECRET}".encode()):
+            client = base64.b64decode(given, validate=True).decode() if scheme.lower() == "basic" else ""
+        except ValueError:  # not base64, or no text in it
+            client = ""
+        if not same_secret(client, f"{credentials.CLIENT_ID}:{credentials.CLIENT_SECRET}"):
             raise OAuthRefusal(401, "Invalid client credentials", code="OAU-123", parameter="invalid_client")
 
 
 def _document(job: Job, now: float) -> dict[str, Any]:
+    life = _WEEK if job.behaviour.expiry is None else job.behaviour.expiry
     document: dict[str, Any] = {
         "jobId": job.id,
         "api": _OPERATIONS[job.operation],
         "creationTime": _when(job.submitted),
-        "expirationTime": _when(job.submitted + (life_of(job, _WEEK) or 0)),
+        "expirationTime": _when(job.submitted + life),
         "status": job.behaviour.word or "InProgress",
     }
     if not job.is_over(now):

@@ -1,20 +1,24 @@
 """The sandbox as a web application and as a process."""
 
 import asyncio
+import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from outwait.sandbox.control import Control
 from outwait.sandbox.elevateai import ElevateAI
 from outwait.sandbox.options import SandboxOptions
 from outwait.sandbox.ringcentral import RingCentral
 from outwait.sandbox.unless import Unless
-from outwait.sandbox.vendor import State, Vendor
+from outwait.sandbox.vendor import Refusal, State, Vendor, answer
 
 VENDORS: tuple[type[Vendor], ...] = (RingCentral, ElevateAI, Unless)
 """Every provider's API that the sandbox speaks."""
+
+log = logging.getLogger(__name__)
 
 _BODY_MAX = 64 << 20
 """Bytes of a JSON body; uploads are streamed and have their own limit."""
@@ -27,7 +31,7 @@ def create_app(options: SandboxOptions) -> web.Application:
     """One application that serves every provider, the orders and the ledger."""
     state = State(options)
     vendors = [vendor(state) for vendor in VENDORS]
-    app = web.Application(client_max_size=_BODY_MAX)
+    app = web.Application(client_max_size=_BODY_MAX, middlewares=[_errors(vendors)])
     for vendor in vendors:
         app.add_routes(vendor.routes())
     app.add_routes(Control(state, vendors).routes())
@@ -38,6 +42,31 @@ def create_app(options: SandboxOptions) -> web.Application:
 
     app.cleanup_ctx.append(close_webhooks)
     return app
+
+
+def _errors(vendors: Sequence[Vendor]) -> Middleware:
+    """Turns the server's own errors (an unknown path, a wrong method, a body too large) into the provider's form."""
+
+    def refusal(request: web.Request, status: int, message: str) -> web.Response:
+        for vendor in vendors:
+            if request.path.startswith(vendor.root + "/"):
+                return vendor.refuse(Refusal(status, message))
+        return answer({"error": message}, status)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            response = refusal(request, error.status, error.reason)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except Exception:
+            log.exception("sandbox-error")
+            return refusal(request, 500, "Internal server error")
+
+    return middleware
 
 
 def serve(

@@ -4,7 +4,6 @@ Facts: Unless's documentation. Error bodies and the status of an accepted questi
 what an API gateway usually answers.
 """
 
-import hmac
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from outwait.sandbox.behaviour import Call, Outcome
 from outwait.sandbox.ledger import Job
 from outwait.sandbox.limits import Limiter
 from outwait.sandbox.results import unless as result
-from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after
+from outwait.sandbox.vendor import Ask, Refusal, Vendor, answer, failed, retry_after, same_secret
 
 _QUEUED = 0.3
 """Share of a question's time in which it is PENDING."""
@@ -32,6 +31,7 @@ class Unless(Vendor):
     """The asynchronous query API of Unless."""
 
     name = "unless"
+    root = credentials.UNLESS
 
     def reset(self) -> None:
         """Forget the limit."""
@@ -40,8 +40,12 @@ class Unless(Vendor):
 
     def routes(self) -> list[web.RouteDef]:
         """Query and answer."""
-        root = f"{credentials.UNLESS}/ai/async"
-        return [web.post(f"{root}/query", self.query), web.get(f"{root}/answer", self.answer)]
+        paths = {name: f"{self.root}/ai/async/{name}" for name in ("query", "answer")}
+        return [
+            web.post(paths["query"], self.query),
+            web.get(paths["answer"], self.answer),
+            *(web.options(path, _preflight) for path in paths.values()),
+        ]
 
     def limiter(self, call: Call) -> Limiter:  # noqa: ARG002 - one limit for all
         """One counter for everything."""
@@ -50,7 +54,7 @@ class Unless(Vendor):
     def authorise(self, ask: Ask) -> None:
         """Check the key and the account headers. A question needs them; for an answer they are optional."""
         headers = ask.request.headers
-        if not hmac.compare_digest(headers.get("x-api-key", "").encode(), credentials.API_KEY.encode()):
+        if not same_secret(headers.get("x-api-key", ""), credentials.API_KEY):
             raise Refusal(403, "Forbidden")
         for name, value in _ACCOUNT.items():
             given = headers.get(name)
@@ -60,8 +64,8 @@ class Unless(Vendor):
                 raise Refusal(403, "Forbidden")
 
     def refuse(self, refusal: Refusal) -> web.Response:
-        """`{message}`."""
-        return answer({"message": refusal.message}, refusal.status, retry_after(refusal))
+        """`{message}`, which a page may read too."""
+        return answer({"message": refusal.message}, refusal.status, {**_CORS, **retry_after(refusal)})
 
     def finish(self, ask: Ask, answer: web.Response) -> None:  # noqa: ARG002 - the same for every request
         """The one documented response header."""
@@ -93,6 +97,13 @@ class Unless(Vendor):
             raise Refusal(400, "Missing required parameter: questionId")
         job, now = self.job_of(ask, None), time.time()
         return answer({"questionId": job.id, **_state(job, now)})
+
+
+async def _preflight(_: web.Request) -> web.Response:
+    """A browser asks this before a page's request with these headers; without it the documented header is of no use."""
+    headers = {"Access-Control-Allow-Methods": "GET, POST, OPTIONS", "Access-Control-Max-Age": "600"}
+    allowed = ", ".join(("content-type", "x-api-key", *_ACCOUNT))
+    return web.Response(status=204, headers={**_CORS, **headers, "Access-Control-Allow-Headers": allowed})
 
 
 def _state(job: Job, now: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import hmac
 import math
 import random
 import time
@@ -73,6 +74,7 @@ class Vendor(ABC):
     """One provider of the sandbox."""
 
     name: ClassVar[str]
+    root: ClassVar[str]  # the path that its API begins with
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -80,7 +82,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def routes(self) -> list[web.RouteDef]:
-        """Its routes, with their full paths."""
+        """Its routes, with their full paths, below `root`."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -168,7 +170,7 @@ class Vendor(ABC):
         """The job of a request. Raises Refusal 404 if it is unknown, deleted or expired."""
         job = ask.job
         if job is not None and not job.deleted:
-            expiry = life_of(job, life)
+            expiry = job.behaviour.expiry if job.behaviour.expiry is not None else life
             if expiry is None or time.time() < job.submitted + expiry:
                 return job
         raise Refusal(404, "The requested resource was not found")
@@ -228,14 +230,14 @@ def answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json", headers=headers)
 
 
-def life_of(job: Job, usual: float | None) -> float | None:
-    """Seconds for which the id of a job is known: as ordered, else the usual ones. None: for ever."""
-    return usual if job.behaviour.expiry is None else job.behaviour.expiry
-
-
 def retry_after(refusal: Refusal) -> dict[str, str]:
     """The Retry-After header, in whole seconds, if the refusal has one."""
     return {} if refusal.wait is None else {"Retry-After": str(max(1, math.ceil(refusal.wait)))}
+
+
+def same_secret(given: str, secret: str) -> bool:
+    """Whether a header holds the secret. It may hold anything, bytes that are no text too."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), secret.encode())
 
 
 def failed(job: Job) -> bool:

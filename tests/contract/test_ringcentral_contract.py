@@ -30,6 +30,7 @@ class TestRingCentral(ProviderContract):
                 "summarize",
                 {"summaryType": "All", "utterances": [{"speakerId": "1", "text": "hello", "start": 0, "end": 1.5}]},
             ),
+            ("summarize", {"utterances": [{"text": "hello"}]}),
         ],
     )
     async def test_every_operation(

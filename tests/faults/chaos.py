@@ -35,26 +35,28 @@ from tests.stack import WEB, WORKER, Stack, until
 
 Fsync = Literal["always", "everysec"]
 
-INTERVAL = 2.0
+INTERVAL = 5.0
 """Seconds between two polls of a job, which is more than a poll's lease: a crash must not shorten it."""
 
-LEASE = 3.0
-POLL_LEASE = 1.5
+LEASE = 8.0
+POLL_LEASE = 4.0
+"""Seconds. On a busy machine a worker that nobody struck must get around to renew them, every third of their time."""
+
 RATE, WINDOW = 200, 10
 """RingCentral's requests in a window of seconds, at the sandbox as in the settings."""
 
 VARIABLES = {
-    **{f"OUTWAIT_{step}__TIME_LIMIT": "2" for step in ("SUBMIT", "CALLBACK", "DELIVER")},
+    **{f"OUTWAIT_{step}__TIME_LIMIT": "5" for step in ("SUBMIT", "CALLBACK", "DELIVER")},
     **{f"OUTWAIT_{step}__LEASE": str(LEASE) for step in ("SUBMIT", "CALLBACK", "DELIVER")},
     **{f"OUTWAIT_{step}__ATTEMPTS": "1000" for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")},
     **{f"OUTWAIT_PROVIDERS__{name}__POLL_EVERY": str(INTERVAL) for name in ("UNLESS", "ELEVATEAI", "RINGCENTRAL")},
-    "OUTWAIT_POLL__TIME_LIMIT": "1",
+    "OUTWAIT_POLL__TIME_LIMIT": "3",
     "OUTWAIT_POLL__LEASE": str(POLL_LEASE),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_LIMIT": str(RATE),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__RATE_WINDOW": str(WINDOW),
     "OUTWAIT_PROVIDERS__RINGCENTRAL__SAFETY_POLL_EVERY": "8",
-    "OUTWAIT_INTAKE__LEASE": "2",
-    "OUTWAIT_WORKER__GRACE": "2.5",
+    "OUTWAIT_INTAKE__LEASE": "5",
+    "OUTWAIT_WORKER__GRACE": "5.5",
 }
 OPTIONS = {"poll_minimum": INTERVAL, "heavy_limit": RATE, "window": WINDOW, "penalty": 2}
 

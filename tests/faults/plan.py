@@ -137,7 +137,7 @@ def _blows(rng: Random, size: Size) -> Iterator[Blow]:
         Kind.WEB_KILL: size.web_kills,
     }
     for kind, number in numbers.items():
-        longest = 6.0 if kind is Kind.FREEZE else 2.0
+        longest = 16.0 if kind is Kind.FREEZE else 2.0
         for _ in range(number):
             at = rng.uniform(0.2 * size.seconds if size.seconds < 60 else 5, size.seconds)
             skew = rng.choice((0, 0, 0, 3600, -3600, 40, -5))

@@ -1,11 +1,15 @@
 """When the clock looks again: at once while more is due, soon while a lane is busy, and else when the next is due."""
 
+import threading
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from outwait.client.store import StoreClient
 from outwait.config.groups import WorkerSettings
 from outwait.config.settings import Settings
-from outwait.worker.engine.clock import GATHER, Clock
+from outwait.worker.app import Engine
+from outwait.worker.engine.clock import GATHER, Clock, Ticking
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.store_outages import StoreOutage
@@ -13,6 +17,7 @@ from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from outwait.worker.store.outages import log_of
+from tests.patience import PATIENCE
 from tests.stack import query
 
 
@@ -48,3 +53,28 @@ async def test_an_outage_that_another_thread_met_is_over_when_the_clock_has_writ
     clock = Clock(Lanes(connection), Policies(settings, build({})), lambda _lane, _claims: None)
     await clock.tick()
     assert not outages.open
+
+
+def test_a_signal_never_waits_for_a_thread_that_waits_for_the_interrupted_one() -> None:
+    """SIGTERM may come while the main thread holds the lock of the log, which the clock wants next."""
+    lock, reached = threading.Lock(), threading.Event()
+
+    async def start_up() -> tuple[Callable[[], Awaitable[float | None]], Callable[[], Awaitable[None]]]:
+        async def call() -> float | None:
+            reached.set()
+            with lock:
+                return None
+
+        async def close() -> None: ...
+
+        return call, close
+
+    clock = Ticking("clock", start_up, 0.1)
+    engine = Engine(None)
+    engine._threads = [clock]
+    with lock:
+        clock.start()
+        assert reached.wait(PATIENCE)
+        engine._ask_to_stop()
+    clock.join(PATIENCE)
+    assert not clock.is_alive()

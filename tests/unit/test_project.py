@@ -1,4 +1,4 @@
-"""The files around the code say what is true: image, Compose, locked versions, commands, import rules, settings."""
+"""The files around the code say what is true: locked versions, commands, import rules, settings."""
 
 import ast
 import importlib.util
@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import yaml
@@ -18,14 +17,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from outwait.config.settings import Settings, load_settings
+from outwait.config.settings import load_settings
 from outwait.worker.providers.registry import PROVIDERS
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES = COMPOSE["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SOURCES = ("outwait", "worker", "tasks", "config", "tests", "benchmarks", "docs", "examples")
 
 
@@ -36,157 +32,6 @@ def script(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def seconds(text: str) -> int:
-    assert re.fullmatch(r"\d+s", text)
-    return int(text[:-1])
-
-
-def settings_from(monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any]) -> Settings:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, str(value))
-    return load_settings()
-
-
-# Compose
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_service_has_a_health_check_restarts_and_can_be_scaled(name: str) -> None:
-    service = SERVICES[name]
-    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
-    assert service["restart"] == "unless-stopped"
-    assert "container_name" not in service
-
-
-def test_only_web_and_flower_have_a_port_and_only_on_this_machine() -> None:
-    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "flower": ["127.0.0.1:5555:5555"],
-        "web": ["127.0.0.1:8080:8080"],
-    }
-
-
-def test_redis_asks_for_a_password_that_stands_on_no_command_line() -> None:
-    redis = SERVICES["redis"]
-    assert COMPOSE["configs"]["redis"]["content"].split() == ["requirepass", "${REDIS_PASSWORD}"]
-    (mounted,) = redis["configs"]
-    assert redis["command"][1] == mounted["target"]
-    assert "PASSWORD" not in " ".join(redis["command"] + redis["healthcheck"]["test"])
-    assert redis["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")  # it must be set
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_no_service_gains_privileges_or_writes_to_its_image(name: str) -> None:
-    service = SERVICES[name]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - inside the container
-    assert name == "redis" or service["cap_drop"] == ["ALL"]  # its image begins as root, and becomes redis
-
-
-def test_workers_and_web_know_where_providers_reach_them() -> None:
-    asked = {name: SERVICES[name]["environment"]["OUTWAIT_WEB__PUBLIC_URL"] for name in ("worker", "web")}
-    assert set(asked.values()) == {"${OUTWAIT_WEB__PUBLIC_URL:-}"}
-
-
-def test_the_compose_file_holds_no_secret_and_asks_for_flowers_login() -> None:
-    login = SERVICES["flower"]["environment"]["OUTWAIT_FLOWER__BASIC_AUTH"]
-    assert login.startswith("${FLOWER_LOGIN:?")
-    for service in SERVICES.values():
-        for name, value in service.get("environment", {}).items():
-            hidden = re.search("auth|secret|token|key|password", name, re.IGNORECASE)
-            assert not hidden or str(value).startswith("${")
-            assert re.fullmatch(r"[^@]*|redis://:\$\{REDIS_PASSWORD\}@redis:6379/0", str(value))
-
-
-def test_redis_keeps_what_it_holds() -> None:
-    command = SERVICES["redis"]["command"]
-    options = dict(zip(command[2::2], command[3::2], strict=True))
-    assert options["--appendonly"] == "yes"
-    assert options["--maxmemory-policy"] == "noeviction"
-    volume, _, folder = SERVICES["redis"]["volumes"][0].partition(":")
-    assert volume in COMPOSE["volumes"]
-    assert folder == "/data"
-
-
-@pytest.mark.parametrize("name", ["worker", "web", "flower"])
-def test_our_services_wait_for_redis_with_settings_that_are_good(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = SERVICES[name]
-    assert service["depends_on"]["redis"]["condition"] == "service_healthy"
-    assert service["command"] == [name]
-    given = {key: str(value).replace("${REDIS_PASSWORD}", "0aF9") for key, value in service["environment"].items()}
-    variables = {key: value for key, value in given.items() if "${" not in value}
-    settings = settings_from(monkeypatch, {"OUTWAIT_FLOWER__BASIC_AUTH": "me:pass", **variables})
-    assert settings.broker == "redis://:0aF9@redis:6379/0"
-    if "ports" in service:
-        component = getattr(settings, name)
-        assert component.address == "0.0.0.0"
-        assert [f"127.0.0.1:{component.port}:{component.port}"] == service["ports"]
-        assert f":{component.port}/" in service["healthcheck"]["test"][-1]
-
-
-def test_a_worker_gets_more_time_to_end_than_it_takes() -> None:
-    assert seconds(SERVICES["worker"]["stop_grace_period"]) >= Settings.model_fields["worker"].default.grace + 10
-
-
-def test_named_volumes_are_declared_and_every_key_is_composes_own() -> None:
-    start = {"build", "image", "command", "env_file", "environment", "depends_on", "volumes", "ports", "init"}
-    life = {"healthcheck", "restart", "stop_grace_period", "cap_drop", "security_opt", "configs", "read_only", "tmpfs"}
-    assert COMPOSE.keys() == {"services", "volumes", "configs"}
-    for service in SERVICES.values():
-        assert service.keys() <= start | life
-        assert service["healthcheck"].keys() <= {"test", "interval", "timeout", "retries", "start_period"}
-        for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in COMPOSE["volumes"]
-
-
-# Image
-
-
-def test_the_image_runs_as_nobody_special_from_locked_versions() -> None:
-    last = DOCKERFILE.rpartition("\nFROM ")[2]
-    assert re.search(r"^USER (?!root)\w+", last, re.MULTILINE)
-    assert "--require-hashes --requirement requirements.lock" in DOCKERFILE
-    assert "HEALTHCHECK" in last
-    assert 'ENTRYPOINT ["outwait"]' in last
-
-
-def test_the_image_has_a_python_that_we_support() -> None:
-    images = re.findall(r"^FROM python:(\S+)-slim", DOCKERFILE, re.MULTILINE)
-    assert len(set(images)) == 1
-    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(images[0])
-
-
-def test_the_image_gets_what_it_installs_and_nothing_else() -> None:
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    folders = {"outwait", "worker", "tasks", "config"}
-    files = {"pyproject.toml", "requirements.lock", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
-    assert kept == folders | files
-    assert all((ROOT / name).exists() for name in kept)
-
-
-def test_the_health_check_looks_at_the_file_that_the_worker_touches(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = dict(re.findall(r"(OUTWAIT_\w+)=(\S+)", DOCKERFILE))
-    alive = str(settings_from(monkeypatch, variables).worker.alive)
-    assert f"find {alive} -mmin -1" in DOCKERFILE
-    assert f"find {alive} -mmin -1" in SERVICES["worker"]["healthcheck"]["test"][1]
-
-
-def test_the_health_check_tells_a_fresh_file_from_an_old_one_and_none(tmp_path: Path) -> None:
-    command_line = re.search(r"HEALTHCHECK .*\\\n +CMD (.*)", DOCKERFILE)
-    assert command_line
-    alive = tmp_path / "alive"
-    command = command_line[1].replace("/tmp/outwait-alive", str(alive))  # noqa: S108 - inside the image
-
-    def healthy() -> bool:
-        return subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 0
-
-    assert not healthy()
-    alive.touch()
-    assert healthy()
-    os.utime(alive, (0, 0))
-    assert not healthy()
 
 
 # Locked versions

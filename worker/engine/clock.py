@@ -137,10 +137,14 @@ class Ticking(threading.Thread):
             with suppress(RuntimeError):  # the loop has just been closed
                 self._loop.call_soon_threadsafe(self._wake.set)
 
-    def stop(self) -> None:
-        """End after the call that runs now, and wait for that."""
+    def ask_to_stop(self) -> None:
+        """End after the call that runs now. Takes no lock and returns at once: a signal handler may call it."""
         self._stopping = True
         self.wake()
+
+    def stop(self) -> None:
+        """The same, and wait for the end."""
+        self.ask_to_stop()
         if self.is_alive():
             self.join()
 

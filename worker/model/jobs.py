@@ -1,7 +1,8 @@
 """The types of the domain: states, steps, requests, jobs, claims. Pure data, no I/O.
 
-docs/state-chart.md draws the transitions. The store's scripts make them: `record` when an outcome is written, `claim`
-when the lease of a lost worker has ended. `enqueue` writes a job's first state.
+docs/state-chart.md draws the transitions. The store's scripts make them: `record` for outcomes of steps, provider
+webhooks and decisions of people, `claim` when the lease of a submit has ended after its intent. `enqueue` writes the
+first state of a job.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ class JobState(StrEnum):
     """The state of a job, and who changes it next."""
 
     QUEUED = "queued"  # a worker submits it when its lane allows; after a crash its lease ends and another worker does
-    WAITING = "waiting"  # at the provider; a worker polls it when its countdown ends, or a webhook ends it
+    WAITING = "waiting"  # at the provider; a worker polls it when its countdown ends; a trusted webhook ends it
     UNCERTAIN = "uncertain"  # it is not known whether the provider has it; the provider's policy or a person decides
     SUCCEEDED = "succeeded"  # end: the result is stored; callback and deliver follow
     FAILED = "failed"  # end: the provider or Outwait gave up; `error` says why

@@ -77,16 +77,16 @@ class Punctuate(Params):
 
 
 class Utterance(Params):
-    """What one speaker said. Times in seconds."""
+    """What one speaker said. Times in seconds. The guide calls all but the text optional, the definitions none."""
 
-    speakerId: str
     text: str
-    start: float
-    end: float
+    speakerId: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 class Summarize(Params):
     """A conversation to summarise."""
 
-    summaryType: SummaryType
+    summaryType: SummaryType = "Extractive"  # the guide's default, always sent: the definitions require it
     utterances: list[Utterance] = Field(min_length=1)

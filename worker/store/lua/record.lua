@@ -1,5 +1,5 @@
 -- Write outcomes. Every change of a job's or a delivery's state is made here, but two: the enqueue script writes a job's
--- first state, and the claim script ends the lease of a worker that was lost.
+-- first state, and the claim script makes a submit uncertain whose lease ended after its intent.
 -- Uses       verbs, due_now and flush, of the parts in record/
 -- Arguments  outcomes (array of the structs of worker/model/outcomes.py; a field that is absent has its default),
 --            retention_ms (that a closed job is kept)
