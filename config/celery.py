@@ -6,7 +6,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 
 from outwait.config.settings import Settings
-from outwait.config.urls import tls
+from outwait.config.urls import RedisAddress, address_of
 
 SUBMIT_TASK = "tasks.submit"
 """The task that producers send, by its wire name."""
@@ -83,20 +83,29 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
+    address = address_of(settings.broker) if settings.broker_is_redis else None
     common = {
-        "broker_url": settings.broker,
+        "broker_url": address.kombu_url if address else settings.broker,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # after a long outage a worker that gave up would need a person
         "broker_channel_error_retry": True,  # a replica during a failover answers READONLY: wait, do not exit
     }
-    if not settings.broker_is_redis:
+    if address is None:
         return common
+    transport = "SentinelTransport" if address.master else "Transport"
     return common | {
         # With Celery 5.7's own transport, a restart of Redis ends the worker.
-        "broker_transport": "outwait.worker.celery.transport:Transport",
-        "broker_use_ssl": tls(settings.broker),
-        "broker_transport_options": _redis_transport(settings),
+        "broker_transport": f"outwait.worker.celery.transport:{transport}",
+        "broker_use_ssl": address.tls,
+        "broker_transport_options": _redis_transport(settings) | _sentinels(address),
     }
+
+
+def _sentinels(address: RedisAddress) -> dict[str, Any]:
+    """Options of kombu's transport and of Celery's result backend."""
+    if not address.master:
+        return {}
+    return {"master_name": address.master, "sentinel_kwargs": address.for_sentinels}
 
 
 def _redis_transport(settings: Settings) -> dict[str, Any]:
@@ -122,11 +131,12 @@ def _redis_transport(settings: Settings) -> dict[str, Any]:
 def _results(settings: Settings) -> dict[str, Any]:
     if not settings.events.results:
         return {"result_backend": None}
-    url = settings.redis_url.get_secret_value()
+    address = settings.redis_address
     return {
-        "result_backend": url,  # always Redis: producers wait there for AsyncResult(job_id).get()
+        "result_backend": address.kombu_url,  # always Redis: producers wait there for AsyncResult(job_id).get()
+        "result_backend_transport_options": _sentinels(address),
         "result_expires": settings.events.results_expire,
-        "redis_backend_use_ssl": tls(url),
+        "redis_backend_use_ssl": address.tls,
         "redis_socket_timeout": settings.store.timeout,
         "redis_socket_connect_timeout": 5.0,
         "redis_socket_keepalive": True,

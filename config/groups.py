@@ -128,6 +128,18 @@ class StoreSettings(Group):
     )
     timeout: Seconds = Field(default=10, description="Seconds to wait for an answer from Redis.")
     strict: bool = Field(default=False, description="Refuse to start unless Redis uses `appendfsync always`.")
+    replicas: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Replicas that must have a write before anything is promised on it (`WAIT`).",
+    )
+    files: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Append-only files, Redis's own first, that must have it on disk (`WAITAOF`; Redis 7.2 or Valkey).",
+    )
 
 
 class WorkerSettings(Group):

@@ -34,7 +34,7 @@ from outwait.config.groups import (
 )
 from outwait.config.names import DELIMITER, PREFIX, group_of, variables
 from outwait.config.sources import SECRETS_DIR, Source, sources
-from outwait.config.urls import BrokerUrl, RedisUrl, place
+from outwait.config.urls import BrokerUrl, RedisAddress, RedisUrl, address_of, is_redis
 
 _STEPS = ("submit", "poll", "callback", "deliver")
 
@@ -96,7 +96,12 @@ class Settings(BaseSettings):
     @property
     def broker_is_redis(self) -> bool:
         """Whether Celery's messages live in the store's Redis, so that the intake takes them itself."""
-        return self.broker.startswith("redis")
+        return is_redis(self.broker)
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where the store is."""
+        return address_of(self.redis_url.get_secret_value())
 
     @property
     def step_queues(self) -> dict[str, str]:
@@ -115,7 +120,7 @@ class Settings(BaseSettings):
                 {"intake__queue": self.intake.queue, "namespace": self.namespace},
                 "this queue carries our own batches; producers need another queue",
             )
-        if self.broker_is_redis and place(self.broker) != place(self.redis_url.get_secret_value()):
+        if self.broker_is_redis and address_of(self.broker).place != self.redis_address.place:
             raise Clash(
                 {"broker_url": self.broker, "redis_url": self.redis_url.get_secret_value()},
                 "these are two databases, but a job is taken in by one atomic step inside one database: leave "

@@ -39,7 +39,18 @@ from outwait.worker.model.errors import (
 )
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import NO_COUNTS, Counts, Hold, Outcome, Retry, Submitted, Uncertain, expired, failed
+from outwait.worker.model.outcomes import (
+    NO_COUNTS,
+    Counts,
+    Hold,
+    Outcome,
+    Release,
+    Retry,
+    Submitted,
+    Uncertain,
+    expired,
+    failed,
+)
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer, traceable
@@ -120,8 +131,7 @@ class Submit(ProviderStep):
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """Validate the parameters, record what must not be sent, and get a token, before any intent is written."""
         ready: list[Claim] = []
-        specs = await self.reads.specs([claim.work_id for claim in claims])
-        for claim, spec in zip(claims, specs, strict=True):
+        for claim, spec in await self._specs(claims, record):
             params = self._validated(claim, spec)
             outcome = decide_unsent(self._context(claim), params, self.gateway.limits.uncertain)
             if outcome is not None:
@@ -130,6 +140,15 @@ class Submit(ProviderStep):
                 await self._keep(claim, spec, params)
                 ready.append(claim)
         return await self._with_token(ready, record)
+
+    async def _specs(self, claims: list[Claim], record: Recorder) -> list[tuple[Claim, Spec | None]]:
+        """What each job asks for; None if that is lost. A Redis that does not know the claim may not say so."""
+        specs = await self.reads.specs([claim.work_id for claim in claims])
+        without = [claim for claim, spec in zip(claims, specs, strict=True) if spec is None]
+        lost = await self.reads.without_spec(without) if without else frozenset()
+        strange = [claim for claim in without if claim.work_id not in lost]
+        record.add(*(Release(work_id=claim.work_id, fence=claim.fence) for claim in strange))
+        return [pair for pair in zip(claims, specs, strict=True) if pair[0] not in strange]
 
     async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
         """Send one job."""

@@ -81,6 +81,8 @@ def _print(findings: list[Finding]) -> None:
 def _store(session: Session) -> list[Finding]:
     async def check(client: StoreClient) -> list[Finding]:
         health = await client.check()
+        if any((finding.level, finding.subject) == ("error", "mode") for finding in health):
+            return health  # nothing else can be asked of it
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)

@@ -12,6 +12,7 @@ import pytest
 
 from outwait.config.settings import Settings
 from outwait.worker.engine.batches import Batches
+from outwait.worker.engine.begun_submits import BegunSubmits
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.jobs import Claim, JobState
@@ -105,7 +106,7 @@ async def test_a_process_that_stood_still_sends_nothing_stale(
     recorder, step = Recorder(lanes, lambda _lanes: None), Sends()
     await lanes.enqueue([NewJob(id="j1", provider="unless", operation="query", digest="d", spec=SPEC)])
     claims = await lanes.claim(SUBMIT, POLICY)
-    await Batches(lanes, Policies(patient, build({})), recorder, Tally()).run(SUBMIT, claims, step)
+    await Batches(lanes, Policies(patient, build({})), recorder, BegunSubmits(60), Tally()).run(SUBMIT, claims, step)
     assert step.sent == sent
     assert (await Reads(connection).job("j1")).state is JobState.QUEUED
     assert len(await lanes.claim(SUBMIT, POLICY)) == 1

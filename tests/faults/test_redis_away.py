@@ -13,7 +13,7 @@ import pytest
 
 from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
-from outwait.worker.engine.clock import SETTLE, Clock
+from outwait.worker.engine.clock import CHANGED_SETTLE, Clock
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.errors import OperatorError, StoreUnavailable
@@ -156,7 +156,7 @@ async def test_after_an_outage_outcomes_are_written_before_anything_is_claimed(t
         redis.start()
         wait = await clock.tick()
         assert wait is not None
-        assert 0 < wait <= SETTLE
+        assert 0 < wait <= CHANGED_SETTLE
         assert sent == []
 
         async def goes_on() -> bool:

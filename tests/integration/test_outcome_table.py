@@ -12,6 +12,7 @@ from outwait.worker.model.jobs import TRANSITIONS, DeliveryState, JobError, JobS
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import (
     NO_FENCE,
+    Begun,
     Cancel,
     Choice,
     Dead,
@@ -128,6 +129,7 @@ ROWS = [
         lambda fence: Uncertain(work_id="j1", fence=fence, reason="lost", submits=1),
         UNCERTAIN, REFUSED, KEPT, REFUSED,
     ),
+    Row("begun", lambda _: Begun(work_id="j1", intent="i"), KEPT, KEPT, KEPT, KEPT),
     Row("hold", lambda fence: Hold(work_id="j1", fence=fence, reason="who knows"), REFUSED, REFUSED, KEPT, REFUSED),
     Row("end succeeded", end(SUCCEEDED), SUCCEEDED, SUCCEEDED, SUCCEEDED, REFUSED),
     Row("end failed", end(FAILED), FAILED, FAILED, FAILED, REFUSED),

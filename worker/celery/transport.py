@@ -67,7 +67,7 @@ class QoS(kombu_redis.QoS):
             raise
 
 
-class Channel(kombu_redis.Channel):
+class _Patient(kombu_redis.Channel):
     """A Redis channel with the fixed acknowledgements."""
 
     QoS = QoS
@@ -100,7 +100,21 @@ class Channel(kombu_redis.Channel):
             raise RedisConnectionError(str(error)) from error
 
 
+class Channel(_Patient):
+    """The same, for one server."""
+
+
+class SentinelChannel(_Patient, kombu_redis.SentinelChannel):
+    """The same, for the server that the sentinels name as the master."""
+
+
 class Transport(kombu_redis.Transport):
     """The transport that the Celery configuration names as `broker_transport`."""
 
     Channel = Channel
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):
+    """The same, where sentinels know the master."""
+
+    Channel = SentinelChannel

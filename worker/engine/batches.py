@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from outwait.config.logs import ABOUT
+from outwait.worker.engine.begun_submits import BegunSubmits
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
@@ -53,11 +54,18 @@ class Batches:
     """The batches of one process."""
 
     def __init__(
-        self, lanes: Lanes, policies: Policies, recorder: Recorder, tally: Tally, tracer: Tracer | None = None
+        self,
+        lanes: Lanes,
+        policies: Policies,
+        recorder: Recorder,
+        submits: BegunSubmits,
+        tally: Tally,
+        tracer: Tracer | None = None,
     ) -> None:
         self._lanes = lanes
         self._policies = policies
         self._recorder = recorder
+        self._submits = submits
         self._tally = tally
         self._tracer = tracer
         self._batches: set[asyncio.Task[None]] = set()
@@ -111,10 +119,13 @@ class Batches:
         if not claims:
             return
         until = time.monotonic() + policy.lease_ms / 1000 * STALE
-        now, fences = await self._begin(lane, policy, claims, uuid4().hex[:8] if step.intent else "")
+        intent = uuid4().hex[:8] if step.intent else ""
+        now, fences = await self._begin(lane, policy, claims, intent)
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
+        if intent:
+            self._submits.begin(begun, intent)
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
@@ -143,15 +154,18 @@ class Batches:
     async def _run_step(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
         ABOUT.set(about(lane, claim))
         if time.monotonic() > until:
-            self._recorder.add(give_back(claim, lane))
-        elif self._tracer is None:
-            self._recorder.add(*await step.run(claim, now), claim=claim)
-        else:
-            began = time.time_ns()
-            outcomes = await step.run(claim, now)
-            # First: whatever becomes of the span, what the step learnt is kept.
-            self._recorder.add(*outcomes, claim=claim)
+            self._keep(claim, [give_back(claim, lane)])
+            return
+        began = time.time_ns()
+        outcomes = await step.run(claim, now)
+        # First: whatever becomes of the span, what the step learnt is kept.
+        self._keep(claim, outcomes)
+        if self._tracer is not None:
             self._tracer.step(lane, claim, began, now, outcomes[0])
+
+    def _keep(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
+        self._submits.end(claim, outcomes)
+        self._recorder.add(*outcomes, claim=claim)
 
     async def _renew(self, lane: Lane, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
         while True:

@@ -29,6 +29,9 @@ SETTLE = 1.0
 """Seconds after Redis writes again in which nothing is claimed: leases ended meanwhile, and outcomes of their steps
 wait to be written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
 
+CHANGED_SETTLE = 3.0
+"""The same when another Redis is the master: all workers first tell it what they have sent (`BegunSubmits`)."""
+
 GATHER = 0.1
 """Seconds in which more becomes due in a busy lane, so that batches are worth their message; what an idle lane has next
 is claimed when it is due."""
@@ -55,6 +58,7 @@ class Clock:
         self._send = send
         self._purge_at = 0.0
         self._was_away = False
+        self._epoch = lanes.epoch
         self._claim_at = 0.0
 
     async def tick(self) -> float | None:
@@ -81,6 +85,8 @@ class Clock:
         now = asyncio.get_running_loop().time()
         if self._was_away:
             self._was_away, self._claim_at = False, now + SETTLE
+        if self._epoch != self._lanes.epoch:
+            self._epoch, self._claim_at = self._lanes.epoch, now + CHANGED_SETTLE
         return self._claim_at - now
 
     async def _serve(self, lane: Lane) -> float | None:

@@ -16,6 +16,7 @@ import msgspec
 from outwait.config.settings import Settings
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine.batches import LAST_WRITE, Batches, StepRun
+from outwait.worker.engine.begun_submits import BegunSubmits
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.provider_webhooks import WebhookUrls
@@ -72,10 +73,21 @@ class Runtime:
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
         self._counting = asyncio.create_task(self._count())
-        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._tally, self._tracer)
+        self._submits = BegunSubmits(self.settings.store.retention)
+        self.store.connection.epoch.on_change(self._remind)
+        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._submits, self._tally, self._tracer)
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
+
+    def _remind(self) -> None:
+        """Another Redis is the master: tell it what has left. Called from any thread."""
+        with suppress(RuntimeError):  # the loop has just been closed
+            self._loop.call_soon_threadsafe(self._tell_again)
+
+    def _tell_again(self) -> None:
+        for outcome, claim in self._submits.again():
+            self.recorder.add(outcome, claim=claim)
 
     def gateway(self, step: Step, provider: str) -> ProviderGateway:
         """A provider, for one step. A callback's requests count as polls do. Raises InvalidRequest."""

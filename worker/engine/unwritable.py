@@ -8,6 +8,7 @@ import msgspec
 from outwait.worker.model.errors import StoreRefused
 from outwait.worker.model.jobs import Claim, JobError, JobState
 from outwait.worker.model.outcomes import (
+    Begun,
     Cancel,
     Dead,
     Delivered,
@@ -72,14 +73,14 @@ def substitute(outcome: Outcome, claim: Claim | None, error: StoreRefused) -> Ou
             return Dead(work_id=outcome.work_id, fence=outcome.fence, error=why)
         case Release() | ReleaseDelivery() | Hold() | Fanout() | Cancel() | Resolve() | Replay() | WebhookReceived():
             return None
-        case Repoll() | Pause() | Suspend() | Resume() | Outage() | Spent() | Orphaned():
+        case Begun() | Repoll() | Pause() | Suspend() | Resume() | Outage() | Spent() | Orphaned():
             return None
 
 
 def orphaned(outcome: Outcome, claim: Claim | None, reason: str) -> Orphaned | None:
     """What is kept for a person of an outcome that no job has; None if nothing was paid for."""
     external_id = external_id_of(outcome, claim)
-    if claim is None or not (external_id or isinstance(outcome, Uncertain)):
+    if claim is None or not (external_id or isinstance(outcome, Uncertain | Begun)):
         return None
     orphan = Orphan(claim.work_id, claim.provider, claim.operation, external_id, kind_of(outcome), reason)
     return Orphaned(provider=claim.provider, record=msgspec.json.encode(orphan).decode())

@@ -112,6 +112,12 @@ class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):
     submits: int
 
 
+class Begun(WorkOutcome, tag="begun", frozen=True, kw_only=True):
+    """The job's submit has left, and another Redis is the master now: it may not know of that. `intent` names it."""
+
+    intent: str
+
+
 class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):
     """Uncertain, and waiting for a person."""
 
@@ -295,6 +301,7 @@ Outcome = (
     | Retry
     | Release
     | Uncertain
+    | Begun
     | Hold
     | End
     | Cancel

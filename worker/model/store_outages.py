@@ -17,6 +17,7 @@ class StoreOutage(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NO_REPLICAS = "no_replicas"
     DISK = "disk"
+    TOO_FEW_COPIES = "too_few_copies"
     OTHER = "other"
 
     @property
@@ -79,6 +80,10 @@ _TEXTS: dict[StoreOutage, tuple[str, str]] = {
     StoreOutage.DISK: (
         "cannot write to its disk",
         "Free space on the disk of Redis and check its folder; its log and `INFO persistence` name the error.",
+    ),
+    StoreOutage.TOO_FEW_COPIES: (
+        "cannot copy what it writes to as many servers and disks as it must",
+        "Bring the replicas back (`INFO replication`), or lower OUTWAIT_STORE__REPLICAS and OUTWAIT_STORE__FILES.",
     ),
     StoreOutage.OTHER: (
         "refuses a command",

@@ -4,25 +4,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.keys import Keys
 from outwait.worker.store.outages import log_of, translate
-from outwait.worker.store.scripts import Scripts
+from outwait.worker.store.pool import Pool
+from outwait.worker.store.scripts import Scripts, copies_of
 
 HEALTH_CHECK = 10
 """Seconds after which an idle connection is tried before it is used: a half-open one is noticed."""
-
-CONNECTIONS = 64
-"""Connections to Redis at once, of one event loop; a caller beyond waits. redis-py's own pool refuses the 101st."""
 
 _MASTER_MOVED = frozenset({StoreOutage.READ_ONLY, StoreOutage.MASTER_DOWN, StoreOutage.NO_REPLICAS})
 
@@ -31,26 +26,17 @@ class Connection:
     """Redis, the key names and the scripts, for one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.redis_url.get_secret_value()
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        # A connection that Redis closed (it restarted, say) shows only when it is used: once more, on a new one.
+        # Every script may come twice: what was written the first time is refused or the same the second.
+        pool = Pool(settings, health_check=HEALTH_CHECK, retries=1)
+        self.epoch = pool.epoch
         # redis-py's types know neither bytes-only replies nor its own pipelines.
-        pool: Any = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=settings.store.timeout,
-            socket_timeout=settings.store.timeout,
-            socket_connect_timeout=min(5.0, settings.store.timeout),
-            socket_keepalive=True,
-            health_check_interval=HEALTH_CHECK,
-            # A connection that Redis closed (it restarted, say) shows only when it is used: once more, on a new one.
-            # Every script may come twice: what was written the first time is refused or the same the second.
-            retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
-        )
         self.redis: Any = Redis.from_pool(pool)
-        self.scripts = Scripts(self.redis, self.keys)
-        self._where = urlsplit(url).hostname
-        self._outages = log_of(url)
+        self.scripts = Scripts(self.redis, self.keys, copies_of(settings.store))
+        self._where = settings.redis_address.shown
+        self._outages = log_of(settings.redis_url.get_secret_value())
 
     @asynccontextmanager
     async def translated(self, *, logged: bool = True) -> AsyncIterator[None]:
@@ -72,10 +58,13 @@ class Connection:
         self._outages.up(began)
 
     async def probe(self) -> None:
-        """Write a key and delete it in one script: raises StoreUnavailable while Redis takes no writes."""
+        """Write a key and delete it in one script.
+
+        Raises StoreUnavailable while Redis takes no writes, or cannot copy them to where they must stand.
+        """
         began = time.monotonic()
         async with self.translated():
-            await self.scripts.run("probe")
+            await self.scripts.run("probe", promised=True)
         self.wrote(began)
 
     @property

@@ -5,12 +5,16 @@ from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import StoreUnavailable, StoreUnfit
 from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.connection import Connection
 
 OLDEST = (6, 2)
 """ZADD LT/GT and RPOP with a count came with Redis 6.2."""
+
+WAITAOF_SINCE = (7, 2)
+"""Valkey calls itself Redis 7.2 here."""
 
 CLOCK_OFFSET = 2.0
 """Seconds between our clock and Redis's above which a person should know (leases use Redis's clock alone)."""
@@ -42,10 +46,20 @@ class Health:
         redis = self._connection.redis
         async with self._connection.translated():
             info = await redis.info()
+            mode = _mode(info)
+            if mode.level == "error":
+                return [mode]
             second, micro = await redis.time()
             fsync = await _config(self._connection, "appendfsync")
-        strict = self._connection.settings.store.strict
-        return [_version(info), _eviction(info), _durability(info, fsync, strict=strict), _clock(second + micro / 1e6)]
+        settings = self._connection.settings.store
+        return [
+            _version(info),
+            mode,
+            _eviction(info),
+            _durability(info, fsync, strict=settings.strict),
+            *_copies(info, settings),
+            _clock(second + micro / 1e6),
+        ]
 
     async def require_fit(self) -> list[Finding]:
         """Check, and refuse what would lose jobs. Raises StoreUnfit or StoreUnavailable; gives back the warnings."""
@@ -94,10 +108,52 @@ class Health:
 def _version(info: dict[str, object]) -> Finding:
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = str(info.get("redis_version", "0.0"))
-    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-    if version < OLDEST:
+    if _number(text) < OLDEST:
         return Finding("error", "version", f"Redis {text} is too old", "Use Redis 6.2 or newer, or Valkey.")
     return Finding("ok", "version", f"{name} {info.get('valkey_version', text)}")
+
+
+def _mode(info: dict[str, object]) -> Finding:
+    mode = info.get("redis_mode") or info.get("server_mode")  # as Redis and as Valkey call it
+    if mode == "cluster":
+        return Finding(
+            "error",
+            "mode",
+            "this is a node of a Redis Cluster, where no key can be moved together with another one",
+            "Use a Redis without cluster mode; replicas with Sentinel take over when it fails (docs/operations.md).",
+        )
+    if mode == "sentinel":
+        return Finding(
+            "error",
+            "mode",
+            "this is a Sentinel, which stores nothing",
+            "Write sentinel://host:26379,host:26379/MASTER/0 in OUTWAIT_REDIS_URL.",
+        )
+    return Finding("ok", "mode", "one server" if not info.get("connected_slaves") else "one server with replicas")
+
+
+def _copies(info: dict[str, object], settings: StoreSettings) -> list[Finding]:
+    """Whether promises can be kept as the settings ask for."""
+    if settings.files and _number(info.get("redis_version")) < WAITAOF_SINCE:
+        advice = "Use Redis 7.2 or Valkey, or set OUTWAIT_STORE__FILES=0."
+        return [Finding("error", "files", "this Redis does not know WAITAOF, which OUTWAIT_STORE__FILES needs", advice)]
+    if settings.files and not int(str(info.get("aof_enabled", 0))):
+        advice = "Set appendonly yes, or OUTWAIT_STORE__FILES=0."
+        return [Finding("error", "files", "no append-only file, but OUTWAIT_STORE__FILES asks for one", advice)]
+    replicas, needed = int(str(info.get("connected_slaves", 0))), max(settings.replicas, settings.files - 1)
+    if replicas < needed:
+        advice = "Bring the others back, or lower OUTWAIT_STORE__REPLICAS and OUTWAIT_STORE__FILES."
+        message = f"{replicas} of {needed} are connected: nothing can be promised until the others are"
+        return [Finding("warning", "replicas", message, advice)]
+    if replicas > settings.replicas:
+        advice = f"Set OUTWAIT_STORE__REPLICAS={replicas} if nothing may be lost (docs/operations.md)."
+        message = f"{replicas} connected, {settings.replicas} waited for: a failover may lose what was accepted"
+        return [Finding("warning", "replicas", message, advice)]
+    return [Finding("ok", "replicas", f"{replicas} connected, all waited for")] if replicas else []
+
+
+def _number(version: object) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(version or "0.0").split(".")[:2] if part.isdigit())
 
 
 def _eviction(info: dict[str, object]) -> Finding:

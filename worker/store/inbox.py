@@ -64,7 +64,7 @@ class Inbox:
         async with self._connection.translated():
             second, _ = await self._connection.redis.time()
             parked = msgspec.json.encode(Parked(second, reason, message)).decode()
-            await self._connection.scripts.run("park", message=name, parked=parked, limit=REFUSED_KEPT)
+            await self._connection.scripts.run("park", promised=True, message=name, parked=parked, limit=REFUSED_KEPT)
 
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Messages put aside, newest first."""

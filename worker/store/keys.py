@@ -41,6 +41,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | orphans       | list   | answers without a job, newest first: "milliseconds " and JSON, capped        |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
 | probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
+| copied        | string | nothing: what is promised is followed by a write that `WAIT` waits for          |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
 The fields of the hashes j:, d: and gov: are in fields.py.
@@ -87,6 +88,7 @@ _PREFIXES = {
     "IN_SEQ": "in:seq",
     "ORPHANS": "orphans",
     "PROBE": "probe",
+    "COPIED": "copied",
     "NOTED": "noted:",
 }
 

@@ -103,7 +103,7 @@ class Lanes:
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""
         began = time.monotonic()
-        answer = _answers.decode(await self._run("enqueue", jobs=jobs, retention_ms=self._retention_ms))
+        answer = _answers.decode(await self._run("enqueue", promised=True, jobs=jobs, retention_ms=self._retention_ms))
         if any(code == EnqueueResult.CREATED for code, _ in answer):
             self._connection.wrote(began)
         return [(EnqueueResult(code), job_id) for code, job_id in answer]
@@ -127,6 +127,7 @@ class Lanes:
         return _begun.decode(
             await self._run(
                 "begin",
+                promised=bool(intent),
                 lane=str(lane),
                 lease_ms=policy.lease_ms,
                 provider=policy.provider or None,
@@ -147,7 +148,7 @@ class Lanes:
             StoreRefused: at least one of them can never be written.
         """
         began = time.monotonic()
-        answer = await self._run("record", outcomes=outcomes, retention_ms=self._retention_ms)
+        answer = await self._run("record", promised=True, outcomes=outcomes, retention_ms=self._retention_ms)
         codes, lanes = _recorded.decode(answer)
         if any(code > 0 for code in codes):
             self._connection.wrote(began)
@@ -166,6 +167,11 @@ class Lanes:
         """Raises StoreUnavailable while Redis takes no writes."""
         await self._connection.probe()
 
-    async def _run(self, name: str, **arguments: Any) -> Any:
+    @property
+    def epoch(self) -> int:
+        """Number of the time of one Redis as the master; another one may have older data."""
+        return self._connection.epoch.number
+
+    async def _run(self, name: str, *, promised: bool = False, **arguments: Any) -> Any:
         async with self._connection.translated():
-            return await self._connection.scripts.run(name, **arguments)
+            return await self._connection.scripts.run(name, promised=promised, **arguments)

@@ -16,6 +16,11 @@ from outwait.worker.model.store_outages import StoreOutage
 
 log = logging.getLogger(__name__)
 
+
+class TooFewCopies(exceptions.RedisError):
+    """A write is done, and does not stand on as many servers or disks as the settings ask for."""
+
+
 _CODES = {
     "LOADING": StoreOutage.LOADING,
     "NOAUTH": StoreOutage.LOGIN,
@@ -49,6 +54,7 @@ _CLASSES: dict[type[Exception], StoreOutage] = {
     exceptions.AskError: StoreOutage.CLUSTER,
     exceptions.ReadOnlyError: StoreOutage.READ_ONLY,
     exceptions.OutOfMemoryError: StoreOutage.OUT_OF_MEMORY,
+    TooFewCopies: StoreOutage.TOO_FEW_COPIES,
 }
 
 # In a script Redis 6.2 puts the error of a command behind its own words: "ERR Error running script (call to f_…):

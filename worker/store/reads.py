@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outwait.worker.model.errors import JobNotFound
-from outwait.worker.model.jobs import Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
+from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.store import codec, timeline
 from outwait.worker.store.connection import Connection
@@ -74,6 +74,19 @@ class Reads:
         async with self._connection.translated():
             blobs = await self._redis.mget([self._keys("SPEC", job_id) for job_id in job_ids])
         return [None if blob is None else _spec(blob) for blob in blobs]
+
+    async def without_spec(self, claims: Sequence[Claim]) -> frozenset[str]:
+        """The ids of the claimed jobs whose request is lost: this Redis has the job under this claim, and no request.
+
+        Another one, that has become the master or is one no more, knows neither.
+        """
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                pipe.hget(self._keys("JOB", claim.work_id), JobField.FENCE)
+                pipe.exists(self._keys("SPEC", claim.work_id))
+            rows = await pipe.execute()
+        found = zip(claims, rows[::2], rows[1::2], strict=True)
+        return frozenset(claim.work_id for claim, fence, spec in found if int(fence or -1) == claim.fence and not spec)
 
     async def result(self, job_id: str) -> Any:
         """The result as JSON data, None where there is none."""

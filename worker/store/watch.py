@@ -6,18 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Job
 from outwait.worker.store.keys import Keys
 from outwait.worker.store.outages import log_of, translate
+from outwait.worker.store.pool import Pool
 
 AGAIN = 0.5
 """Seconds between two tries to reach Redis."""
@@ -37,17 +35,10 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.namespace)
-        url = settings.redis_url.get_secret_value()
-        self._where, self._outages = urlsplit(url).hostname, log_of(url)
+        self._where = settings.redis_address.shown
+        self._outages = log_of(settings.redis_url.get_secret_value())
         # Without retries of its own: only `_listen` knows all channels that a new connection must have.
-        self._redis: Any = Redis.from_url(
-            url,
-            socket_timeout=settings.store.timeout,
-            socket_connect_timeout=min(5.0, settings.store.timeout),
-            socket_keepalive=True,
-            health_check_interval=LOOK,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis: Any = Redis.from_pool(Pool(settings, health_check=LOOK, retries=0))
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._task: asyncio.Task[None] | None = None

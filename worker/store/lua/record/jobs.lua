@@ -93,7 +93,9 @@ local function adopt_late(outcome)
   local job = load_job(outcome.work_id, NO_FENCE)
   local is_undecided = job.state == 'uncertain' or job.state == 'queued'
   if not is_undecided or call('HEXISTS', JOB .. job.id, job_field.intent) == 1 then return nil end
-  count(job, {fetches = outcome.fetches})  -- the claim script counted the submit when the lease ended
+  -- The claim script counted the submit when the lease ended; a Redis that has forgotten the submit has not.
+  local counted = call('HEXISTS', JOB .. job.id, job_field.submits) == 1
+  count(job, {fetches = outcome.fetches, submits = not counted and outcome.submits})
   if outcome.memo then call('HSET', JOB .. job.id, job_field.memo, outcome.memo) end
   local lane = adopt(job, outcome.external_id)
   if lane then due_now[lane] = true end
@@ -234,6 +236,19 @@ function verbs.uncertain(outcome)
   set_state(job, 'uncertain')
   call('HDEL', JOB .. job.id, job_field.intent)
   note(job.id, 'uncertain', outcome.reason)
+  if not adopt_if_named(job) then move(job, job.lane, now) end
+  return WRITTEN
+end
+
+-- A worker remembers a submit that has left, and this Redis may be older than that: another one was the master. What it
+-- does not know of becomes uncertain, never new.
+function verbs.begun(outcome)
+  local job, why = load_job(outcome.work_id, NO_FENCE)
+  if not job then return why end
+  if job.state ~= 'queued' or call('HEXISTS', JOB .. job.id, job_field.intent) == 1 then return WRITTEN end
+  count(job, {submits = 1})
+  set_state(job, 'uncertain')
+  note(job.id, 'uncertain', 'its submit had left when another Redis became the master')
   if not adopt_if_named(job) then move(job, job.lane, now) end
   return WRITTEN
 end
