@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from outwait.config.errors import Clash
+from outwait.config.urls import ProxyUrl
 
 SECRET_MIN_LENGTH = 24
 """Minimum number of characters of a master secret."""
@@ -243,10 +244,15 @@ class WebSettings(Group):
 
 
 class OutboundSettings(Group):
-    """Where workers may connect to because a producer asks for it: receivers, sources of media."""
+    """How workers connect to others: which hosts of producers are allowed, and the proxy before providers."""
 
     allow: HostsAndNetworks = Field(
         default=[], description="Private hosts and networks that workers may connect to: `media.internal,10.1.0.0/16`."
+    )
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        description="HTTP proxy for requests to providers (`https://` only): `http://user:password@proxy:3128`. "
+        "`HTTPS_PROXY` and the like are not read.",
     )
 
 

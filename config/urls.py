@@ -1,4 +1,4 @@
-"""The URLs of Redis and of the broker, checked before anything connects to them."""
+"""The URLs of Redis, of the broker and of a proxy, checked before anything connects to them."""
 
 import re
 import ssl
@@ -162,6 +162,14 @@ def _broker(value: SecretStr) -> SecretStr:
     return value
 
 
+def _proxy(value: SecretStr) -> SecretStr:
+    parts = _of_scheme(value.get_secret_value(), ("http",))
+    _check_hosts([parts.netloc.rpartition("@")[2]])
+    if parts.path.strip("/") or parts.query or not parts.port:
+        raise ValueError("must be http://host:port or http://user:password@host:port")
+    return value
+
+
 def _of_scheme(text: str, schemes: tuple[str, ...]) -> SplitResult:
     if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
@@ -186,3 +194,4 @@ def _port(parts: SplitResult) -> int | None:
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]

@@ -90,7 +90,7 @@ class Poll(ProviderStep):
         context = self._context(claim, now, requests_sent(exchange))
         outcome = decide_answer(context, polled, self.store)
         if isinstance(outcome, Wait):
-            await self._show(context, outcome)
+            await self._show(_expiring(context, outcome.expires_ms), outcome)
         return outcome
 
     def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:
@@ -99,7 +99,8 @@ class Poll(ProviderStep):
 
     def _context(self, claim: Claim, now: int, sent: Counts) -> "PollContext":
         operation, durations_s = self.gateway.operation(claim.operation), self.gateway.durations_s(claim.operation)
-        return PollContext(claim, now, operation, self.settings, sent, durations_s, random.random())
+        context = PollContext(claim, now, operation, self.settings, sent, durations_s, random.random())
+        return _expiring(context, claim.expires_ms)
 
     async def _show(self, context: "PollContext", outcome: Wait) -> None:
         """Let logs and Celery's own tools see that the job still waits. No error here changes its outcome."""
@@ -181,7 +182,10 @@ def decide_error(context: PollContext, error: BaseException) -> Outcome:
 
 
 def _wait(context: PollContext, answer: Pending) -> Outcome:
-    claim, sent = context.claim, context.sent
+    claim, sent, expires_ms = context.claim, context.sent, 0
+    if answer.expires_in is not None:
+        expires_ms = context.now + milliseconds(answer.expires_in)
+        context = _expiring(context, expires_ms)
     if over := _time_over(context):
         return expired(claim, f"{over}; the provider's last status was {answer.status}", sent)
     soonest = _next_poll(context, answer.poll_in)
@@ -197,7 +201,16 @@ def _wait(context: PollContext, answer: Pending) -> Outcome:
         warning=answer.warning or "",
         webhook_countdown_ms=soonest if awaits_webhook else 0,
         expiry_warning=_expiry_warning(context),
+        expires_ms=expires_ms,
     )
+
+
+def _expiring(context: PollContext, expires_ms: int) -> PollContext:
+    """The context of a job whose external id expires then, if the provider said so; 0: it did not."""
+    if not expires_ms:
+        return context
+    life = (expires_ms - context.claim.submitted_ms) / 1000
+    return context._replace(operation=replace(context.operation, expiry=life))
 
 
 def _next_poll(context: PollContext, asked_s: float | None, safety_s: float = 0.0) -> int:

@@ -159,7 +159,8 @@ class Submit(ProviderStep):
         self.events.submitted(claim, raw_params)
         operation = self.gateway.operation(claim.operation)
         durations_s = self.gateway.durations_s(claim.operation)
-        return decide_answer(self._context(claim, requests_sent(exchange)), answer, operation, now, durations_s)
+        context = self._context(claim, requests_sent(exchange))._replace(first_poll_in=exchange.first_poll_in)
+        return decide_answer(context, answer, operation, now, durations_s)
 
     def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:  # noqa: ARG002 - as polls
         """See `ProviderStep`."""
@@ -210,6 +211,8 @@ class SubmitContext(NamedTuple):
     sent: Counts
     jitter: float
     """A random number from 0 to 1."""
+    first_poll_in: float | None = None
+    """Seconds that the answer's `Retry-After` asks to wait before the first poll."""
 
 
 def decide_unsent(
@@ -262,10 +265,12 @@ def decide_answer(
     """
     claim, asked = context.claim, answer.first_poll if answer.external_id else pacing.LONGEST
     wanted = operation.first_poll if asked is None else asked
-    usual = pacing.poll_countdown(wanted, durations=durations_s if asked is None else (), jitter=context.jitter)
+    not_before = min(context.first_poll_in or 0.0, pacing.LONGEST) if answer.external_id else 0.0
+    learnt = durations_s if asked is None else ()
+    usual = pacing.poll_countdown(wanted, not_before, durations=learnt, jitter=context.jitter)
     left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
     moments = pacing.moments(operation, 0.0, left)
-    countdown = pacing.in_time(usual, min(wanted, operation.first_poll), moments)
+    countdown = pacing.in_time(usual, max(min(wanted, operation.first_poll), not_before), moments)
     return Submitted(
         work_id=claim.work_id,
         fence=claim.fence,
@@ -274,6 +279,7 @@ def decide_answer(
         countdown_ms=math.ceil(countdown * 1000),
         submits=context.sent.submits,
         fetches=context.sent.fetches,
+        not_before_ms=milliseconds(not_before),
     )
 
 

@@ -6,6 +6,7 @@ worker starts. Works as `outwait worker` and as `celery -A outwait.worker.app wo
 
 import gc
 import logging
+import os
 import re
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,7 @@ from outwait.worker.engine.runtime import Runtime
 from outwait.worker.model.errors import StoreUnfit
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Step
 from outwait.worker.model.lanes import Lane
+from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.store import Store
@@ -138,6 +140,8 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         except ConfigError as error:
             log.critical("settings-unusable", extra={"error": str(error)})
             raise SystemExit(Exit.CONFIG) from error
+        if names := proxies.unused(os.environ, app.settings.outbound):
+            log.warning("proxy-unused", extra={"variables": names, "advice": proxies.ADVICE})
         clock = Ticking("clock", self._clock, app.settings.worker.tick)
         self._threads = [clock]
         if app.settings.broker_is_redis:

@@ -1,6 +1,7 @@
 """`config` shows the settings; `doctor` checks the installation and says what to do."""
 
 import asyncio
+import os
 from typing import Annotated
 
 import typer
@@ -13,8 +14,10 @@ from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
 from outwait.config.exits import Exit
 from outwait.config.explain import effective
+from outwait.config.settings import Settings
 from outwait.worker.model.errors import OperatorError
 from outwait.worker.model.jobs import JobState
+from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.health import Finding
@@ -53,7 +56,12 @@ def doctor(
     """
     session = current(context)
     settings = session.settings()
-    findings = [*_store(session), *_workers(), *(asyncio.run(check_providers(settings)) if providers else [])]
+    findings = [
+        *_store(session),
+        *_workers(),
+        *_proxies(settings),
+        *(asyncio.run(check_providers(settings)) if providers else []),
+    ]
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -147,6 +155,11 @@ def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> 
         advice = "`outwait endpoints` lists them with the reasons; its option --enable enables one again."
         findings.append(Finding("warning", "receivers of webhooks", "some receivers are disabled", advice))
     return findings
+
+
+def _proxies(settings: Settings) -> list[Finding]:
+    names = proxies.unused(os.environ, settings.outbound)
+    return [Finding("warning", "proxy", f"{', '.join(names)}: set, but not used", proxies.ADVICE)] if names else []
 
 
 def _workers() -> list[Finding]:

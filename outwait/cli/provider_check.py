@@ -37,7 +37,7 @@ async def check_providers(settings: Settings) -> list[Finding]:
     incomplete = [_incomplete(registry, name) for name in settings.providers if name not in registry.providers]
     if not registry.providers and not incomplete:
         return [Finding("warning", "providers", "no provider is configured", "docs/providers.md lists the settings.")]
-    http = Http(body_max=settings.store.result_max)
+    http = Http(body_max=settings.store.result_max, proxy=settings.outbound.proxy)
     try:
         return [*incomplete, *await asyncio.gather(*(_check(one, http) for one in registry.providers.values()))]
     finally:

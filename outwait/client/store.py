@@ -10,7 +10,7 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
-from outwait.worker.engine.replays import DeadFilter, Replays
+from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
@@ -144,8 +144,12 @@ class StoreClient:
         return await self._store.reads.deliveries((await self.job(job_id)).id)
 
     async def dead(self, limit: int = 50, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
-        """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is none."""
-        return await self._replays.dead(limit, **filters)
+        """Deliveries that were given up, newest first. Raises InvalidRequest if `target` or `provider` is invalid."""
+        return (await self.dead_page(limit, **filters)).deliveries
+
+    async def dead_page(self, limit: int, cursor: str | None = None, **filters: Unpack[DeadFilter]) -> DeadPage:
+        """One page of them. Raises InvalidRequest also if `cursor` is invalid."""
+        return await self._replays.dead(limit, cursor, **filters)
 
     async def replay(self, job_id: str, target: str | None = None) -> int:
         """Repeat a job's dead deliveries, or those to `target` however they ended; never the submit.

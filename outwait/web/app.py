@@ -20,6 +20,7 @@ from outwait.web import (
     stream,
 )
 from outwait.web.cors import Cors
+from outwait.web.draining import Drain
 from outwait.web.front import Front
 from outwait.web.limits import BodyLimit
 from outwait.web.services import opened
@@ -59,3 +60,4 @@ def _guard(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(BodyLimit, limit=settings.web.body_max)
     app.add_middleware(Cors, origins=settings.web.cors_origins)
     app.add_middleware(Front)
+    app.add_middleware(Drain)

@@ -12,7 +12,7 @@ from outwait.web.problems import problem
 ASKED = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "traceparent", "X-Request-Id")
 """Headers that a page may send."""
 
-SHOWN = ("Location", "Retry-After", "X-Request-Id")
+SHOWN = ("Link", "Location", "Retry-After", "X-Request-Id")
 """Headers of answers that a page may read."""
 
 

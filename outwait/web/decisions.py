@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from outwait.web.answers import REF, DeadDeliveries, Replayed, answer, documented, shown_delivery, shown_job
@@ -13,6 +14,7 @@ from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.model.outcomes import Choice
+from outwait.worker.store.dead import CURSOR_PATTERN
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute)
 
@@ -49,6 +51,9 @@ class Dead(ReplayDead):
     """Which dead deliveries are listed: all that match every given filter."""
 
     limit: int = Field(default=50, ge=1, le=500, description="Maximum number of deliveries.")
+    cursor: str | None = Field(
+        default=None, pattern=CURSOR_PATTERN, description="The place to go on from, as in the `Link` of the last page."
+    )
 
 
 class Resolution(_Body):
@@ -123,10 +128,15 @@ async def replay(job_id: JobId, shared: Shared, key: Operator, body: Replay | No
 
 
 @router.get("/dead", operation_id="listDead", tags=["deliveries"], responses=documented(DeadDeliveries))
-async def dead(shared: Shared, key: Reader, query: Annotated[Dead, Query()]) -> Response:
-    """Deliveries that were given up, newest first."""
+async def dead(request: Request, shared: Shared, key: Reader, query: Annotated[Dead, Query()]) -> Response:
+    """Deliveries that were given up, newest first. While more follow, the header `Link` has the next page's address."""
     filters = query.model_dump() | {"tenant": permitted_tenant(key, query.tenant)}
-    return answer(DeadDeliveries([shown_delivery(delivery) for delivery in await shared.client.dead(**filters)]))
+    page = await shared.client.dead_page(**filters)
+    listed = answer(DeadDeliveries([shown_delivery(delivery) for delivery in page.deliveries]))
+    if page.cursor:  # in a header: clients of 0.2.0 take no other field in the body
+        following = request.url.include_query_params(cursor=page.cursor)
+        listed.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return listed
 
 
 @router.post(

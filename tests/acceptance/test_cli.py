@@ -249,12 +249,16 @@ def test_doctor_finds_everything_well(shell: Shell) -> None:
 
 
 def test_doctor_tells_wrong_credentials(shell: Shell) -> None:
-    done = shell.run("doctor", "--json", OUTWAIT_PROVIDERS__UNLESS__API_KEY="wrong")
+    done = shell.run(
+        "doctor", "--json", OUTWAIT_PROVIDERS__UNLESS__API_KEY="wrong", HTTPS_PROXY="http://proxy.example:3128"
+    )
     assert done.returncode == 1
     findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
     assert findings["provider unless"]["level"] == "error"
     assert "OUTWAIT_PROVIDERS__UNLESS__" in findings["provider unless"]["advice"]
     assert findings["provider elevateai"]["level"] == "ok"
+    assert (findings["proxy"]["level"], findings["proxy"]["message"]) == ("warning", "HTTPS_PROXY: set, but not used")
+    assert "OUTWAIT_OUTBOUND__PROXY" in findings["proxy"]["advice"]
 
 
 def test_config_hides_secrets_and_says_where_values_come_from(shell: Shell) -> None:

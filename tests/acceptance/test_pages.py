@@ -23,6 +23,8 @@ from tests.stack import Stack, closed, ended, query, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+DEAD_LONG = "0c9f0e6a-5214-4f5e-9d57-0c2f3a5d8b11"
+LONG_TARGET = "notices-customers_of_the_northern_department-escalations"
 CANARY = "<script>document.title='caught'</script>"
 LOST = {"faults": [{"fault": "drop_after", "on": "submit"}]}
 NEVER = {"outcome": "never"}
@@ -36,6 +38,10 @@ from outwait.worker.model.errors import DeliveryRefused
 def crm(envelope: Envelope) -> None:
     if not Path(__file__).with_name("crm-is-back").exists():
         raise DeliveryRefused("the CRM is away")
+
+@handler("{LONG_TARGET}")
+def long(envelope: Envelope) -> None:
+    raise DeliveryRefused("the department answered that it takes no results of this kind before the end of the month")
 
 @handler("broken")
 def broken(envelope: Envelope) -> None:
@@ -111,6 +117,7 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
         await site.enqueue("dead-one", targets=["crm"], idempotency_key="order 4711", metadata={"note": CANARY})
         await site.enqueue("dead-for-good", targets=["broken"])
         await site.enqueue("dead-of-globex", targets=["crm"], tenant="globex")
+        await site.enqueue(DEAD_LONG, targets=[LONG_TARGET])
         await site.enqueue("done-of-acme", tenant="acme", order={"result_bytes": 60_000})
         for name in ("lost-one", "lost-two", "lost-three"):
             await site.enqueue(name, order=LOST)
@@ -127,7 +134,7 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
             error=error,
         )
         await Lanes(connection).enqueue([refused])
-        for name in ("dead-one", "dead-for-good", "dead-of-globex", "done-of-acme", "failed-one"):
+        for name in ("dead-one", "dead-for-good", "dead-of-globex", "done-of-acme", "failed-one", DEAD_LONG):
             await closed(client, name)
         for name in ("lost-one", "lost-two", "lost-three"):
             await site.becomes(name, JobState.UNCERTAIN)
@@ -213,8 +220,8 @@ async def test_a_held_job_is_resolved(site: Site, browser: Browser) -> None:
     page = person.page
     await page.get_by_role("link", name="uncertain jobs").click()
     article = page.get_by_role("article").filter(has_text="lost-one")
-    await article.get_by_text("The provider does not have the job…").click()
-    await expect(article).to_contain_text("This may cost twice.")
+    await article.get_by_text("The provider does not have the job: submit and pay again…").click()
+    await expect(article).to_contain_text("Outwait submits the job again, and unless bills that.")
     await article.get_by_text("The provider has the job…").click()
     (external,) = [job["id"] for job in site.stack.seen("lost-one")]
     await article.get_by_label("Id at unless").fill(external)
@@ -303,6 +310,32 @@ async def test_every_page_fits_runs_no_foreign_script_and_breaks_no_rule(
         assert "caught" not in seen["title"], path
         assert (CANARY in seen["text"]) is has_canary, path
     assert person.complaints == []
+    await person.context.close()
+
+
+BROKEN = """() => {
+  const broken = [];
+  for (const name of document.querySelectorAll("table .id")) {
+    for (const text of name.childNodes) {
+      for (const word of text.data?.matchAll(/[a-z]+/g) ?? []) {
+        const range = document.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        if (range.getClientRects().length > 1) broken.push(word[0]);
+      }
+    }
+  }
+  return broken;
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 900, 1280])
+async def test_no_name_is_broken_inside_a_word(site: Site, browser: Browser, width: int) -> None:
+    person = await somebody(browser, site, viewport={"width": width, "height": 780})
+    await person.open("/dead")
+    await expect(person.page.get_by_role("row").filter(has_text="northern")).to_contain_text(LONG_TARGET)
+    assert await person.page.evaluate(BROKEN) == []
+    assert await person.page.evaluate("document.documentElement.scrollWidth") == width
     await person.context.close()
 
 

@@ -142,11 +142,24 @@ async def test_a_retry_after_on_any_answer_is_obeyed(redis_url: str, tmp_path: P
     assert seen["polls"]["shortest_interval"] >= 2
 
 
+async def test_a_job_expires_when_its_provider_said_that_its_id_does(redis_url: str, tmp_path: Path) -> None:
+    params = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
+    request = JobRequest(provider="ringcentral", operation="speech-to-text", params=params)
+    options = {"behaviour": {"outcome": "never", "expiry": 5}}
+    with Stack(redis_url, tmp_path, options=options) as stack:
+        stack.worker()
+        async with stack.client() as client:
+            job = await ended(client, (await client.enqueue(request)).job_id)
+    assert job.state is JobState.EXPIRED
+    assert job.error is not None
+    assert job.error.message.startswith("the provider's id expired")
+
+
 async def test_an_external_id_that_nears_its_end_is_warned_of_once_and_then_the_job_expires(
     redis_url: str, tmp_path: Path
 ) -> None:
-    params = {"contentUri": "https://a.example/1.wav", "encoding": "Wav", "languageCode": "en-US"}
-    request = JobRequest(provider="ringcentral", operation="speech-to-text", params=params)
+    params = {"languageTag": "en-us", "vertical": "default", "downloadUri": "https://a.example/1.wav"}
+    request = JobRequest(provider="elevateai", operation="audio", params=params)
     day = 86_400_000
     with Stack(redis_url, tmp_path, options={"behaviour": {"outcome": "never"}}) as stack:
         async with stack.client() as client:
@@ -163,14 +176,14 @@ async def test_an_external_id_that_nears_its_end_is_warned_of_once_and_then_the_
 
             await until(polled)
             assert await warned() == []
-            # As if it had been submitted so long ago that a second from now a tenth of the id's week is left.
-            await connection.redis.hset(key, JobField.SUBMITTED, int(time.time() * 1000 + 1000 - 6.3 * day))
+            # As if it had been submitted so long ago that a second from now a tenth of the id's 45 days is left.
+            await connection.redis.hset(key, JobField.SUBMITTED, int(time.time() * 1000 + 1000 - 40.5 * day))
             (warning,) = await until(warned)
-            assert warning.startswith("the provider's id expires in 60")
+            assert warning.startswith("the provider's id expires in 388")
             so_far = int(await connection.redis.hget(key, "np"))
             await until(lambda: polled(so_far + 3))
             assert len(await warned()) == 1
-            await connection.redis.hincrby(key, JobField.SUBMITTED, -day)
+            await connection.redis.hincrby(key, JobField.SUBMITTED, -5 * day)
             job = await ended(client, job_id)
             await connection.close()
     assert job.state is JobState.EXPIRED

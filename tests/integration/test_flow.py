@@ -10,7 +10,7 @@ from outwait.client.store import StoreClient
 from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
 from outwait.worker.model.outcomes import Choice
-from tests.stack import Stack, closed, ended, query, until
+from tests.stack import WORKER, Stack, closed, ended, query, until
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +156,16 @@ async def state(client: StoreClient, job_id: str, wanted: JobState) -> None:
         return (await client.job(job_id)).state is wanted
 
     await until(look, what=f"job {job_id} is {wanted}")
+
+
+async def test_a_worker_says_that_it_does_not_use_the_proxy_of_its_environment(stack: Stack) -> None:
+    worker = stack.start(WORKER, "proxied", HTTPS_PROXY="http://user:word@proxy.example:3128")
+
+    async def said() -> bool:
+        return "OUTWAIT_OUTBOUND__PROXY" in stack.logs("proxied")
+
+    await until(said)
+    (line,) = [line for line in stack.logs("proxied").splitlines() if "proxy-unused" in line]
+    assert "HTTPS_PROXY" in line
+    assert "word" not in line
+    worker.terminate()

@@ -3,18 +3,24 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from pydantic import SecretStr
 
 from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
+from tests import tls_proxy
 from tests.patience import PATIENCE
+from tests.tls import certificate
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], Awaitable[str]]
@@ -312,3 +318,118 @@ async def test_no_proxy_of_the_environment_is_asked(serve: Serve, http: Http, mo
 
 async def answered(request: web.Request) -> web.Response:
     return web.Response()
+
+
+class Proxy:
+    """A proxy that opens tunnels; `refusal` is what it says instead, and nothing if that is empty."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.refusal: bytes | None = None
+        self.url = ""
+
+    async def serve(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        self.url = f"http://user:word@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        if self.refusal is not None:
+            writer.write(self.refusal)
+            writer.close()
+            return
+        host, _, port = head.split()[1].decode().partition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(tls_proxy.copy(reader, back), tls_proxy.copy(there, writer))
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    server = await proxy.serve()
+    yield proxy
+    server.close()
+
+
+class Tunnelled(NamedTuple):
+    """Connections through the proxy, the address of a server with TLS, and the bodies that arrived there."""
+
+    http: Http
+    url: str
+    arrived: list[bytes]
+
+
+@pytest.fixture
+async def tunnelled(proxy: Proxy, tmp_path: Path) -> AsyncIterator[Tunnelled]:
+    arrived: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        arrived.append(await request.read())
+        if request.path == "/broken" and request.transport:
+            request.transport.abort()
+        return web.Response(text="taken")
+
+    files = certificate(tmp_path)
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*files)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=served, shutdown_timeout=0.1)
+    http = Http(
+        body_max=BODY_MAX,
+        verify=ssl.create_default_context(cafile=str(files[0])),
+        guard=Guard(["127.0.0.1"]),
+        proxy=SecretStr(proxy.url),
+    )
+    yield Tunnelled(http, str(server.make_url("/")), arrived)
+    await http.close()
+    await server.close()
+
+
+def post(url: str) -> httpx.Request:
+    return httpx.Request("POST", url, content=b"paid")
+
+
+async def test_the_proxy_of_the_settings_opens_a_tunnel_to_a_provider(tunnelled: Tunnelled, proxy: Proxy) -> None:
+    answer = await tunnelled.http.send(post(tunnelled.url), timeout=PATIENCE, fresh=True)
+    assert answer.text == "taken"
+    (head,) = proxy.heads
+    assert head.startswith(b"CONNECT 127.0.0.1:")
+    assert b"\r\nProxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in head
+    assert tunnelled.arrived == [b"paid"]
+
+
+async def test_plain_http_and_what_a_producer_names_go_past_the_proxy(
+    tunnelled: Tunnelled, proxy: Proxy, serve: Serve
+) -> None:
+    await tunnelled.http.send(get(await serve(answered)), timeout=PATIENCE)
+    async with tunnelled.http.stream(get(tunnelled.url), timeout=PATIENCE) as answer:
+        assert answer.status_code == 200
+    assert proxy.heads == []
+
+
+@pytest.mark.parametrize(
+    "refusal", [b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\n\r\n", b"", b"rubbish\r\n\r\n"]
+)
+async def test_without_a_tunnel_nothing_was_sent(tunnelled: Tunnelled, proxy: Proxy, refusal: bytes) -> None:
+    proxy.refusal = refusal
+    message = await fails(NotSent, tunnelled.http.send(post(tunnelled.url), timeout=PATIENCE, fresh=True))
+    assert "proxy" in message
+    assert "word" not in message
+    assert tunnelled.arrived == []
+
+
+async def test_a_proxy_that_is_away_sent_nothing() -> None:
+    http = Http(body_max=BODY_MAX, proxy=SecretStr(f"http://127.0.0.1:{unused_port()}"))
+    await fails(NotSent, http.send(post("https://127.0.0.1:1/"), timeout=PATIENCE, fresh=True))
+    await http.close()
+
+
+async def test_what_breaks_in_a_tunnel_may_have_been_sent(tunnelled: Tunnelled) -> None:
+    request = post(tunnelled.url + "broken")
+    await fails(AnswerLost, tunnelled.http.send(request, timeout=PATIENCE, fresh=True))
+    assert tunnelled.arrived == [b"paid"]

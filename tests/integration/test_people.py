@@ -7,21 +7,16 @@ import pytest
 
 from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
-from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.model.errors import InvalidRequest
-from outwait.worker.model.jobs import Claim, DeliveryState, JobError, Step
-from outwait.worker.model.lanes import Lane
-from outwait.worker.model.outcomes import NO_FENCE, Dead, End, Fanout, Outage, Pause, Submitted
-from outwait.worker.providers.registry import build
-from outwait.worker.store import codec
+from outwait.worker.model.jobs import DeliveryState, Step
+from outwait.worker.model.outcomes import Outage, Pause
 from outwait.worker.store import dead as deadletters
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.governors import Breaker, GroupStatus
-from outwait.worker.store.lanes import Lanes, NewJob
+from tests.hands import Hands
 from tests.patience import PATIENCE
 from tests.stack import until
 
-SPEC = codec.blob(codec.encode({"params": {}, "targets": [], "metadata": {}}), 1000)
 LIMITS = {"rate_limit": 5, "rate_window": 60, "in_flight": 3, "jobs_in_flight": 4}
 
 
@@ -36,58 +31,6 @@ def settings(redis_url: str, settings: Settings) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[StoreClient]:
     async with StoreClient(settings) as client:
         yield client
-
-
-class Hands:
-    """Does what a worker does."""
-
-    def __init__(self, settings: Settings, connection: Connection) -> None:
-        self.lanes = Lanes(connection)
-        self.policies = Policies(settings, build(settings.providers))
-
-    async def claim(self, step: Step, name: str = "unless") -> list[Claim]:
-        lane = Lane.of(step, name)
-        claims = await self.lanes.claim(lane, self.policies.of(lane))
-        _, fences = await self.lanes.begin(
-            lane, self.policies.of(lane), [(claim.work_id, claim.fence) for claim in claims]
-        )
-        return [Claim(work_id=claim.work_id, fence=fence) for claim, fence in zip(claims, fences, strict=True)]
-
-    async def enqueue(self, *names: str, provider: str = "unless") -> None:
-        jobs = [NewJob(id=name, provider=provider, operation="query", digest="d", spec=SPEC) for name in names]
-        await self.lanes.enqueue(jobs)
-
-    async def waiting(self, *names: str) -> None:
-        await self.enqueue(*names)
-        await self.lanes.record(
-            [
-                Submitted(work_id=claim.work_id, fence=claim.fence, external_id="x", countdown_ms=0, submits=1)
-                for claim in await self.claim(Step.SUBMIT)
-            ]
-        )
-
-    async def dead(self, target: str, *names: str, provider: str = "unless") -> None:
-        """Jobs that ended and whose delivery to `target` was given up."""
-        await self.enqueue(*names, provider=provider)
-        await self.lanes.record([End(work_id=name, fence=NO_FENCE, state="failed") for name in names])
-        callbacks = [claim for _ in range(0, len(names), 10) for claim in await self.claim(Step.CALLBACK, "")]
-        await self.lanes.record(
-            [Fanout(work_id=claim.work_id, fence=claim.fence, targets=(target,)) for claim in callbacks]
-        )
-        await self.die(target)
-
-    async def die(self, target: str) -> int:
-        """Give up every delivery that is due for `target`."""
-        count = 0
-        while claims := await self.claim(Step.DELIVER, target):
-            count += len(claims)
-            await self.lanes.record(
-                [
-                    Dead(work_id=claim.work_id, fence=claim.fence, error=JobError("gone", "no route").text())
-                    for claim in claims
-                ]
-            )
-        return count
 
 
 @pytest.fixture
@@ -193,6 +136,28 @@ async def test_dead_deliveries_are_found_by_target_provider_and_time(client: Sto
     assert [delivery.job_id for delivery in await client.dead(since=everything[1].died)][-1] == "b"
     assert await client.dead(since=everything[0].died + 1) == []
     assert len(await client.dead(2)) == 2
+
+
+async def test_dead_deliveries_come_page_by_page_each_once_whatever_is_replayed_meanwhile(
+    client: StoreClient, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "PAGE", 3)
+    await hands.dead("crm", *(f"crm-{n}" for n in range(10)))  # all in one millisecond
+    await hands.dead("billing", *(f"billing-{n}" for n in range(10)))
+    first = await client.dead_page(4)
+    assert first.cursor == first.deliveries[-1].cursor
+    await client.replay(first.deliveries[-1].job_id)
+    shown, cursor = first.deliveries, first.cursor
+    while cursor:
+        more = await client.dead_page(4, cursor)
+        assert 1 <= len(more.deliveries) <= 4
+        shown, cursor = shown + more.deliveries, more.cursor
+    assert len({delivery.id for delivery in shown}) == len(shown) == 20
+    assert shown == sorted(shown, key=lambda delivery: (delivery.died, delivery.id), reverse=True)
+    crm = await client.dead_page(7, target="crm")
+    assert len((await client.dead_page(7, crm.cursor, target="crm")).deliveries) == 3
+    with pytest.raises(InvalidRequest, match="no cursor"):
+        await client.dead_page(4, "1/x")
 
 
 async def test_many_are_replayed_page_by_page_and_each_once(

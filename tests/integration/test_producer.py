@@ -169,8 +169,17 @@ REFUSED: dict[str, tuple[Message, str]] = {
     "a pickle": ({"options": {"serializer": "pickle"}}, "must be JSON"),
     "a wrong eta": ({"options": {"eta": "tomorrow"}}, "eta: given 'tomorrow'"),
     "too late": ({"options": {"expires": "2020-01-01T00:00:00+00:00"}}, "expires: the message expired at"),
+    "due too late": ({"options": {"countdown": 600, "expires": 300}}, "but its job is only due in 600 s"),
+    "asked for too late": (
+        {**message(asking(countdown=600)), "options": {"expires": 300}},
+        "but its job is only due in 600 s",
+    ),
     "a task to run after it": ({"options": {"chain": [{"task": "shop.done"}]}}, "chain: not supported for jobs"),
 }
+
+
+async def test_a_message_may_expire_after_its_job_is_due(producer: Producer) -> None:
+    assert "result" in await producer.outcome({**message(), "options": {"countdown": 1, "expires": 60}})
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -78,7 +78,9 @@ class Hands:
         return await self.claim(Step.SUBMIT)
 
     async def waiting(self, countdown: int = 300_000) -> None:
-        claim = await self.on_its_way()
+        await self.submitted(await self.on_its_way(), countdown)
+
+    async def submitted(self, claim: Claim, countdown: int, not_before: int = 0) -> None:
         await self.record(
             Submitted(
                 work_id=claim.work_id,
@@ -87,6 +89,7 @@ class Hands:
                 memo="webhook",
                 countdown_ms=countdown,
                 submits=1,
+                not_before_ms=not_before,
             )
         )
 
@@ -180,6 +183,16 @@ async def test_a_poll_is_never_hurried_under_the_providers_interval(hands: Hands
 async def test_a_webhook_does_not_shorten_what_a_provider_asked_for(hands: Hands) -> None:
     await hands.waiting(0)
     await hands.polled(HOUR, 120_000)
+    await hands.hear()
+    assert 110_000 < await hands.due_in() <= 120_000
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_webhook_does_not_shorten_what_the_submits_answer_asked_for(hands: Hands, *, early: bool) -> None:
+    claim = await hands.on_its_way()
+    if early:
+        await hands.hear()
+    await hands.submitted(claim, HOUR, 120_000)
     await hands.hear()
     assert 110_000 < await hands.due_in() <= 120_000
 

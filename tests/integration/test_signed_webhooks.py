@@ -30,6 +30,7 @@ from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.receivers import Receivers
+from tests import tls
 from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, closed, query, until
 
@@ -267,12 +268,7 @@ async def test_plain_http_is_for_hosts_that_the_operator_allows(receiver: Receiv
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    named = ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*made, *named, "-keyout", key, "-out", chain], check=True, capture_output=True)
-    return chain, key
+    return tls.certificate(tmp_path_factory.mktemp("tls"))
 
 
 async def test_over_https_the_receiver_s_certificate_is_checked(

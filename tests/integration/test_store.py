@@ -126,6 +126,26 @@ async def test_a_job_lives_from_enqueue_to_closed(lanes: Lanes, reads: Reads) ->
     assert all(lane.waiting == lane.leased == 0 for lane in left)
 
 
+async def test_when_an_external_id_expires_is_remembered(lanes: Lanes) -> None:
+    await waiting(lanes)
+    for said, known in ((7_000_000, 0), (0, 7_000_000), (8_000_000, 7_000_000), (0, 8_000_000)):
+        (claim,) = await lanes.claim(POLL, POLICY)
+        assert claim.expires_ms == known
+        wait = Wait(work_id="j1", fence=claim.fence, countdown_ms=0, status="", polls=1, expires_ms=said)
+        assert await write(lanes, wait) is Recorded.WRITTEN
+
+
+async def test_a_long_error_is_cut_off_in_the_timeline_at_a_character_and_says_so(lanes: Lanes, reads: Reads) -> None:
+    await waiting(lanes)
+    item, fence = await begun(lanes, POLL)
+    error = JobError("provider_failed", "zu groß: " + "ß" * 300, {"status": "FAILED"}).text()
+    await write(lanes, End(work_id=item, fence=fence, state=JobState.FAILED, error=error))
+    detail = (await reads.timeline("j1"))[-1].detail
+    assert detail.startswith("provider_failed: zu groß: ßß")
+    assert detail.endswith("ß…")
+    assert (await reads.job("j1")).error == JobError("provider_failed", "zu groß: " + "ß" * 300, {"status": "FAILED"})
+
+
 async def test_the_same_id_or_key_gives_the_same_job_and_another_request_conflicts(lanes: Lanes) -> None:
     assert await lanes.enqueue([job("j1", key="k")]) == [(EnqueueResult.CREATED, "j1")]
     assert await lanes.enqueue([job("j1", key="k")]) == [(EnqueueResult.SAME, "j1")]

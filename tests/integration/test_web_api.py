@@ -107,6 +107,20 @@ async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.As
     assert (await api.post("/v1/dead/replay", json={"target": "nobody"})).json()["replayed"] >= 1
 
 
+async def test_dead_deliveries_are_read_page_by_page(api: httpx.AsyncClient) -> None:
+    jobs = {await enqueued(api, targets=["nobody-either"]) for _ in range(3)}
+
+    async def pages() -> list[list[str]]:
+        found, url = [], "/v1/dead?target=nobody-either&limit=2"
+        while url:
+            answer = await api.get(url)
+            found.append([delivery["job_id"] for delivery in answer.json()["deliveries"]])
+            url = answer.links.get("next", {}).get("url", "")
+        return found if {job_id for page in found for job_id in page} == jobs else []
+
+    assert [len(page) for page in await until(pages)] == [2, 1]
+
+
 async def test_the_same_request_again_is_the_same_job(api: httpx.AsyncClient) -> None:
     header = {"Idempotency-Key": "order-1"}
     first = await api.post("/v1/jobs", json=question(), headers=header)
@@ -247,6 +261,35 @@ async def test_a_body_that_is_too_large_is_refused_by_its_length_and_as_it_comes
 
     streamed = await api.post("/v1/jobs", content=chunks(), headers={"content-type": "application/json"})
     problem(streamed, 413, TOO_LARGE)
+
+
+LENGTH, CHUNKS = "Content-Length: 5000000", "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("path", "framing", "status"),
+    [
+        ("/v1/jobs", LENGTH, 413),
+        ("/v1/jobs", CHUNKS, 413),
+        ("/v1/nowhere", CHUNKS, 404),
+        ("/v1/counts", CHUNKS, 405),
+    ],
+)
+async def test_a_caller_that_sends_all_before_it_reads_gets_the_answer(
+    stack: Stack, path: str, framing: str, status: int
+) -> None:
+    """As urllib: the connection ends with the answer, and bytes that arrive after its end would reset it."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {await key(stack)}\r\n"
+        f"Content-Type: application/json\r\n{framing}\r\n\r\n"
+    )
+    body = b"x" * 5_000_000
+    reading, writing = await asyncio.open_connection(*urlsplit(stack.web_url).netloc.split(":"))
+    writing.write(head.encode() + (body if framing == LENGTH else b"4c4b40\r\n" + body + b"\r\n0\r\n\r\n"))
+    await writing.drain()
+    answer = await asyncio.wait_for(reading.read(), PATIENCE)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    writing.close()
 
 
 TOO_LARGE = "content_too_large"

@@ -325,6 +325,27 @@ def test_the_last_polls_come_at_the_deadline_and_before_the_external_id_expires(
     )  # a tenth of its life is left
 
 
+@pytest.mark.parametrize(
+    ("expiry", "said_in", "countdown", "warning"),
+    [
+        (None, 150.0, 105_000, ""),  # a tenth of 450 s is left then
+        (7 * 86400.0, 150.0, 105_000, ""),  # sooner than the operation says
+        (AGE, 86400.0, 600_000, ""),  # later than it says: the job does not expire now
+        (None, 20.0, 15_000, "the provider's id expires in 20 s"),  # the last poll is an interval before the end
+    ],
+)
+def test_what_the_provider_says_of_its_ids_end_counts(
+    expiry: float | None, said_in: float, countdown: int, warning: str
+) -> None:
+    context = POLLED._replace(operation=replace(OPERATION, expiry=expiry))
+    assert decide_answer(context, Pending("RUNNING", safety=600, expires_in=said_in), STORE) == wait(
+        countdown_ms=countdown,
+        webhook_countdown_ms=5500,
+        expiry_warning=warning,
+        expires_ms=NOW + int(said_in * 1000),
+    )
+
+
 def test_it_is_said_when_most_of_the_external_ids_life_is_over() -> None:
     dying = POLLED._replace(operation=replace(OPERATION, expiry=330.0))
     expected = wait(expiry_warning="the provider's id expires in 30 s")

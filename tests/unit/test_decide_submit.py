@@ -206,6 +206,27 @@ def test_a_submitted_job_waits_for_its_first_poll(
     )
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "first_poll", "deadline", "countdown"),
+    [
+        (90.0, None, 0, 90_000),
+        (1.0, None, 0, 4000),  # as the operation says
+        (90.0, 0.0, 0, 90_000),  # not even what the provider's code wants at once
+        (90.0, 300.0, 0, 300_000),
+        (90.0, None, 61_000, 90_000),  # not even at the deadline
+        (9e9, None, 0, 3_600_000),
+    ],
+)
+def test_the_first_poll_waits_as_the_submits_answer_asks(
+    retry_after: float, first_poll: float | None, deadline: int, countdown: int
+) -> None:
+    claim = Claim(work_id="j1", fence=7, deadline_ms=deadline)
+    context = SubmitContext(claim, SETTINGS, Counts(submits=1), jitter=0.0, first_poll_in=retry_after)
+    outcome = decide_answer(context, SubmitAnswer("x-1", first_poll=first_poll), OPERATION, 1000, [])
+    assert isinstance(outcome, Submitted)
+    assert (outcome.countdown_ms, outcome.not_before_ms) == (countdown, min(retry_after, 3600) * 1000)
+
+
 def test_the_first_poll_comes_before_the_external_id_expires() -> None:
     context = SubmitContext(CLAIM, SETTINGS, Counts(submits=1), jitter=1.0)
     outcome = decide_answer(context, SubmitAnswer("x-1"), replace(OPERATION, expiry=20.0), 0, LEARNT)

@@ -214,6 +214,31 @@ async def submitted(name: str, document: Any, *, webhook_url: str | None = None,
 
 
 @pytest.mark.parametrize(
+    ("time", "left"),
+    [
+        ("2026-11-28T21:30:00.500Z", 600.5),
+        ("2026-11-28T23:30:00+02:00", 600.0),
+        ("2024-01-05T16:01:18.558Z", None),  # past, though the provider still knows the job
+        ("next week", None),
+        (1767225600, None),
+        (None, None),
+    ],
+)
+async def test_ringcentral_says_when_its_id_expires_by_its_own_clock(time: Any, left: float | None) -> None:
+    document = {"status": "InProgress", "expirationTime": time}
+    answer = await polled("ringcentral", document, headers={"date": "Sat, 28 Nov 2026 21:20:00 GMT"})
+    assert answer == Pending("InProgress", expires_in=left)
+
+
+@pytest.mark.parametrize("name", PARAMS)
+async def test_retry_after_of_a_submits_answer_is_handed_on(name: str) -> None:
+    operation, params = PARAMS[name]
+    exchange = exchange_of(Canned({ID_FIELDS[name]: "x-1"}, status=202, headers={"retry-after": "90"}))
+    await provider_of(name).submit(Submission("job", operation, REGISTRY.validate(name, operation, params)), exchange)
+    assert exchange.first_poll_in == 90
+
+
+@pytest.mark.parametrize(
     ("name", "document"), [("ringcentral", {"id": "x"}), ("elevateai", {"identifier": "x"}), ("unless", {})]
 )
 async def test_a_submit_without_an_id_is_unreadable(name: str, document: dict[str, Any]) -> None:

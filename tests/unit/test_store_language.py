@@ -105,7 +105,7 @@ def test_claims_are_written_in_the_order_in_which_they_are_read() -> None:
     assert Claim.__struct_fields__ == (
         "work_id", "fence", "provider", "operation", "external_id", "memo", "state", "attempts", "created_ms",
         "submitted_ms", "deadline_ms", "provider_status", "polled_ms", "due_ms", "trace",
-            "unknown_polls", "unknown_since_ms",
+            "unknown_polls", "unknown_since_ms", "expires_ms",
     )  # fmt: skip
 
 

@@ -46,7 +46,8 @@ _AFTER = ("callbacks", "errbacks", "chain", "chord")
 class Sent(NamedTuple):
     """A producer's message, decoded.
 
-    `countdown` is in seconds; `refusal` says why the message is refused, or is empty; `trace` is its trace context.
+    `countdown` is in seconds; `refusal` says why the message is refused, or is empty; `trace` is its trace context;
+    `expires_in` is the time in seconds by which the job must be due, if the message has an `expires`.
     """
 
     job_id: str
@@ -54,6 +55,7 @@ class Sent(NamedTuple):
     countdown: float = 0.0
     refusal: str = ""
     trace: str = ""
+    expires_in: float | None = None
 
 
 class Unusable(Exception):
@@ -132,6 +134,11 @@ class Intake:
             job = self._acceptance.job(
                 sent.job_id, request, message=message, countdown=sent.countdown, trace=sent.trace
             )
+            if sent.expires_in is not None and sent.expires_in * 1000 <= job.countdown_ms:
+                raise InvalidRequest(
+                    f"expires: the message expires in {sent.expires_in:.0f} s, but its job is only due in "
+                    f"{job.countdown_ms / 1000:.0f} s (countdown or eta), so it would never be submitted"
+                )
             return Ready(job, request.params)
         except RequestError as error:
             return self._refused(sent, error, message)
@@ -238,8 +245,9 @@ def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: 
     try:
         if fields["task"] != TASK:
             raise ValueError(f"task: given {fields['task']!r:.100}; this queue accepts only {TASK}")
-        countdown = _countdown(fields.get("eta"), fields.get("expires"), embed, now)
-        return Sent(job_id, request, countdown, trace=str(fields.get("traceparent", "")))
+        _check_follow_ups(embed)
+        countdown, expires_in = _countdown(fields.get("eta"), now), _expires_in(fields.get("expires"), now)
+        return Sent(job_id, request, countdown, trace=str(fields.get("traceparent", "")), expires_in=expires_in)
     except ValueError as error:
         return Sent(job_id, request, refusal=str(error))
 
@@ -259,16 +267,26 @@ def _request(args: Any, kwargs: Any) -> Any:
     return {**(kwargs if isinstance(kwargs, dict) else {}), "args": args}
 
 
-def _countdown(eta: Any, expires: Any, embed: Any, now: float) -> float:
-    """Seconds until the job is due. Raises ValueError for options that jobs do not support."""
+def _check_follow_ups(embed: Any) -> None:
+    """Raises ValueError for tasks that should run after it: jobs do not support them."""
     follow_ups = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
     if follow_ups:
         raise ValueError(
             f"{', '.join(follow_ups)}: not supported for jobs; use a target instead (celery://task?queue=q)"
         )
-    if expires and _seconds_until("expires", expires, now) <= 0:
-        raise ValueError(f"expires: the message expired at {expires}, before it was read")
+
+
+def _countdown(eta: Any, now: float) -> float:
+    """Seconds until the job is due. Raises ValueError if `eta` is no time."""
     return max(0.0, _seconds_until("eta", eta, now)) if eta else 0.0
+
+
+def _expires_in(expires: Any, now: float) -> float | None:
+    """Seconds until the message expires, if it does. Raises ValueError if it has expired, or `expires` is no time."""
+    left = _seconds_until("expires", expires, now) if expires else None
+    if left is not None and left <= 0:
+        raise ValueError(f"expires: the message expired at {expires}, before it was read")
+    return left
 
 
 def _seconds_until(name: str, given: Any, now: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 from outwait.worker.model import targets
 from outwait.worker.model.errors import NotReplayable
@@ -22,6 +22,13 @@ class DeadFilter(TypedDict, total=False):
     since: float | None
 
 
+class DeadPage(NamedTuple):
+    """Dead deliveries, newest first, and the cursor of the next page (None: no more)."""
+
+    deliveries: list[DeadDelivery]
+    cursor: str | None
+
+
 class Replays:
     """The deliveries of one namespace, for one event loop.
 
@@ -34,15 +41,15 @@ class Replays:
         self._store = store
         self._registry = registry
 
-    async def dead(self, limit: int, **filters: Unpack[DeadFilter]) -> list[DeadDelivery]:
-        """Dead deliveries, newest first. Raises InvalidRequest if `target` or `provider` is invalid."""
-        deliveries: list[DeadDelivery] = []
-        async with aclosing(self._pages(filters)) as pages:
+    async def dead(self, limit: int, cursor: str | None = None, **filters: Unpack[DeadFilter]) -> DeadPage:
+        """One page of the dead deliveries. Raises InvalidRequest if `target`, `provider` or `cursor` is invalid."""
+        found: list[DeadDelivery] = []
+        async with aclosing(self._pages(filters, cursor)) as pages:
             async for page in pages:
-                deliveries += page
-                if len(deliveries) >= limit:
+                found += page
+                if len(found) > limit:
                     break
-        return deliveries[:limit]
+        return DeadPage(found[:limit], found[limit - 1].cursor if len(found) > limit else None)
 
     async def of_job(self, job_id: str, target: str | None) -> int:
         """Repeat a job's dead deliveries, or the ended one to `target`. Returns their number.
@@ -62,12 +69,12 @@ class Replays:
         """Repeat all dead deliveries that match. Returns their number. Raises InvalidRequest as `dead` does."""
         return sum([await self._repeat(page) async for page in self._pages(filters)])
 
-    async def _pages(self, filters: DeadFilter) -> AsyncGenerator[list[DeadDelivery], None]:
+    async def _pages(self, filters: DeadFilter, cursor: str | None = None) -> AsyncGenerator[list[DeadDelivery], None]:
         target, provider, tenant = filters.get("target"), filters.get("provider"), filters.get("tenant")
         target = target and targets.canonical(targets.parse(target))
         if provider is not None:
             self._registry.limits(provider)  # raises an error for a misspelt name
-        async for page in self._store.dead_letters.pages(filters.get("since")):
+        async for page in self._store.dead_letters.pages(filters.get("since"), cursor):
             yield [
                 dead
                 for dead in page

@@ -69,7 +69,7 @@ class Runtime:
     async def _open(self) -> None:
         self.store = Store.open(self.settings)
         self.webhook_urls = WebhookUrls(self.settings, self.store.webhooks)
-        self.http = Http(body_max=self.settings.store.result_max, guard=self.guard)
+        self.http = Http(body_max=self.settings.store.result_max, guard=self.guard, proxy=self.settings.outbound.proxy)
         self.recorder = Recorder(self.store.lanes, self._due)
         self._tally = Tally()
         self._counting = asyncio.create_task(self._count())

@@ -137,6 +137,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         trace: the producer's trace context.
         unknown_polls: how many polls said that the provider does not know the external id.
         unknown_since_ms: when the first of them did; a poll that found the job since then ends the count.
+        expires_ms: when the external id expires, as the provider said last.
     """
 
     work_id: str
@@ -156,6 +157,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     trace: str = ""
     unknown_polls: int = 0
     unknown_since_ms: int = 0
+    expires_ms: int = 0
 
 
 class Ledger(msgspec.Struct, frozen=True):

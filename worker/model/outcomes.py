@@ -38,13 +38,17 @@ class ProviderOutcome(_Outcome, frozen=True, kw_only=True):
 
 
 class Submitted(StepOutcome, tag="submitted", frozen=True, kw_only=True):
-    """The provider took the job; it waits for its first poll."""
+    """The provider took the job; it waits for its first poll.
+
+    `not_before_ms` is the time for which not even a webhook makes that poll come.
+    """
 
     external_id: str
     memo: str = ""
     countdown_ms: int
     submits: int
     fetches: int = 0
+    not_before_ms: int = 0
 
 
 class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
@@ -59,6 +63,7 @@ class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
         warning: for the timeline.
         webhook_countdown_ms: the countdown if a webhook said that the job ended; 0: the same.
         expiry_warning: a warning that is taken once a job: the life of the external id is nearly over.
+        expires_ms: when the external id expires, as the provider said now; 0: it said nothing.
     """
 
     countdown_ms: int
@@ -69,6 +74,7 @@ class Wait(StepOutcome, tag="wait", frozen=True, kw_only=True):
     warning: str = ""
     webhook_countdown_ms: int = 0
     expiry_warning: str = ""
+    expires_ms: int = 0
 
 
 class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+from pydantic import SecretStr
 from yarl import URL
 
 from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
@@ -30,16 +31,29 @@ IDLE_CONNECTION = 30.0
 
 
 class Http:
-    """The connections of one process. Build it inside the event loop that uses it. Proxies are not used.
+    """The connections of one process. Build it inside the event loop that uses it.
+
+    No proxy of the environment is used. The one of the settings gets what `send` sends to an `https` address: it opens
+    a tunnel for the request, so it can neither answer in the provider's place nor repeat it. What `stream` asks for
+    goes out directly, since the proxy would resolve the host's name behind the guard's back.
 
     Args:
         body_max: bytes of the largest answer that is read, after decompression.
         verify: how servers' certificates are checked.
         guard: where `stream` may connect to.
+        proxy: URL of the proxy for `send`.
     """
 
-    def __init__(self, *, body_max: int, verify: ssl.SSLContext | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        body_max: int,
+        verify: ssl.SSLContext | None = None,
+        guard: Guard | None = None,
+        proxy: SecretStr | None = None,
+    ) -> None:
         self._body_max = body_max
+        self._proxy = proxy.get_secret_value() if proxy else None
         self._guard = guard or Guard()
         self._kept = _session(verify, keepalive_timeout=IDLE_CONNECTION)
         self._fresh = _session(verify, force_close=True)
@@ -60,7 +74,8 @@ class Http:
             ResultTooLarge: the answer is larger than the limit.
         """
         try:
-            async with _ask(self._fresh if fresh else self._kept, request, timeout) as answer:
+            proxy = self._proxy if request.url.scheme == "https" else None
+            async with _ask(self._fresh if fresh else self._kept, request, timeout, proxy) as answer:
                 content = await self._read(answer, request)
                 return _response(answer, content, request)
         except _BROKEN as error:
@@ -136,8 +151,25 @@ class _Unread(httpx.AsyncByteStream):
             raise _classified(error, self._request) from error
 
 
+class _NoTunnel(aiohttp.ClientError):
+    """The proxy opened no tunnel, so that the request itself certainly never left."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells what breaks while a tunnel is opened from what breaks in it; aiohttp raises the same errors for both."""
+
+    async def _create_proxy_connection(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super()._create_proxy_connection(*args, **options)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            said = f"{error.status} {error.message}" if isinstance(error, aiohttp.ClientResponseError) else str(error)
+            raise _NoTunnel(f"the proxy opened no tunnel: {said}") from error
+
+
 def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, ssl=verify or True, **options)
+    connector = _Connector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_no_repetition]
     )
@@ -154,7 +186,7 @@ async def _no_repetition(request: aiohttp.ClientRequest, handler: aiohttp.Client
 
 
 def _ask(
-    session: aiohttp.ClientSession, request: httpx.Request, timeout: float
+    session: aiohttp.ClientSession, request: httpx.Request, timeout: float, proxy: str | None = None
 ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     body = _body(request)
     headers = request.headers.multi_items()
@@ -167,6 +199,7 @@ def _ask(
         data=body,
         timeout=_limits(timeout),
         allow_redirects=False,
+        proxy=proxy,
     )
 
 
@@ -210,6 +243,8 @@ def _classified(error: Exception, request: httpx.Request) -> ProviderError:
             f"{request.url.host} has no public address; the operator can allow it in OUTWAIT_OUTBOUND__ALLOW"
         )
     cause = redact(str(error)) or type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+    if isinstance(
+        error, _NoTunnel | aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL
+    ):
         return NotSent(f"{where} was not sent: {cause}")
     return AnswerLost(f"{where} got no complete answer: {cause}")

@@ -129,6 +129,9 @@ class Pending:
     warning: str | None = None
     memo: str | None = None  # replaces the memo for the next poll; None keeps it
     safety: float | None = None  # seconds to the next poll while a webhook is expected; None: none is expected
+    expires_in: float | None = (
+        None  # seconds until the external id expires; None: as was said before, or the operation's
+    )
     partial: "Succeeded | None" = None  # the end of the job if its time is over before more comes; None: it expires
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -105,9 +106,12 @@ class Exchange:
         ledger: requests really sent.
         pause: seconds for which the provider wants no more requests of this rate group, or None. The engine passes it
             on to the governor after the step.
+        first_poll_in: seconds that the accepting answer to a submit asks to wait (`Retry-After`), or None.
     """
 
-    __slots__ = ("_provider", "_sender", "_tally", "_warnings", "ledger", "pause", "time_limit", "tokens")
+    __slots__ = (
+        "_provider", "_sender", "_tally", "_warnings", "first_poll_in", "ledger", "pause", "time_limit", "tokens",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -124,6 +128,7 @@ class Exchange:
         self.time_limit = time_limit
         self.ledger: Counter[Count] = Counter()
         self.pause: float | None = None
+        self.first_poll_in: float | None = None
         self._warnings: dict[str, None] = {}
 
     @property
@@ -145,6 +150,8 @@ class Exchange:
             answer = await self._sender.send(request, timeout=timeout or self.time_limit, fresh=request.method != "GET")
             answer.extensions[_WARNINGS] = self._warnings
             result = result_of(answer.status_code)
+            if count is Count.SUBMITS and answer.is_success:
+                self.first_poll_in = retry_after(answer)
         except NotSent:
             self._count(count, -1)
             result = "not_sent"
@@ -275,6 +282,20 @@ def retry_after(response: httpx.Response) -> float | None:
     # Measured by the server's own clock, since ours may be wrong.
     now = _date(response.headers.get("date", ""))
     return _bounded(at - (time.time() if now is None else now))
+
+
+def seconds_until(response: httpx.Response, when: Any) -> float | None:
+    """Seconds from the answer until a time in ISO 8601 that it names, by the server's own clock.
+
+    None if it names none, or one that is past: what the server still knows has not expired.
+    """
+    try:
+        at = datetime.fromisoformat(when)
+    except (TypeError, ValueError):
+        return None
+    now = _date(response.headers.get("date", ""))
+    left = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - (time.time() if now is None else now)
+    return left if left > 0 else None
 
 
 def header_seconds(response: httpx.Response, name: str) -> float | None:

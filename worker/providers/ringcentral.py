@@ -41,6 +41,7 @@ from outwait.worker.providers.exchange import (
     header_seconds,
     json_object,
     retry_after,
+    seconds_until,
 )
 from outwait.worker.providers.oauth import AccessToken
 from outwait.worker.providers.ringcentral_params import Analyze, Diarize, Identify, Punctuate, SpeechToText, Summarize
@@ -82,7 +83,8 @@ class RingCentralSettings(ProviderSettings):
 
 def _operation(name: str, params: type[Any], first_poll: float) -> Operation:
     # No interval is published. A job takes seconds to minutes, under load mostly five to ten minutes, thirty at worst.
-    # The long deadline is for the queue before ten requests a minute. A jobId lives a week (guide, `expirationTime`).
+    # The long deadline is for the queue before ten requests a minute. A jobId lives a week (guide); each answer to a
+    # poll says exactly how long (`expirationTime`).
     return Operation(name, params, poll_every=30, first_poll=first_poll, deadline=_DAY, expiry=7 * _DAY)
 
 
@@ -133,10 +135,12 @@ class RingCentral(Provider):
         """GET the job's status, which holds the result too."""
         path = "/ai/status/v1/jobs/" + quote(job.external_id, safe="")
         response = await self._send("GET", path, Count.POLLS, exchange)
-        answer = _read(json_object(response), retry_after(response))
-        if isinstance(answer, Pending) and job.memo == _WEBHOOK_MEMO:
-            return replace(answer, safety=self._settings.safety_poll_every)
-        return answer
+        document = json_object(response)
+        answer = _read(document, retry_after(response))
+        if not isinstance(answer, Pending):
+            return answer
+        safety = self._settings.safety_poll_every if job.memo == _WEBHOOK_MEMO else None
+        return replace(answer, safety=safety, expires_in=seconds_until(response, document.get("expirationTime")))
 
     def read_webhook(self, body: bytes) -> WebhookAnswer:
         """The job's status as it is posted: with its envelope, or (older samples) only `status` and `response`."""

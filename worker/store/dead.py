@@ -1,10 +1,13 @@
 """Shows the deliveries that were given up, page by page. Reads only."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import asdict
 
-from outwait.worker.model.jobs import Delivery, job_of
+from outwait.worker.model.errors import InvalidRequest
+from outwait.worker.model.jobs import JOB_ID_PATTERN, Delivery, job_of
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import JobField
 from outwait.worker.store.reads import delivery
@@ -13,12 +16,28 @@ PAGE = 200
 """Deliveries in one round trip."""
 
 
+CURSOR_PATTERN = "^[0-9]{1,15}/" + JOB_ID_PATTERN.removeprefix("^").removesuffix("$") + "#[0-9]{1,9}$"
+"""What the cursor of a page looks like."""
+
+
 class DeadDelivery(Delivery, frozen=True):
     """A delivery that was given up: its job's provider and tenant, and when (seconds since 1970)."""
 
     provider: str = ""
     died: float = 0
     tenant: str | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The place of this delivery: the cursor of a page that ends with it."""
+        return f"{round(self.died * 1000)}/{self.id}"
+
+
+class _Place(NamedTuple):
+    """Where a delivery stands among the dead ones."""
+
+    died_ms: int
+    delivery_id: bytes
 
 
 class DeadLetters:
@@ -29,24 +48,31 @@ class DeadLetters:
         self._redis = connection.redis
         self._keys = connection.keys
 
-    async def pages(self, since: float | None = None) -> AsyncIterator[list[DeadDelivery]]:
-        """Those that are dead now and died since then (seconds since 1970), newest first.
+    async def pages(self, since: float | None = None, cursor: str | None = None) -> AsyncIterator[list[DeadDelivery]]:
+        """Those that are dead now and died since then (seconds since 1970), newest first, or those after a cursor.
 
         What is replayed between two pages makes none of the others be passed over; what dies meanwhile is not shown.
+        Raises InvalidRequest for no cursor.
         """
-        low = "-inf" if since is None else since * 1000
+        end, low = _place(cursor), "-inf" if since is None else f"{since * 1000:.0f}"
         async with self._connection.translated():
-            now, kept = await self._connection.now_ms(), 0
-            while rows := await self._redis.zrevrangebyscore(
-                self._keys("DEAD"), now, low, start=kept, num=PAGE, withscores=True
-            ):
-                yield await self._read(rows)
-                scores = await self._redis.zmscore(self._keys("DEAD"), [delivery_id for delivery_id, _ in rows])
-                kept += sum(score is not None and score <= now for score in scores)
+            top = end.died_ms if end else await self._connection.now_ms()
+            while places := await self._after(end, top, low):
+                yield await self._read(places)
+                end = places[-1]
+                top = end.died_ms
 
-    async def _read(self, dead: Sequence[tuple[bytes, float]]) -> list[DeadDelivery]:
+    async def _after(self, end: _Place | None, top: int, low: str) -> list[_Place]:
+        """The next places after this one."""
+        key = self._keys("DEAD")
+        same = await self._redis.zcount(key, top, top) if end else 0  # of the same millisecond
+        rows = await self._redis.zrevrangebyscore(key, top, low, start=0, num=PAGE + same, withscores=True)
+        places = [_Place(int(died_ms), delivery_id) for delivery_id, died_ms in rows]
+        return [place for place in places if end is None or place < end][:PAGE]
+
+    async def _read(self, places: Sequence[_Place]) -> list[DeadDelivery]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for delivery_id, _ in dead:
+            for _, delivery_id in places:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id.decode()))
                 pipe.hmget(self._keys("JOB", job_of(delivery_id.decode())), JobField.PROVIDER, JobField.TENANT)
             rows = await pipe.execute()
@@ -54,9 +80,18 @@ class DeadLetters:
             DeadDelivery(
                 **asdict(delivery(delivery_id.decode(), row)),
                 provider=provider.decode(),
-                died=died / 1000,
+                died=died_ms / 1000,
                 tenant=tenant.decode() if tenant else None,
             )
-            for (delivery_id, died), row, (provider, tenant) in zip(dead, rows[::2], rows[1::2], strict=True)
+            for (died_ms, delivery_id), row, (provider, tenant) in zip(places, rows[::2], rows[1::2], strict=True)
             if row and provider
         ]
+
+
+def _place(cursor: str | None) -> _Place | None:
+    if cursor is None:
+        return None
+    if not re.fullmatch(CURSOR_PATTERN, cursor):
+        raise InvalidRequest(f"{cursor[:200]!r} is no cursor: use the one that the last page gave")
+    died_ms, _, delivery_id = cursor.partition("/")
+    return _Place(int(died_ms), delivery_id.encode())

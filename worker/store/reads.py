@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
-from outwait.worker.store import codec
+from outwait.worker.store import codec, timeline
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import DeliveryField, JobField
 
@@ -104,7 +104,7 @@ class Reads:
         """What happened to a job, oldest first."""
         async with self._connection.translated():
             lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
-        return [_entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        return [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
 
     async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
         """The other ids that mean these jobs."""
@@ -240,12 +240,6 @@ def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
         attempts=int(fields.get(DeliveryField.ATTEMPTS, 0)),
         error=codec.decode_error(error) if error else None,
     )
-
-
-def _entry(line: str) -> TimelineEntry:
-    at, _, rest = line.partition(" ")
-    event, _, detail = rest.partition(" ")
-    return TimelineEntry(int(at) / 1000, event, detail)
 
 
 def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:

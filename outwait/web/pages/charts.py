@@ -3,6 +3,7 @@
 Labels are text beside the SVG, not inside it, so that they stay readable on a phone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -98,14 +99,16 @@ def _waiting(buckets: Sequence[_Bucket]) -> Chart:
         Series("waiting at providers", tones.WARN, [bucket.peak(lambda minute: minute.waiting) for bucket in buckets]),
         Series("queued", tones.INFO, [bucket.peak(lambda minute: minute.queued) for bucket in buckets]),
     ]
-    return _chart("waiting", "Open jobs", "jobs", f"at most {_top(series):,.0f} at once", buckets, series)
+    return _chart("waiting", "Open jobs", "jobs", f"at most {_top(series) or 0:,.0f} at once", buckets, series)
 
 
 def _lateness(buckets: Sequence[_Bucket]) -> Chart:
     series = [
         Series("95 % of polls start within", tones.ODD, [bucket.peak(lambda minute: minute.late) for bucket in buckets])
     ]
-    return _chart("lateness", "Delay of polls", "seconds", f"at most {_top(series):.3g} s", buckets, series)
+    top = _top(series)
+    summary = "no polls" if top is None else f"at most {top:.3g} s"
+    return _chart("lateness", "Delay of polls", "seconds", summary, buckets, series, whole=False)
 
 
 def _chart(  # noqa: PLR0913 - the parts of a chart
@@ -117,9 +120,10 @@ def _chart(  # noqa: PLR0913 - the parts of a chart
     series: Sequence[Series],
     *,
     stacked: bool = False,
+    whole: bool = True,
 ) -> Chart:
     heights = [sum(layer.values[at] or 0 for layer in series) for at in range(len(buckets))] if stacked else []
-    top = nice(max(heights, default=0) if stacked else _top(series))
+    top = axis(max(heights, default=0) if stacked else _top(series) or 0, whole=whole)
     return Chart(
         id=name,
         title=title,
@@ -134,8 +138,16 @@ def _chart(  # noqa: PLR0913 - the parts of a chart
     )
 
 
-def nice(value: float) -> float:
-    """The smallest round number that is not below a value."""
+def axis(value: float, *, whole: bool) -> float:
+    """The end of an axis: the smallest round number that is not below a value, or 1 without any.
+
+    With `whole`, its middle is a whole number too: there is no half a job.
+    """
+    top = _round(value) if value else 1
+    return top if not whole or top % 2 == 0 else math.floor(top) + 1
+
+
+def _round(value: float) -> float:
     step = 0.001
     while True:
         for factor in (1, 2, 4, 5):
@@ -170,8 +182,8 @@ def _path(values: Sequence[Value], top: float) -> str:
     return "".join(parts)
 
 
-def _top(series: Sequence[Series]) -> float:
-    return max((value for line in series for value in line.values if value is not None), default=0)
+def _top(series: Sequence[Series]) -> Value:
+    return max((value for line in series for value in line.values if value is not None), default=None)
 
 
 def _times(buckets: Sequence[_Bucket]) -> list[str]:

@@ -3,9 +3,11 @@
 import hashlib
 import logging
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
 
 from outwait.web.auth import require_all_tenants
 from outwait.web.pages.job import replay_dead
@@ -19,29 +21,41 @@ from outwait.worker.store.receivers import DisabledReceiver
 log = logging.getLogger(__name__)
 
 DEAD = 100
-"""Maximum number of dead deliveries on the page."""
+"""Dead deliveries on one page."""
 
 router = APIRouter(prefix="/dead", include_in_schema=False)
 
 
+class DeadQuery(BaseModel):
+    """The list's query. A filter that is not valid filters nothing."""
+
+    target: str = ""
+    provider: str = ""
+    within: str = ""
+    cursor: str = ""
+
+
 @router.get("")
-async def dead(
-    request: Request, shared: Shared, viewer: Viewing, target: str = "", provider: str = "", within: str = ""
-) -> Response:
+async def dead(request: Request, shared: Shared, viewer: Viewing, query: Annotated[DeadQuery, Query()]) -> Response:
     """The list."""
-    deliveries = await shared.client.dead(DEAD, **_filters(viewer, target, provider, within))
+    filters = _filters(viewer, query.target, query.provider, query.within)
+    listed = await shared.client.dead_page(DEAD, query.cursor or None, **filters)
     disabled = await shared.client.disabled_receivers() if viewer.sees_all_tenants else []
+    chosen = {"target": query.target.strip(), "provider": query.provider, "within": query.within}
+    kept = {name: value for name, value in chosen.items() if value}
     return await page(
         request,
         "dead.html",
         viewer,
-        dead=deliveries,
-        total=await shared.store.statistics.dead() if viewer.sees_all_tenants else len(deliveries),
+        dead=listed.deliveries,
+        more=f"/dead?{urlencode(kept | {'cursor': listed.cursor})}" if listed.cursor else None,
+        first=f"/dead?{urlencode(kept)}" if query.cursor else None,
+        total=await shared.store.statistics.dead() if viewer.sees_all_tenants and not kept else None,
         receivers=[(_name(receiver), receiver) for receiver in disabled],
         providers=shared.registry.names,
         ages=AGES,
-        chosen={"target": target.strip(), "provider": provider, "within": within},
-        filtered=bool(target.strip() or provider or within),
+        chosen=chosen,
+        filtered=bool(kept),
     )
 
 

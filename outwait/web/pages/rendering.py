@@ -1,6 +1,7 @@
 """Renders pages: the Jinja environment, the formats of numbers and times, and the headers of every page."""
 
 import hashlib
+import re
 import time
 from datetime import UTC, datetime
 from functools import cache
@@ -11,6 +12,7 @@ import msgspec
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from outwait.web.pages.notices import notice
 from outwait.web.pages.session import Viewer
@@ -104,6 +106,7 @@ def environment() -> Environment:
     )
     jinja.filters |= {
         "ago": ago,
+        "breakable": breakable,
         "count": "{:,}".format,
         "pairs": lambda names: [(name, name) for name in names],
         "redact": redact,
@@ -120,6 +123,14 @@ def environment() -> Environment:
 def pretty(value: Any) -> str:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+_SEPARATORS = re.compile(r"(?<=\w)([-_./:@?&=#]+)(?=\w)")
+
+
+def breakable(name: str) -> Markup:
+    """A long name that a browser may break after its separators, so that it need not break inside a word."""
+    return Markup("<wbr>").join(_SEPARATORS.sub("\\1\0", name).split("\0"))
 
 
 def iso(seconds: float) -> str:

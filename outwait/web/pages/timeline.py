@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import msgspec
-
 from outwait.web.pages import tones
-from outwait.worker.model.jobs import Job, JobError, JobState, TimelineEntry
+from outwait.worker.model.jobs import Job, JobState, TimelineEntry
 from outwait.worker.net.redaction import redact
 
 WAIT = 1.0
@@ -68,23 +66,11 @@ def _entry(entry: TimelineEntry, gap: float, start: float) -> Entry:
         at=entry.at,
         event=entry.event,
         words=_WORDS.get(entry.event, ""),
-        detail=describe(entry.detail),
+        detail=redact(entry.detail),
         tone=tones.tone(entry.event),
         since=entry.at - start,
         wait=gap if gap >= WAIT else None,
     )
-
-
-def describe(detail: str) -> str:
-    """A detail for people: an error at its end, which is stored as JSON, is written as `code: message`."""
-    head, brace, rest = detail.partition("{")
-    if not brace or (head and not head.endswith(" ")):
-        return redact(detail)
-    try:
-        error = msgspec.json.decode(brace + rest, type=JobError)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return redact(detail)  # the JSON is cut short, or is not an error
-    return redact(f"{head}{error.code}: {error.message}")
 
 
 def phases(job: Job, now: float) -> list[Phase]:

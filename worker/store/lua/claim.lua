@@ -84,11 +84,11 @@ end
 local function lease_job(work_id, due_at)
   local key = JOB .. work_id
   local old_fence, attempts, provider, operation, external_id, memo, state, created, submitted, deadline,
-    provider_status, polled, trace, unknown_polls, unknown_since = unpack(call(
+    provider_status, polled, trace, unknown_polls, unknown_since, expires = unpack(call(
       'HMGET', key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
       job_field.memo, job_field.state, job_field.created, job_field.submitted, job_field.deadline,
       job_field.provider_status, job_field.last_poll, job_field.trace,
-      job_field.unknown_polls, job_field.unknown_since))
+      job_field.unknown_polls, job_field.unknown_since, job_field.expires))
   if not old_fence then return nil end
   local fence, created_ms = old_fence + 1, tonumber(created)
   local due_ms = due_at < TURNS and created_ms or due_at
@@ -96,7 +96,7 @@ local function lease_job(work_id, due_at)
   local claim = {
     work_id, fence, provider, operation, external_id or '', memo or '', state, tonumber(attempts) or 0, created_ms,
     tonumber(submitted) or 0, tonumber(deadline) or 0, provider_status or '', tonumber(polled) or 0, due_ms, trace or '',
-    tonumber(unknown_polls) or 0, tonumber(unknown_since) or 0,
+    tonumber(unknown_polls) or 0, tonumber(unknown_since) or 0, tonumber(expires) or 0,
   }
   return claim, fence
 end
@@ -109,11 +109,12 @@ local function lease_delivery(work_id, due_ms)
   local provider, operation, trace =
     get(JOB .. job_of(work_id), job_field.provider, job_field.operation, job_field.trace)
   local fence, external_id, memo, state, provider_status = old_fence + 1, '', '', '', ''
-  local created, submitted, deadline, polled, unknown_polls, unknown_since = 0, 0, 0, 0, 0, 0
+  local created, submitted, deadline, polled, unknown_polls, unknown_since, expires = 0, 0, 0, 0, 0, 0, 0
   call('HSET', key, delivery_field.fence, fence)
   local claim = {
     work_id, fence, provider or '', operation or '', external_id, memo, state, tonumber(attempts) or 0, created,
     submitted, deadline, provider_status, polled, due_ms, trace or '', unknown_polls, unknown_since,
+    expires,
   }
   return claim, fence
 end

@@ -6,7 +6,7 @@ local call, unpack, tonumber = redis.call, unpack, tonumber
 local arguments = cmsgpack.unpack(ARGV[1])
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local TIMELINE_MAX = 200
+local TIMELINE_MAX, DETAIL_MAX = 200, 300
 -- Scores of a submit lane's due set below TURNS are turns of tenants, in bands of one priority each; above, times.
 local TURNS, BAND = 1e12, 1e10
 
@@ -30,11 +30,17 @@ local function write_tallies()
   call('EXPIRE', minute, MINUTE_KEPT)
 end
 
+-- At most DETAIL_MAX bytes of a text, without half a character at the end.
+local function shortened(text)
+  if #text <= DETAIL_MAX then return text end
+  return string.gsub(string.sub(text, 1, DETAIL_MAX - #'…'), '[\192-\255][\128-\191]*$', '') .. '…'
+end
+
 -- Append to a job's timeline; the newest entries are kept. Whoever waits for the job is woken (store/watch.py).
 local function note(job_id, event, detail)
   tally('event:' .. event)
   local line = string.format('%.0f %s', now, event)
-  if detail and detail ~= '' then line = line .. ' ' .. string.sub(detail, 1, 300) end
+  if detail and detail ~= '' then line = line .. ' ' .. shortened(detail) end
   if call('RPUSH', TIMELINE .. job_id, line) > TIMELINE_MAX then
     call('LTRIM', TIMELINE .. job_id, -TIMELINE_MAX, -1)
   end

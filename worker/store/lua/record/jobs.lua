@@ -123,14 +123,16 @@ function verbs.submitted(outcome)
     call('HDEL', key, job_field.webhook_ended)
     note(job.id, 'warning', 'a webhook named another external id: ' .. webhook_external_id)
   elseif webhook_ended then
-    countdown_ms = 0
+    countdown_ms = outcome.not_before_ms or 0
   end
   count(job, outcome)
   set_state(job, 'waiting')
-  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned)
+  call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned,
+             job_field.expires)
   move(job, poll_lane(job.provider), now + countdown_ms, job_field.submitted, now)
   if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
   if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
+  if outcome.not_before_ms then call('HSET', key, job_field.not_before, now + outcome.not_before_ms) end
   note(job.id, 'submitted', external_id == '' and 'the provider named no external id: its webhook is awaited')
   healthy[job.provider] = true
   cancel_if_requested(job)
@@ -159,6 +161,7 @@ function verbs.wait(outcome)
     note(job_id, 'status', outcome.status)
   end
   if outcome.warning then note(job_id, 'warning', outcome.warning) end
+  if outcome.expires_ms then call('HSET', key, job_field.expires, outcome.expires_ms) end
   if outcome.expiry_warning and call('HSETNX', key, job_field.expiry_warned, 1) == 1 then
     note(job_id, 'warning', outcome.expiry_warning)
   end
