@@ -99,7 +99,7 @@ class Pool(BlockingConnectionPool):
 
     async def _connected(self, connection: Any) -> None:
         """Log in, and see which server this is."""
-        await connection.on_connect()
+        await connection.on_connect_check_health(check_health=False)  # a PING that is refused would connect again
         await self._see(connection)
         connection.outwait_made_in = self._time
 
