@@ -34,7 +34,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="module")
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("metrics")
-    leases = {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10", "OUTWAIT_STORE__TIMEOUT": "3"}
+    leases = {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10", "OUTWAIT_STORE__TIMEOUT": "8"}
     with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=leases) as running:
         running.web()
         yield running
