@@ -162,9 +162,12 @@ class AsyncClient:
             JobNotFound: no such job.
             WrongState: it has ended otherwise.
         """
-        if (await self.job(job_id)).state is JobState.CANCELLED:
-            return True
-        return await self._side.cancel(job_id)
+        try:
+            return await self._side.cancel(job_id)
+        except WrongState:
+            if (await self.job(job_id)).state is JobState.CANCELLED:
+                return True
+            raise
 
     async def resolve(self, job_id: str, choice: Choice, external_id: str = "") -> None:
         """Decide about an uncertain job.

@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from outwait.worker.local.embedded import HOST, find_server, free_port
-from tests.patience import wait_until
+from tests.patience import PATIENCE, wait_until
 from tests.stack import ROOT
 
 NAME, PASSWORD, SENTINEL_PASSWORD = "jobs", "pwOfRedis", "pw@sentinels"
@@ -107,7 +107,7 @@ class Replicated:
         self._processes[port].send_signal(number)
 
     def server(self, port: int) -> "Redis":
-        return Redis(host=HOST, port=port, password=PASSWORD, decode_responses=True, socket_timeout=2)
+        return Redis(host=HOST, port=port, password=PASSWORD, decode_responses=True, socket_timeout=PATIENCE)
 
     def fail_over(self) -> None:
         """As an operator orders it."""
@@ -160,7 +160,7 @@ class Replicated:
         self._run(port, lines, "--sentinel")
 
     def _sentinel(self, port: int) -> "Redis":
-        return Redis(host=HOST, port=port, password=SENTINEL_PASSWORD, decode_responses=True, socket_timeout=2)
+        return Redis(host=HOST, port=port, password=SENTINEL_PASSWORD, decode_responses=True, socket_timeout=PATIENCE)
 
     def _run(self, port: int, lines: list[str], *options: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

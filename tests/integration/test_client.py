@@ -32,8 +32,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="module")
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("client")
-    variables = {"OUTWAIT_STORE__TIMEOUT": "2"}
-    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.3}}, variables=variables) as running:
+    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.3}}) as running:
         running.web()
         running.worker()
         yield running
@@ -162,7 +161,7 @@ async def test_a_cancelled_job_raises_and_stays_cancelled(client: AsyncClient) -
 
 
 async def test_an_ended_job_is_polled_again_and_submitted_once(client: AsyncClient) -> None:
-    job_id = await enqueued(client, asked('x sandbox:{"duration":1}'), deadline=600)
+    job_id = await enqueued(client, asked('x sandbox:{"duration":5}'), deadline=600)
 
     async def given_up() -> bool:
         return (await client.job(job_id)).state is JobState.WAITING and await client.cancel(job_id)

@@ -34,7 +34,7 @@ def follow(master: EmbeddedRedis, replica: EmbeddedRedis) -> None:
 
 
 def settings_of(server: EmbeddedRedis, **store: object) -> Settings:
-    return Settings.model_validate({"redis_url": server.url, "store": {"timeout": 2, **store}})
+    return Settings.model_validate({"redis_url": server.url, "store": {"timeout": 6, **store}})
 
 
 async def test_a_replica_that_is_missing_is_an_outage_and_a_second_try_proves_nothing(

@@ -44,7 +44,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("metrics")
     (folder / "metrics_handlers.py").write_text(HANDLERS)
-    variables = {"OUTWAIT_STORE__TIMEOUT": "3", "OUTWAIT_HANDLERS__MODULES": "metrics_handlers"}
+    variables = {"OUTWAIT_STORE__TIMEOUT": "8", "OUTWAIT_HANDLERS__MODULES": "metrics_handlers"}
     with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=variables) as running:
         running.web()
         yield running
