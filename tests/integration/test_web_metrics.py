@@ -175,7 +175,8 @@ async def test_what_waits_is_shown_and_a_pause_asks_for_no_more_workers(stack: S
         samples = scrape(stack)
         assert value(samples, "outwait_suspended", provider="unless") == 1
         assert value(samples, "outwait_due_jobs", step="submit", provider="unless") == 1
-        assert value(samples, "outwait_ready_jobs") == 0
+        # Of this provider: a worker that was stopped before may have left a callback or a delivery, which is ready.
+        assert value(samples, "outwait_ready_jobs", step="submit", provider="unless") == 0
         await client.resume("unless")
 
 
