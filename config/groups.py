@@ -69,8 +69,9 @@ class StepSettings(Group):
     """How one step behaves: submit, poll, callback or deliver."""
 
     time_limit: Seconds = Field(default=20, description="Time limit of this step for one job, in seconds.")
-    lease: Seconds = Field(
-        default=40, description="Seconds for which one worker owns a claimed step; must be longer than TIME_LIMIT."
+    lease: Annotated[Seconds, Field(ge=1)] = Field(
+        default=12,
+        description="Seconds for which one worker owns a claimed step; it is renewed while the step runs.",
     )
     attempts: int = Field(
         default=10,
@@ -89,11 +90,6 @@ class StepSettings(Group):
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:
-        if self.lease <= self.time_limit:
-            raise Clash(
-                {"lease": self.lease, "time_limit": self.time_limit},
-                "the lease must be longer, or a second worker would start a step that is still running",
-            )
         if self.backoff_max < self.backoff:
             raise Clash(
                 {"backoff": self.backoff, "backoff_max": self.backoff_max}, "BACKOFF_MAX must not be less than BACKOFF"
@@ -171,7 +167,7 @@ class IntakeSettings(Group):
         default="classic", description="Type of that queue on RabbitMQ, as producers declare it: classic or quorum."
     )
     batch: int = Field(default=256, ge=1, le=5000, description="Maximum number of messages taken in at once.")
-    lease: Seconds = Field(default=30, description="Seconds for which one worker owns the messages that it takes in.")
+    lease: Seconds = Field(default=12, description="Seconds for which one worker owns the messages that it takes in.")
 
 
 class Route(Group):

@@ -69,10 +69,10 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_.-]{1,40}$",
         description="Prefix and hash tag of all keys in the store.",
     )
-    submit: StepSettings = StepSettings(time_limit=60, lease=90, attempts=30)
-    poll: PollSettings = PollSettings(time_limit=20, lease=40, attempts=30)
-    callback: StepSettings = StepSettings(time_limit=10, lease=20, attempts=100)
-    deliver: StepSettings = StepSettings(time_limit=30, lease=45, attempts=8, cap=256)  # results wait in memory
+    submit: StepSettings = StepSettings(time_limit=60, attempts=30)
+    poll: PollSettings = PollSettings(time_limit=20, attempts=30)
+    callback: StepSettings = StepSettings(time_limit=10, attempts=100)
+    deliver: StepSettings = StepSettings(time_limit=30, attempts=8, cap=256)  # results wait in memory
     store: StoreSettings = StoreSettings()
     worker: WorkerSettings = WorkerSettings()
     intake: IntakeSettings = IntakeSettings()

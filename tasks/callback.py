@@ -17,7 +17,7 @@ from outwait.worker.engine.provider_step import ProviderGateway
 from outwait.worker.engine.rate_feedback import slot_name
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model import targets
-from outwait.worker.model.errors import OperatorError, ProviderError, StoreUnavailable
+from outwait.worker.model.errors import OperatorError, ProviderError, StoreUnavailable, Withheld
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
@@ -104,6 +104,8 @@ class Callback:
         exchange = gateway.new_exchange()
         try:
             outcome = fan_out(claim, names, await gateway.provider.cancel(waiting, exchange))
+        except Withheld as withheld:
+            return (decide_error(claim, withheld, self.settings, random.random()),)
         except (ProviderError, OperatorError) as raised:
             return (decide_cancel_error(claim, names, raised), *gateway.feedback(claim, exchange, raised))
         return (outcome, *gateway.feedback(claim, exchange, None))
@@ -134,7 +136,7 @@ def decide_cancel_error(claim: Claim, names: tuple[str, ...], error: ProviderErr
 
 def decide_error(claim: Claim, error: BaseException, settings: StepSettings, jitter: float) -> Outcome:
     """What any other error means: the callback runs again, without limit. `jitter` is a random number from 0 to 1."""
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | Withheld):
         return Release(work_id=claim.work_id, fence=claim.fence)
     countdown_ms = milliseconds(pacing.backoff(settings, claim.attempts, jitter=jitter))
     reason = redact(f"{type(error).__name__}: {error}")

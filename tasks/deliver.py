@@ -15,7 +15,7 @@ from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
-from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, StoreUnavailable
+from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, StoreUnavailable, Withheld
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Dead, Delivered, Outcome, Redeliver, ReleaseDelivery
@@ -42,6 +42,14 @@ class DeliverTask(StepTask):
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""
         _ = self.handlers
+
+    def serves(self, name: str) -> bool:
+        """Whether this process has what delivers to this target."""
+        return self.handlers.serves(name)
+
+    def equipment(self) -> Iterable[str]:
+        """The handlers."""
+        return self.handlers.equipment()
 
 
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True, shared=False)
@@ -97,7 +105,7 @@ class Deliver:
         try:
             return (await self._deliver(claim),)
         # No name outlives its clause: an error that its own traceback leads to stays in memory, megabytes and all.
-        except (StoreUnavailable, asyncio.CancelledError) as stopped:
+        except (StoreUnavailable, asyncio.CancelledError, Withheld) as stopped:
             return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
             subject = {"delivery": claim.work_id, "target": redact(self.target)}
@@ -147,11 +155,11 @@ def decide_error(claim: Claim, error: BaseException, retries: DeliveryRetries, j
 
     Args:
         claim: the delivery.
-        error: what its handler raised, or the cancellation at shutdown, which counts as no attempt.
+        error: what its handler raised. A shutdown and an ended lease count as no attempt.
         retries: of its target.
         jitter: a random number from 0 to 1.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | Withheld):
         return ReleaseDelivery(work_id=claim.work_id, fence=claim.fence)
     if not isinstance(error, HandlerError):
         error = HandlerError(f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 
 from outwait.config.groups import PollSettings, StoreSettings
-from outwait.worker.app import app
+from outwait.worker.app import ProviderTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.engine import pacing
 from outwait.worker.engine.end_outcome import end_outcome
@@ -26,6 +26,7 @@ from outwait.worker.model.errors import (
     ProviderError,
     RateLimited,
     ResultTooLarge,
+    Withheld,
 )
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
@@ -42,7 +43,7 @@ UNKNOWN_POLLS = 5
 """Polls that must say that the external id is unknown before the job fails: a single one may come from a deployment."""
 
 
-@app.task(name="tasks.poll", ignore_result=True, shared=False)
+@app.task(name="tasks.poll", base=ProviderTask, ignore_result=True, shared=False)
 def poll(lane: str, claims: list[Any]) -> None:
     """Poll a batch of claimed jobs of one provider."""
     runtime, parsed = app.runtime, Lane.parse(lane)
@@ -167,6 +168,8 @@ def decide_unnamed(context: PollContext, answer: Succeeded | Failed | None, stor
 def decide_error(context: PollContext, error: BaseException) -> Outcome:
     """What an error means for a poll: the job is paid for, so it is asked for until its deadline."""
     match error:
+        case Withheld() | asyncio.CancelledError():
+            return _stopped(context)
         case RateLimited():
             return _retry(context, error, attempt=0)
         case ExternalIdUnknown():
@@ -175,8 +178,6 @@ def decide_error(context: PollContext, error: BaseException) -> Outcome:
             return failed(context.claim, JobError(error.code, str(error), error.detail), context.sent)
         case ProviderError():
             return _retry(context, error, attempt=1)
-        case asyncio.CancelledError():
-            return _stopped(context)
         case _:
             return _retry(context, AnswerLost(redact(f"{type(error).__name__}: {error}")), attempt=1)
 
@@ -239,7 +240,7 @@ def _retry(context: PollContext, error: ProviderError, *, attempt: int, unknown_
 
 
 def _stopped(context: PollContext) -> Outcome:
-    """The worker ends before the answer came. The next poll keeps the provider's interval."""
+    """The worker or the lease ends before the answer came. The next poll keeps the provider's interval."""
     if not context.sent.polls:
         return Release(work_id=context.claim.work_id, fence=context.claim.fence)
     interval_ms = milliseconds(context.operation.poll_every)

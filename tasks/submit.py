@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
 from outwait.config.groups import StepSettings
-from outwait.worker.app import StepTask, app
+from outwait.worker.app import ProviderTask, StepTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.submit_request import TIMES, SubmitRequest
 from outwait.worker.engine import pacing
@@ -36,6 +36,7 @@ from outwait.worker.model.errors import (
     Rejected,
     StoreUnavailable,
     Unauthorized,
+    Withheld,
 )
 from outwait.worker.model.jobs import Claim, JobError, JobState, Step, UncertainPolicy
 from outwait.worker.model.lanes import Lane
@@ -101,7 +102,7 @@ def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
             raise Ignore(refusal)  # what the message names to run after it must not run
 
 
-@app.task(name="tasks.submit_due", ignore_result=True, shared=False)
+@app.task(name="tasks.submit_due", base=ProviderTask, ignore_result=True, shared=False)
 def submit_due(lane: str, claims: list[Any]) -> None:
     """Submit a batch of claimed jobs of one provider."""
     runtime, parsed = app.runtime, Lane.parse(lane)
@@ -289,6 +290,8 @@ def decide_error(context: SubmitContext, error: BaseException, refused: frozense
     `refused` are the statuses that the provider documents as certainly not taken.
     """
     match error:
+        case Withheld():
+            return Release(work_id=context.claim.work_id, fence=context.claim.fence)
         case RateLimited():
             return retry_or_fail(context, error, attempt=0)
         case ProviderError() if isinstance(error, NotSent | Unauthorized) or error.status in refused:
@@ -296,11 +299,12 @@ def decide_error(context: SubmitContext, error: BaseException, refused: frozense
         case Rejected() | ProviderError(status=404):
             return _failed(context, error)
         case ProviderError():
-            return _uncertain(context, f"{error.code}: {error}")
+            reason = f"{error.code}: {error}"
         case asyncio.CancelledError():
-            return _uncertain(context, "the worker stopped before the answer came")
+            reason = "the worker stopped before the answer came"
         case _:
-            return _uncertain(context, redact(f"{type(error).__name__}: {error}"))
+            reason = redact(f"{type(error).__name__}: {error}")
+    return _uncertain(context, reason)
 
 
 def retry_or_fail(context: SubmitContext, error: ProviderError, *, attempt: int) -> Outcome:

@@ -26,8 +26,11 @@ ROOT = Path(__file__).parent.parent
 WORKER = [sys.executable, "-m", "outwait", "worker"]
 WEB = [sys.executable, "-m", "outwait", "web"]
 
+LEASES = tuple(f"OUTWAIT_{owner}__LEASE" for owner in ("SUBMIT", "POLL", "CALLBACK", "DELIVER", "INTAKE"))
+
 FAST = {
     "OUTWAIT_STORE__TIMEOUT": "60",  # a busy machine's Redis is no Redis that is away
+    **dict.fromkeys(LEASES, "70"),  # ... and its workers are not lost
     "OUTWAIT_WORKER__TICK": "0.05",
     "OUTWAIT_SUBMIT__BACKOFF": "0.1",
     "OUTWAIT_SUBMIT__BACKOFF_MAX": "0.5",

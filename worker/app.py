@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +52,10 @@ TASKS = {
 """The task of each step, by its wire name: nothing here imports tasks."""
 
 
+EQUIPMENT = "outwait_equipment"
+"""The remote control command that each worker answers with what it has (`Outwait.equipment`). `outwait doctor` asks."""
+
+
 class StepTask(Task):  # type: ignore[misc] # Celery has no types
     """A task of ours. It stores no result: what producers read under a job's id, only the job's end writes.
 
@@ -64,6 +69,26 @@ class StepTask(Task):  # type: ignore[misc] # Celery has no types
 
     def prepare(self) -> None:
         """What must work before the worker takes its first job; called once at its start."""
+
+    def serves(self, name: str) -> bool:  # noqa: ARG002 - of the lane: a provider or a target
+        """Whether this process can do the step's work of a lane."""
+        return True
+
+    def equipment(self) -> Iterable[str]:
+        """What this process has for the step and another worker may lack, in words for people."""
+        return ()
+
+
+class ProviderTask(StepTask):
+    """A task that asks a provider."""
+
+    def serves(self, name: str) -> bool:
+        """Whether the provider is configured here: a job must not fail because this worker has no credentials."""
+        return name in app.registry.providers
+
+    def equipment(self) -> Iterable[str]:
+        """The credentials."""
+        return (f"credentials of {name}" for name in app.registry.providers)
 
 
 class Outwait(Celery):  # type: ignore[misc] # Celery has no types
@@ -90,7 +115,18 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
     @cached_property
     def runtime(self) -> Runtime:
         """What steps share; built when a worker starts."""
-        return Runtime(self.settings, self.registry, self.events_of_jobs)
+        return Runtime(self.settings, self.registry, self.events_of_jobs, self.serves)
+
+    def serves(self, lane: Lane) -> bool:
+        """Whether this process can do the work of a lane."""
+        if lane.step is None:
+            return False
+        task: StepTask = self.tasks[TASKS[lane.step]]
+        return task.serves(lane.name)
+
+    def equipment(self) -> list[str]:
+        """What this process has and another worker may lack, in words for people."""
+        return sorted({name for task in self.tasks.values() if isinstance(task, StepTask) for name in task.equipment()})
 
     def send_claims(self, lane: Lane, claims: list[list[object]]) -> None:
         """Hand a batch of claims to the task of its step."""
@@ -153,6 +189,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         signals.worker_shutting_down.connect(self._ask_to_stop, weak=False)
         signals.worker_shutdown.connect(self._close, weak=False)  # a step's own `shutdown` is called in consumers only
         _cancel_what_is_revoked(runtime)
+        Panel.data[EQUIPMENT] = lambda _state: app.equipment()
 
     def stop(self, _parent: Any) -> None:
         """Claim no more; finish or give back what is held."""
@@ -180,7 +217,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
     async def _clock(self) -> Any:
         store = Store.open(app.settings)
         policies = Policies(app.settings, app.registry)
-        clock = Clock(store.lanes, policies, app.send_claims)
+        clock = Clock(store.lanes, policies, app.send_claims, app.serves)
         fit, alive = False, app.settings.worker.alive
 
         async def tick() -> float | None:

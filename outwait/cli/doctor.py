@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import typer
@@ -16,7 +17,8 @@ from outwait.config.exits import Exit
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import OperatorError
-from outwait.worker.model.jobs import JobState
+from outwait.worker.model.jobs import JobState, Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.governors import GroupStatus
@@ -89,7 +91,16 @@ def _store(session: Session) -> list[Finding]:
         gone = bool(await client.disabled_receivers())
         orphans = _orphans(await client.orphans(1))
         people = _waiting_for_people(held=bool(held), dead=bool(dead), parked=bool(parked), gone=gone) + orphans
-        return [*health, *misdirected, *_lanes(await client.lanes()), *_held_back(await client.providers()), *people]
+        unserved = await client.unserved()
+        late = [status for status in await client.lanes() if status.lane not in {lane.lane for lane in unserved}]
+        return [
+            *health,
+            *misdirected,
+            *_unserved(unserved),
+            *_lanes(late),
+            *_held_back(await client.providers()),
+            *people,
+        ]
 
     try:
         return session.ask(check)
@@ -108,6 +119,33 @@ def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
         )
         for lane in late
     ]
+
+
+def _unserved(lanes: list[LaneStatus]) -> list[Finding]:
+    return [
+        Finding(
+            "warning",
+            f"lane {redact(str(status.lane))}",
+            f"no running worker serves it; {status.due_now} due, which wait",
+            _what_is_missing(status.lane),
+        )
+        for status in lanes
+    ]
+
+
+def _what_is_missing(lane: Lane) -> str:
+    name = lane.name
+    if lane.step in (Step.SUBMIT, Step.POLL):
+        return (
+            f"Give the workers OUTWAIT_PROVIDERS__{name.upper()}__… (docs/providers.md), or start workers that have it."
+        )
+    if name.startswith(("https:", "http:")):
+        return "Give the workers OUTWAIT_WEBHOOKS__SECRETS, or start workers that have it."
+    if lane.step is Step.DELIVER:
+        return (
+            f"Start workers whose OUTWAIT_HANDLERS__MODULES marks a function @handler({name!r}), or correct that name."
+        )
+    return "Start a worker: `outwait worker`."
 
 
 def _misdirected(number: int, queue: str) -> list[Finding]:
@@ -163,10 +201,12 @@ def _proxies(settings: Settings) -> list[Finding]:
 
 
 def _workers() -> list[Finding]:
-    from outwait.worker.app import app  # Celery takes long to import
+    from outwait.worker.app import EQUIPMENT, app  # Celery takes long to import
 
     try:
         alive = sorted(name for answer in app.control.ping(timeout=PING_WITHIN) for name in answer)
+        asked = {"destination": alive, "reply": True, "timeout": PING_WITHIN, "limit": len(alive)}
+        answers = app.control.broadcast(EQUIPMENT, **asked) if len(alive) > 1 else []
     except Exception as error:  # noqa: BLE001 - each broker has errors of its own
         return [
             Finding(
@@ -175,4 +215,19 @@ def _workers() -> list[Finding]:
         ]
     if not alive:
         return [Finding("error", "workers", "no worker is running", "Start one: `outwait worker`.")]
-    return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}")]
+    found = {name: has for answer in answers for name, has in answer.items() if isinstance(has, list)}
+    return [Finding("ok", "workers", f"{len(alive)} running: {', '.join(alive)}"), *less_equipped(found)]
+
+
+def less_equipped(workers: Mapping[str, Collection[str]]) -> list[Finding]:
+    """A warning for each worker that lacks what another one has. `workers` names what each has."""
+    everything = frozenset[str]().union(*workers.values())
+    advice = (
+        "It leaves that work to the others. Give it the same settings, unless that is meant: OUTWAIT_PROVIDERS__…, "
+        "OUTWAIT_HANDLERS__MODULES, OUTWAIT_WEBHOOKS__SECRETS."
+    )
+    return [
+        Finding("warning", f"worker {name}", f"lacks {', '.join(sorted(everything.difference(has)))}", advice)
+        for name, has in sorted(workers.items())
+        if everything.difference(has)
+    ]

@@ -266,6 +266,10 @@ class StoreClient:
         named = await self._store.reads.active_lanes()
         return await self._store.reads.lanes(sorted({CALLBACK, *named}, key=str))
 
+    async def unserved(self) -> list[LaneStatus]:
+        """Lanes with due work that no running worker serves: none has the credentials, or the handler."""
+        return await self._store.reads.lanes(await self._store.lanes.unserved())
+
     async def parked(self, limit: int = 50) -> list[Parked]:
         """Producers' messages that could be no job, newest first."""
         return await self._store.inbox.parked(limit)

@@ -42,6 +42,7 @@ class Reading(NamedTuple):
     counted: Counts
     names: Sequence[str] = ()
     """The providers that are set up."""
+    unserved: Sequence[Lane] = ()
 
 
 class _Families(NamedTuple):
@@ -79,6 +80,7 @@ async def read(shared: Services) -> Reading:
         batches=dict(zip(queues, await inbox.waiting(list(queues.values())), strict=True)),
         counted=await stats.counted(),
         names=names,
+        unserved=await shared.store.lanes.unserved(),
     )
 
 
@@ -106,17 +108,20 @@ def _jobs(reading: Reading) -> Iterator[Metric]:
 def _work(reading: Reading) -> Iterator[Metric]:
     """The work in the lanes. The lanes of all handlers are added up, because there may be any number of them."""
     statuses = {status.provider: status for status in reading.providers}
-    due: dict[tuple[str, str], list[float]] = {(step.value, ""): [0, 0, 0, 0] for step in (Step.CALLBACK, Step.DELIVER)}
+    due: dict[tuple[str, str], list[float]] = {
+        (step.value, ""): [0] * len(_WORK) for step in (Step.CALLBACK, Step.DELIVER)
+    }
     for lane in reading.lanes:
         step, name = lane.lane.step, lane.lane.name
         if step is None:
             continue
         label = (step.value, name if step in (Step.SUBMIT, Step.POLL) else "")
-        sums = due.setdefault(label, [0, 0, 0, 0])
+        sums = due.setdefault(label, [0] * len(_WORK))
         sums[0] += lane.due_now
         sums[1] += ready(lane, step, statuses.get(name))
         sums[2] += lane.leased
         sums[3] = max(sums[3], lane.oldest_due_age)
+        sums[4] += lane.due_now if lane.lane in reading.unserved else 0
     for index, (name, text) in enumerate(_WORK):
         yield _gauge(name, text, ("step", "provider"), ((label, sums[index]) for label, sums in due.items()))
 
@@ -126,6 +131,7 @@ _WORK = (
     ("outwait_ready_jobs", "Due steps that no limit, pause or breaker holds back: more workers would help."),
     ("outwait_leased_jobs", "Steps that workers have claimed."),
     ("outwait_oldest_due_seconds", "How long the first due step has been due."),
+    ("outwait_unserved_jobs", "Due steps that no running worker can do: it lacks the credentials or the handler."),
 )
 
 

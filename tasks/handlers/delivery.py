@@ -67,6 +67,25 @@ class Handlers:
         """Whether a function is marked with this name."""
         return name in self._functions
 
+    def serves(self, target: str) -> bool:
+        """Whether this process can deliver to a target: another one may have the function, or the secrets."""
+        try:
+            parsed = parse(target)
+        except InvalidRequest:
+            return True  # it is refused, and its dead letter says why
+        match parsed:
+            case FunctionTarget(name):
+                return self.known(name)
+            case WebhookTarget():
+                return self._webhooks is not None and self._webhooks.signs
+            case _:
+                return True
+
+    def equipment(self) -> list[str]:
+        """What this process has and another one may lack, in words for people."""
+        signs = self._webhooks is not None and self._webhooks.signs
+        return [*(f"handler {name}" for name in self._functions), *(["a secret for webhooks"] if signs else [])]
+
     async def deliver(
         self, target: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool = False, trace: str = ""
     ) -> str:

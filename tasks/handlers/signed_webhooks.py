@@ -9,7 +9,7 @@ import httpx
 
 from outwait.config.groups import WebhookSettings
 from outwait.tasks.handlers.envelope import Envelope
-from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError
+from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError, Withheld
 from outwait.worker.model.targets import WebhookTarget
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.net.redaction import redact
@@ -68,9 +68,14 @@ class Webhooks:
         self._receivers = receivers
         self._free = asyncio.Semaphore(PLACES)
 
+    @property
+    def signs(self) -> bool:
+        """Whether this process has a master secret."""
+        return bool(self._secrets)
+
     def refusal(self, target: WebhookTarget) -> str:
         """Why nothing is sent to a receiver, or ""."""
-        return webhook_refusal(target, signs=bool(self._secrets), guard=self._guard)
+        return webhook_refusal(target, signs=self.signs, guard=self._guard)
 
     async def deliver(self, target: WebhookTarget, envelope: Envelope, trace: str = "") -> str:
         """Send one delivery, with a trace context if there is one.
@@ -81,6 +86,7 @@ class Webhooks:
         Raises:
             DeliveryFailed: the receiver gave no answer, or one that is not 2xx.
             DeliveryRefused: nothing may be sent to the receiver, or it is disabled: now (it answered 410) or before.
+            Withheld: the lease of the delivery may have ended, so nothing was sent.
         """
         if why := self.refusal(target):
             raise DeliveryRefused(why)
@@ -104,6 +110,8 @@ class Webhooks:
                 text = await _beginning(response)
         except AddressRefused as error:
             raise DeliveryRefused(str(error)) from error
+        except Withheld:
+            raise
         except ProviderError as error:
             raise DeliveryFailed(f"{target.host} {_no_answer(error, self._time_limit)}") from error
         summary = f"{response.status_code} in {took:.2f} s" + (f": {text}" if text else "")

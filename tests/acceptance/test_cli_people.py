@@ -34,6 +34,10 @@ from outwait.worker.model.errors import DeliveryRefused
 def crm(envelope: Envelope) -> None:
     if not Path(__file__).with_name("crm-is-back").exists():
         raise DeliveryRefused("the CRM is away")
+
+@handler("refuses")
+def refuses() -> None:
+    raise DeliveryRefused("never will")
 """
 
 
@@ -266,8 +270,8 @@ async def test_a_provider_is_not_told_of_a_cancel_while_it_is_paused(person: Per
 
 async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Person) -> None:
     crm = [await person.enqueued(f"dead {n}", targets=["crm"]) for n in range(4)]
-    nobody = await person.enqueued("nobody", targets=["nobody"])
-    await person.closed(*crm, nobody)
+    refused = await person.enqueued("refused", targets=["refuses"])
+    await person.closed(*crm, refused)
     listed = person.json("dead", "--target", "crm", "--provider", "unless", "--since", "10m")["deliveries"]
     assert {delivery["job_id"] for delivery in listed} == set(crm)
     assert {(delivery["provider"], delivery["error"]["message"]) for delivery in listed} == {
@@ -285,7 +289,7 @@ async def test_dead_deliveries_are_replayed_one_many_and_by_filter(person: Perso
     await person.closed(*crm)
     states = [person.json("status", job_id)["deliveries"][0]["state"] for job_id in crm]
     assert states == ["delivered"] * 4
-    assert [delivery["job_id"] for delivery in person.json("dead")["deliveries"]] == [nobody]
+    assert [delivery["job_id"] for delivery in person.json("dead")["deliveries"]] == [refused]
     assert {person.json("status", job_id)["job"]["ledger"]["submits"] for job_id in crm} == {1}
     assert person.types("replay", "--all", "--target", "crm").stderr == "0 deliveries will be repeated.\n"
 

@@ -50,7 +50,7 @@ def stack(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pyte
 
 
 async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack) -> None:
-    """Protected by worker/store/lua/prelude.lua and worker/engine/batches.py `_begin`: the time is Redis's own."""
+    """Protected by worker/store/lua/prelude.lua and worker/engine/batches.py `_run`: the time is Redis's own."""
     async with stack.client() as client:
         requests = [query(f"plain {number}", deadline=1800) for number in range(10)]
         requests.append(query('slow sandbox:{"latency": 1}', deadline=1800))

@@ -36,6 +36,42 @@ async def test_it_writes_nothing_after_its_lease(redis_url: str, tmp_path: Path)
         assert first.poll() is None
 
 
+async def test_it_sends_nothing_after_its_lease(redis_url: str, tmp_path: Path) -> None:
+    """Protected by worker/engine/leases.py `check`: its own clock went on, and says that another may have its jobs."""
+    names = [f"many-{number}" for number in range(200)]
+    variables = {f"OUTWAIT_{step}__LEASE": "3" for step in ("SUBMIT", "POLL", "CALLBACK", "DELIVER")}
+    options = {"behaviour": {"duration": 0.3, "latency": 0.3}}
+    with Stack(redis_url, tmp_path, options=options, variables=variables) as stack:
+        first = stack.start(WORKER, "first")
+        stack.worker()
+        async with stack.client() as client:
+            await client.enqueue_many([(query(f"{name} "), name) for name in names])
+            await until(lambda: submitted(stack, 30))
+            with stack.frozen(first):
+                await until(lambda: at_rest(client, len(names)))
+                before = stack.ledger()["totals"]["unless"]["requests"]
+            await client.enqueue(query("afterwards "), job_id="afterwards")
+            await closed(client, "afterwards")
+            await until(lambda: awake(stack))
+            counts = (await client.counts())["unless"]
+        after = stack.ledger()["totals"]["unless"]
+        assert after["requests"]["submit"] == before["submit"] + 1
+        assert after["repeated_submits"] == 0
+        assert counts["failed"] == 0
+
+
+async def at_rest(client: StoreClient, number: int) -> bool:
+    """Whether so many jobs have ended or are held, and nothing is left to do but for a person."""
+    counts = (await client.counts())["unless"]
+    busy = [lane for lane in await client.lanes() if lane.lane.step]
+    ended = counts["succeeded"] + counts["uncertain"]
+    return ended == number and not any(lane.due_now + lane.waiting + lane.leased for lane in busy)
+
+
+async def awake(stack: Stack) -> bool:
+    return "outcome-refused" in stack.logs("first")
+
+
 async def slow(client: StoreClient, name: str, **fields: Any) -> None:
     """A job whose answers take seconds: long enough to freeze whoever waits for them, on a busy machine too."""
     await client.enqueue(query(f'{name} sandbox:{{"latency": 5}}', **fields), job_id=name)
@@ -46,7 +82,8 @@ async def polled(stack: Stack, text: str) -> bool:
 
 
 async def submitted(stack: Stack, number: int) -> bool:
-    return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= number
+    totals = stack.ledger()["totals"].get("unless")
+    return totals is not None and totals["requests"]["submit"] >= number
 
 
 async def held(client: StoreClient) -> bool:

@@ -26,6 +26,8 @@ BEGUN = {
     "poll": b"\xabpoll:unless",
 }
 
+INTENT = b"\xa6intent\xc3"
+
 
 class Cut:
     """A stack whose one worker reaches Redis by our wire."""
@@ -78,22 +80,27 @@ async def test_a_record_counts_once(cut: Cut, step: str) -> None:
 
 @pytest.mark.parametrize("step", BEGUN)
 async def test_a_begin_costs_at_most_its_lease(cut: Cut, step: str) -> None:
-    """Protected by worker/store/lua/begin.lua: the same begin, sent again, is told the same fence, and goes on.
-
-    Without an intent it is a stale claim, and its lease ends.
-    """
+    """Protected by worker/store/lua/begin.lua: sent again it is a stale claim, and its lease ends."""
     await cut.run(f"begin-{step}-warm")
     stop = cut.wire.stop(Point.LOST, "begin", BEGUN[step], f"begin-{step}")
     story = await cut.run(f"begin-{step}", stop)
     assert not story["uncertain"], "nothing was sent"
 
 
-async def test_a_begin_that_is_never_answered_leaves_no_doubt(cut: Cut) -> None:
-    """Protected by worker/engine/batches.py `_begin`: the intent is taken back by its name, since nothing was sent."""
+async def test_an_intent_whose_reply_is_lost_is_written_again(cut: Cut) -> None:
+    """Protected by worker/store/lua/renew.lua: the fence stays the same, so it may come twice."""
+    await cut.run("intent-warm")
+    story = await cut.run("intent-1", cut.wire.stop(Point.LOST, "renew", INTENT, "intent-1"))
+    assert not story["lease-ended"]
+
+
+async def test_an_intent_that_is_never_answered_leaves_no_doubt(cut: Cut) -> None:
+    """Protected by worker/engine/leases.py `intend`: nothing is sent, so the job is given back at once."""
     await cut.run("never-warm")
-    stops = [cut.wire.stop(Point.LOST, "begin", BEGUN["submit"], "never-1") for _ in range(2)]  # it is tried twice
+    stops = [cut.wire.stop(Point.LOST, "renew", INTENT, "never-1") for _ in range(2)]  # it is tried twice
     story = await cut.run("never-1", stops[1])
     assert not story["uncertain"], "nothing was sent"
+    assert not story["lease-ended"]
 
 
 @pytest.mark.parametrize("script", ["claim", "due_lanes"])

@@ -6,16 +6,18 @@ Each has its own wire to Redis: a command is stopped there, or a request hangs a
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from celery import Celery
 
 from outwait.client.store import StoreClient
-from outwait.worker.model.jobs import DeliveryState, JobState
+from outwait.worker.engine.lane_policies import SMALL_BATCH
+from outwait.worker.model.jobs import DeliveryState, Job, JobState, TimelineEntry
+from outwait.worker.store.connection import Connection
 from tests.faults.wire import Point, Stop, Wire
-from tests.stack import Stack, closed, ended, query, until
+from tests.stack import LEASES, WORKER, Stack, closed, ended, query, until
 
 LIMIT, LEASE = 8.0, 10.0
 """Seconds. Long enough for a busy machine: only what was killed outlives its lease."""
@@ -191,17 +193,18 @@ async def handling(folder: Path, job_id: str) -> bool:
 
 
 async def asked(stack: Stack, submits: int) -> bool:
-    return stack.ledger()["totals"]["unless"]["requests"]["submit"] >= submits
+    totals = stack.ledger()["totals"].get("unless")
+    return totals is not None and totals["requests"]["submit"] >= submits
 
 
 @pytest.mark.parametrize("policy", ["resubmit", "fail", "hold"])
 async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: str) -> None:
-    """Protected by worker/store/lua/begin.lua: the intent is written before the request is sent."""
+    """Protected by worker/engine/leases.py `permit`: the intent is written before the request is sent."""
     stack = crew.stack
     names = [f"{policy}-{where}" for where in ("intent", "arriving", "arrived", "answered")]
     async with stack.client() as client:
         await warmed(client, policy)
-        intent = crew.wire.stop(Point.AFTER, "begin", "submit:unless", names[0])
+        intent = crew.wire.stop(Point.AFTER, "renew", b"\xa6intent\xc3", names[0])
         before = stack.ledger()["totals"]["unless"]["requests"]["submit"]
         await enqueue(client, names[0], duration=0)
         await reached(intent)
@@ -219,6 +222,61 @@ async def test_a_submit_that_left_is_never_repeated_blindly(crew: Crew, policy: 
             again = 1 if policy == "resubmit" else 0
             assert len(stack.seen(f"{name} ")) == before_it + again
             assert (await client.job(name)).ledger.submits == 1 + again, "what left, perhaps, is counted too"
+
+
+async def test_a_kill_costs_seconds(redis_url: str, connection: Connection, tmp_path: Path) -> None:
+    """Protected by the default leases (config/groups.py): each job of the lost worker is under way again in 20 s.
+
+    The times are those of timelines: Redis's own. The worker has claimed everything and runs one batch at a time, so
+    whatever is held was in that batch.
+    """
+    names = [f"many-{number}" for number in range(100)]
+    options, default = {"behaviour": {"duration": 0.3, "latency": 0.3}}, dict.fromkeys(LEASES, "")
+    with Stack(redis_url, tmp_path, options=options, variables=default) as stack:
+        other = stack.start(WORKER, "other")
+        async with stack.client() as client:
+            await until(lambda: ready(stack, "other"))
+            with stack.frozen(other):  # so that it has none of the jobs
+                killed_worker = stack.worker(OUTWAIT_WORKER__CONCURRENCY="1", OUTWAIT_WORKER__HANDOFF="60")
+                await client.enqueue_many([(query(f"{name} "), name) for name in names])
+                await until(lambda: asked(stack, 20))
+            stack.kill(killed_worker)
+            killed = await connection.now_ms() / 1000
+            jobs = {name: await at_rest(client, name) for name in names}
+            stories = {name: await client.timeline(name) for name in names}
+        waited = [again(story) - killed for story in stories.values() if "lease-ended" in events(story)]
+        assert waited, "the killed worker had none of the jobs"
+        assert max(waited) < 20
+        assert {job.state for job in jobs.values()} <= {JobState.SUCCEEDED, JobState.UNCERTAIN}
+        doubtful = [name for name, job in jobs.items() if job.state is JobState.UNCERTAIN]
+        assert len(doubtful) <= SMALL_BATCH
+        assert stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
+
+
+def events(story: Sequence[TimelineEntry]) -> list[str]:
+    return [entry.event for entry in story]
+
+
+def again(story: Sequence[TimelineEntry]) -> float:
+    """When the job of a lost worker went on: it was sent, asked for or held."""
+    ended = events(story).index("lease-ended")
+    return next(entry.at for entry in story[ended + 1 :] if entry.event != "uncertain")
+
+
+async def ready(stack: Stack, name: str) -> bool:
+    return " ready." in stack.logs(name)
+
+
+async def at_rest(client: StoreClient, name: str) -> Job:
+    """The job when nothing is left to do for it, but for a person."""
+
+    async def look() -> Job | None:
+        job = await client.job(name)
+        held = job.state is JobState.UNCERTAIN and job.due is None
+        return job if job.closed or held else None
+
+    found: Job = await until(look, what=f"job {name} is closed or held")
+    return found
 
 
 async def settled(client: StoreClient, name: str, policy: str) -> None:

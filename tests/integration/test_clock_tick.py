@@ -9,16 +9,19 @@ from outwait.client.store import StoreClient
 from outwait.config.groups import WorkerSettings
 from outwait.config.settings import Settings
 from outwait.worker.app import Engine
-from outwait.worker.engine.clock import GATHER, Clock, Ticking
+from outwait.worker.engine.clock import GATHER, SETTLE, Clock, Ticking
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.leases import seconds
 from outwait.worker.model.errors import StoreUnavailable
+from outwait.worker.model.jobs import Step
+from outwait.worker.model.lanes import Lane
 from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.providers.registry import build
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
 from outwait.worker.store.outages import log_of
 from tests.patience import PATIENCE
-from tests.stack import query
+from tests.stack import query, until
 
 
 @pytest.mark.parametrize(("jobs", "wait"), [(0, None), (1, GATHER), (2, 0.0), (3, 0.0)])
@@ -43,6 +46,29 @@ async def test_an_idle_lane_is_looked_at_when_its_next_item_is_due(settings: Set
     wait = await clock.tick()  # nothing is due: the lease of the claimed one ends next
     assert wait is not None
     assert wait > settings.submit.lease - 5
+
+
+async def test_a_process_that_stood_still_renews_its_leases_before_it_claims(
+    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protected by worker/engine/clock.py `_tick`: it would take its own steps for those of a lost worker."""
+    sent: list[Lane] = []
+    clock = Clock(Lanes(connection), Policies(settings, build({})), lambda lane, _claims: sent.append(lane))
+    await clock.tick()
+    async with StoreClient(settings) as client:
+        await client.enqueue(query())
+    now = seconds()
+    monkeypatch.setattr("outwait.worker.engine.clock.seconds", lambda: now + settings.poll.lease)
+    wait = await clock.tick()
+    assert wait is not None
+    assert 0 < wait <= SETTLE
+    assert sent == []
+
+    async def goes_on() -> bool:
+        await clock.tick()
+        return sent == [Lane.of(Step.SUBMIT, "unless")]
+
+    await until(goes_on)
 
 
 async def test_an_outage_that_another_thread_met_is_over_when_the_clock_has_written(

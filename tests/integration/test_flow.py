@@ -12,13 +12,26 @@ from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
 from outwait.worker.model.outcomes import Choice
 from tests.stack import WORKER, Stack, closed, ended, query, until
 
+HANDLERS = """
+from outwait import handler
+from outwait.worker.model.errors import DeliveryRefused
+
+@handler("refuses")
+def refuses():
+    raise DeliveryRefused("never will")
+"""
+
 
 @pytest.fixture(scope="module")
 def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("flow")
+    (folder / "flow_handlers.py").write_text(HANDLERS)
     (folder / "upload").mkdir()
     (folder / "upload" / "call.wav").write_bytes(b"RIFF" + bytes(1000))
-    variables = {"OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(folder / "upload")}
+    variables = {
+        "OUTWAIT_PROVIDERS__ELEVATEAI__UPLOAD_FOLDER": str(folder / "upload"),
+        "OUTWAIT_HANDLERS__MODULES": "flow_handlers",
+    }
     with Stack(redis_url, folder, options={"behaviour": {"duration": 0.3}}, variables=variables) as running:
         running.worker()
         yield running
@@ -87,14 +100,14 @@ async def test_the_timeline_tells_the_story(stack: Stack) -> None:
     assert events[-3:] == ["succeeded", "callback", "closed"]
 
 
-async def test_an_unknown_handler_is_dead_at_once_and_can_be_replayed(stack: Stack) -> None:
+async def test_a_refused_delivery_is_dead_at_once_and_can_be_replayed(stack: Stack) -> None:
     async with stack.client() as client:
-        job_id = (await client.enqueue(query(targets=["nobody"]))).job_id
+        job_id = (await client.enqueue(query(targets=["refuses"]))).job_id
         await closed(client, job_id)
         (delivery,) = await client.deliveries(job_id)
         assert delivery.state is DeliveryState.DEAD
         assert delivery.error is not None
-        assert "OUTWAIT_HANDLERS__MODULES" in delivery.error.message
+        assert delivery.error.message == "never will"
         assert await client.replay(job_id) == 1
 
         async def dead_again() -> bool:

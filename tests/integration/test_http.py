@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from pydantic import SecretStr
 
 from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
+from outwait.worker.net.departure import DEPARTURE
 from outwait.worker.net.http import Http
 from outwait.worker.net.outbound import Guard
 from tests import tls_proxy
@@ -144,6 +145,40 @@ async def test_a_reset_after_the_request_left_lost_the_answer(http: Http) -> Non
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     message = await fails(AnswerLost, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
     assert "reset" in message.lower()
+    server.close()
+    await server.wait_closed()
+
+
+class Late:
+    """A step whose request may leave only after the server has closed its connection."""
+
+    def __init__(self, closed: asyncio.Event) -> None:
+        self._closed = closed
+
+    async def permit(self) -> None:
+        await self._closed.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)  # the loop notices it
+
+    def check(self) -> None:
+        pass
+
+
+async def test_a_connection_that_closed_before_the_request_may_leave_sent_nothing(http: Http) -> None:
+    """Protected by worker/net/http.py `_Request`: writing the intent may take seconds, and servers do not wait."""
+    closed, arrived = asyncio.Event(), bytearray()
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+        arrived.extend(await reader.read())
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    DEPARTURE.set(Late(closed))
+    await fails(NotSent, http.send(httpx.Request("POST", url, content=b"x"), timeout=PATIENCE, fresh=True))
+    assert arrived == b""
     server.close()
     await server.wait_closed()
 

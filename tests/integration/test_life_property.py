@@ -40,7 +40,7 @@ from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import JobField
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
 SUBMIT, POLL, HELD = (Lane.parse(text) for text in ("submit:unless", "poll:unless", "held:unless"))
@@ -96,13 +96,20 @@ class Life(RuleBasedStateMachine):
         lane, job_id, fence = self.held[index]
         current = self.fence(job_id)
         policy = LanePolicy(batch=2, lease_ms=60_000, cap=10)
-        intent = "i" if lane == SUBMIT else ""
-        _, (new,) = self.do(self.lanes.begin(lane, policy, [(job_id, fence)], intent=intent))
+        _, (new,) = self.do(self.lanes.begin(lane, policy, [Held(job_id, fence)]))
         assert new in (0, fence + 1)
         if fence != current:
             assert new == 0, "a stale claim was begun"
         if new:
             self.held[index] = (lane, job_id, new)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        lane, job_id, fence = data.draw(st.sampled_from(self.held))
+        policy = LanePolicy(batch=2, lease_ms=60_000, cap=10)
+        (ours,) = self.do(self.lanes.renew(lane, policy, [Held(job_id, fence)], intent=lane == SUBMIT))
+        assert not ours or fence == self.fence(job_id), "a stale step may send"
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

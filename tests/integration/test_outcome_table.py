@@ -129,7 +129,7 @@ ROWS = [
         lambda fence: Uncertain(work_id="j1", fence=fence, reason="lost", submits=1),
         UNCERTAIN, REFUSED, KEPT, REFUSED,
     ),
-    Row("begun", lambda _: Begun(work_id="j1", intent="i"), KEPT, KEPT, KEPT, KEPT),
+    Row("begun", lambda _: Begun(work_id="j1"), KEPT, KEPT, KEPT, KEPT),
     Row("hold", lambda fence: Hold(work_id="j1", fence=fence, reason="who knows"), REFUSED, REFUSED, KEPT, REFUSED),
     Row("end succeeded", end(SUCCEEDED), SUCCEEDED, SUCCEEDED, SUCCEEDED, REFUSED),
     Row("end failed", end(FAILED), FAILED, FAILED, FAILED, REFUSED),
@@ -224,9 +224,10 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
 async def lease(lanes: Lanes, lane: Lane) -> int:
     """The fence of the only thing that is due in a lane, whose step runs now."""
     (claim,) = await lanes.claim(lane, JOBS)
-    intent = "i" if lane is SUBMIT else ""
-    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)], intent=intent)
+    _, (fence,) = await lanes.begin(lane, JOBS, [Held(claim.work_id, claim.fence)])
     assert fence
+    if lane is SUBMIT:
+        await lanes.renew(lane, JOBS, [Held(claim.work_id, fence)], intent=True)
     return fence
 
 

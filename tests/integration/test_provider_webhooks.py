@@ -19,7 +19,7 @@ from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import JobField
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.provider_webhooks import ProviderWebhooks, Webhook
 from outwait.worker.store.store import Store
 from tests.stack import until
@@ -59,8 +59,9 @@ class Hands:
         policy = LanePolicy(batch=10, lease_ms=lease, cap=10, min_interval_ms=30_000 if step is Step.POLL else 0)
         claims = await self.lanes.claim(lane, policy)
         (claim,) = claims
-        intent = "first" if step is Step.SUBMIT else ""
-        _, (fence,) = await self.lanes.begin(lane, policy, [(claim.work_id, claim.fence)], intent=intent)
+        _, (fence,) = await self.lanes.begin(lane, policy, [Held(claim.work_id, claim.fence)])
+        if step is Step.SUBMIT:
+            await self.lanes.renew(lane, policy, [Held(claim.work_id, fence)], intent=True)
         return msgspec.structs.replace(claim, fence=fence)
 
     async def doubted(self) -> Claim:

@@ -43,11 +43,11 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         yield opened
 
 
-async def running(store: Store, lane: Lane, intent: str = "") -> list[Claim]:
+async def running(store: Store, lane: Lane) -> list[Claim]:
     """Everything that is due in a lane, begun: claims with the fences of their outcomes."""
     claims = await store.lanes.claim(lane, POLICY)
     held = [Held(claim.work_id, claim.fence) for claim in claims]
-    _, fences = await store.lanes.begin(lane, POLICY, held, intent=intent)
+    _, fences = await store.lanes.begin(lane, POLICY, held)
     return [
         Claim(work_id=claim.work_id, fence=fence, provider=claim.provider, external_id=claim.external_id)
         for claim, fence in zip(claims, fences, strict=True)
@@ -57,7 +57,9 @@ async def running(store: Store, lane: Lane, intent: str = "") -> list[Claim]:
 async def submitting(store: Store, *names: str) -> list[Claim]:
     jobs = [NewJob(id=name, provider="unless", operation="query", digest="d", spec=SPEC) for name in names]
     await store.lanes.enqueue(jobs)
-    return await running(store, SUBMIT, intent="first")
+    claims = await running(store, SUBMIT)
+    await store.lanes.renew(SUBMIT, POLICY, [Held(claim.work_id, claim.fence) for claim in claims], intent=True)
+    return claims
 
 
 def submitted(claim: Claim, memo: str = "") -> Submitted:

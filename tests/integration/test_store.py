@@ -34,7 +34,7 @@ from outwait.worker.store import codec
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.dead import DeadLetters
-from outwait.worker.store.lanes import LanePolicy, Lanes, NewJob
+from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.listing import Listing
 from outwait.worker.store.reads import Reads
 
@@ -60,10 +60,12 @@ def job(job_id: str, digest: str = "d1", **fields: object) -> NewJob:
     return NewJob(id=job_id, provider="unless", operation="query", digest=digest, spec=SPEC, **fields)
 
 
-async def begun(lanes: Lanes, lane: Lane, *, intent: str = "", policy: LanePolicy = POLICY) -> tuple[str, int]:
+async def begun(lanes: Lanes, lane: Lane, *, intent: bool = False, policy: LanePolicy = POLICY) -> tuple[str, int]:
     (claim,) = await lanes.claim(lane, policy)
-    _, (fence,) = await lanes.begin(lane, policy, [(claim.work_id, claim.fence)], intent=intent)
+    _, (fence,) = await lanes.begin(lane, policy, [Held(claim.work_id, claim.fence)])
     assert fence > claim.fence
+    if intent:
+        assert await lanes.renew(lane, policy, [Held(claim.work_id, fence)], intent=True) == [True]
     return claim.work_id, fence
 
 
@@ -74,7 +76,7 @@ async def write(lanes: Lanes, outcome: Outcome) -> Recorded:
 
 async def waiting(lanes: Lanes, job_id: str = "j1", countdown: int = 0) -> None:
     await lanes.enqueue([job(job_id)])
-    item, fence = await begun(lanes, SUBMIT, intent="first")
+    item, fence = await begun(lanes, SUBMIT, intent=True)
     assert (
         await write(
             lanes,
@@ -207,8 +209,7 @@ async def test_a_stale_worker_cannot_write(lanes: Lanes, reads: Reads) -> None:
 async def test_a_submit_whose_lease_ends_after_its_intent_is_uncertain(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
     short = msgspec.structs.replace(POLICY, lease_ms=1)
-    (claim,) = await lanes.claim(SUBMIT, short)
-    await lanes.begin(SUBMIT, short, [("j1", claim.fence)], intent="first")
+    await begun(lanes, SUBMIT, intent=True, policy=short)
     await asyncio.sleep(0.01)
     (again,) = await lanes.claim(SUBMIT, POLICY)
     assert again.state == JobState.UNCERTAIN
@@ -219,7 +220,7 @@ async def lost(lanes: Lanes) -> int:
     """A job whose submit was on its way when its lease ended, and which is held; the fence of the late answer."""
     await lanes.enqueue([job("j1")])
     short = LanePolicy(batch=10, lease_ms=1, cap=100)
-    item, fence = await begun(lanes, SUBMIT, intent="first", policy=short)
+    item, fence = await begun(lanes, SUBMIT, intent=True, policy=short)
     while not (doubted := await lanes.claim(SUBMIT, POLICY)):
         pass
     await write(lanes, Hold(work_id=item, fence=doubted[0].fence, reason="in doubt"))
@@ -248,7 +249,7 @@ async def test_an_answer_that_comes_after_a_decision_to_submit_again_saves_the_s
     await write(lanes, Resolve(work_id="j1", choice=Choice.RESUBMIT))
     (again,) = await lanes.claim(SUBMIT, POLICY)
     assert await write(lanes, late(fence)) is Recorded.WRITTEN
-    assert (await lanes.begin(SUBMIT, POLICY, [("j1", again.fence)], intent="second"))[1] == [0]
+    assert (await lanes.begin(SUBMIT, POLICY, [Held("j1", again.fence)]))[1] == [0]
     assert (await reads.job("j1")).state is JobState.WAITING
 
 
@@ -261,18 +262,26 @@ async def test_what_a_worker_learns_after_a_decision_is_noted_and_changes_nothin
     assert (entry.event, entry.detail) == ("too-late", "submitted as x-1")
 
 
-async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(lanes: Lanes, reads: Reads) -> None:
+@pytest.mark.parametrize(("begins", "attempts"), [(True, 1), (False, 0)])
+async def test_a_submit_whose_lease_ends_before_its_intent_is_simply_submitted(
+    lanes: Lanes, reads: Reads, *, begins: bool, attempts: int
+) -> None:
+    """What only waited in a message for too long is no failed attempt."""
     await lanes.enqueue([job("j1")])
-    await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, lease_ms=1))
+    short = msgspec.structs.replace(POLICY, lease_ms=1)
+    (claim,) = await lanes.claim(SUBMIT, short)
+    if begins:
+        await lanes.begin(SUBMIT, short, [Held("j1", claim.fence)])
     await asyncio.sleep(0.01)
     (again,) = await lanes.claim(SUBMIT, POLICY)
-    assert (again.state, again.attempts) == (JobState.QUEUED, 1)
+    assert (again.state, again.attempts) == (JobState.QUEUED, attempts)
     assert (await reads.job("j1")).state is JobState.QUEUED
+    assert [entry.event for entry in await reads.timeline("j1")] == ["enqueued", "lease-ended"]
 
 
 async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent="first")
+    item, fence = await begun(lanes, SUBMIT, intent=True)
     await write(lanes, Uncertain(work_id=item, fence=fence, reason="connection reset", submits=1))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     await write(lanes, Hold(work_id="j1", fence=claim.fence, reason="a person decides"))
@@ -286,7 +295,7 @@ async def test_a_held_job_stands_in_one_place_and_is_due_at_no_time(lanes: Lanes
 
 async def held(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent="first")
+    item, fence = await begun(lanes, SUBMIT, intent=True)
     await write(lanes, Uncertain(work_id=item, fence=fence, reason="connection reset", submits=1))
     (claim,) = await lanes.claim(SUBMIT, POLICY)
     await write(lanes, Hold(work_id="j1", fence=claim.fence, reason="a person decides"))
@@ -323,7 +332,7 @@ async def test_a_queued_job_is_cancelled_and_never_submitted(lanes: Lanes, reads
 
 async def test_a_job_cancelled_while_its_submit_is_on_its_way_keeps_its_external_id(lanes: Lanes, reads: Reads) -> None:
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent="first")
+    item, fence = await begun(lanes, SUBMIT, intent=True)
     assert await write(lanes, CANCEL) is Recorded.CANCEL_PENDING
     assert (await reads.job("j1")).state is JobState.QUEUED
     assert (
@@ -534,22 +543,52 @@ async def test_jobs_in_flight_at_the_provider_are_capped(lanes: Lanes) -> None:
     assert await lanes.claim(SUBMIT, msgspec.structs.replace(GROUP, jobs_in_flight=2)) == []
 
 
-async def test_a_begin_that_comes_twice_is_one(lanes: Lanes) -> None:
+async def test_an_intent_is_written_only_under_the_present_fence_and_into_no_silence(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1")])
-    (claim,) = await lanes.claim(SUBMIT, POLICY)
-    _, (fence,) = await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="first")
-    assert (await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="first"))[1] == [fence]
-    assert (await lanes.begin(SUBMIT, POLICY, [(claim.work_id, claim.fence)], intent="other"))[1] == [0]
+    item, fence = await begun(lanes, SUBMIT)
+    assert await lanes.renew(SUBMIT, GROUP, [Held(item, fence - 1), Held("gone", 1)], intent=True) == [False, False]
+    await lanes.record([Pause(provider="unless", pause_ms=60_000, reason="429")])
+    assert await lanes.renew(SUBMIT, GROUP, [Held(item, fence)], intent=True) == [False]
+    assert await lanes.renew(SUBMIT, GROUP, [Held(item, fence)]) == [True], "what runs goes on"
+    assert await write(lanes, Cancel(work_id=item, error="{}")) is Recorded.WRITTEN, "nothing left, so nothing is asked"
 
 
-async def test_a_begin_is_taken_back_only_by_its_own_name(lanes: Lanes) -> None:
+async def test_a_renewed_step_keeps_its_place_in_the_rate(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1"), job("j2")])
+    short = msgspec.structs.replace(GROUP, rate_limit=1, rate_window_ms=300, lease_ms=400)
+    item, fence = await begun(lanes, SUBMIT, policy=short)
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        assert await lanes.renew(SUBMIT, short, [Held(item, fence)]) == [True]
+        assert await lanes.claim(SUBMIT, short) == [], "its request runs longer than a lease and a window"
+    over = Spent(provider="unless", work_id=item, claim_fence=fence - 1, requests=1, window_ms=300)
+    await lanes.record([Submitted(work_id=item, fence=fence, external_id="x", countdown_ms=60_000, submits=1), over])
+    assert await lanes.claim(SUBMIT, short) == []
+
+
+async def test_a_renewed_probe_stays_the_only_one(lanes: Lanes) -> None:
+    await lanes.enqueue([job("j1"), job("j2")])
+    short = msgspec.structs.replace(GROUP, lease_ms=300)
+    await lanes.record([Outage(provider="unless", reason="503", limit=1, wait_ms=1, longest_ms=1)])
+    await asyncio.sleep(0.01)
+    item, fence = await begun(lanes, SUBMIT, policy=short)
+    for _ in range(3):
+        await asyncio.sleep(0.2)
+        await lanes.renew(SUBMIT, short, [Held(item, fence)])
+        assert await lanes.claim(SUBMIT, short) == []
+
+
+async def test_other_work_of_a_probed_provider_holds_up_no_probe(lanes: Lanes) -> None:
+    """Protected by worker/store/lua/prelude.lua `lengthen`: a lost probe is repeated while an upload goes on."""
     await lanes.enqueue([job("j1")])
-    item, fence = await begun(lanes, SUBMIT, intent="first")
-    assert (await lanes.record([Release(work_id=item, fence=fence, intent="other")]))[0] == [Recorded.REFUSED]
-    assert await lanes.claim(SUBMIT, POLICY) == []
-    assert (await lanes.record([Release(work_id=item, fence=fence, intent="first")]))[0] == [Recorded.WRITTEN]
-    (claim,) = await lanes.claim(SUBMIT, POLICY)
-    assert claim.state == "queued"
+    item, fence = await begun(lanes, SUBMIT, policy=GROUP)
+    await lanes.enqueue([job("j2")])
+    await lanes.record([Outage(provider="unless", reason="503", limit=1, wait_ms=1, longest_ms=1)])
+    await asyncio.sleep(0.01)
+    (probe,) = await lanes.claim(SUBMIT, msgspec.structs.replace(GROUP, lease_ms=1))
+    assert await lanes.renew(SUBMIT, GROUP, [Held(item, fence)]) == [True]
+    await asyncio.sleep(0.01)
+    assert [claim.work_id for claim in await lanes.claim(SUBMIT, GROUP)] == [probe.work_id]
 
 
 def of(tenant: str, number: int, priority: int = 5) -> NewJob:
@@ -579,7 +618,7 @@ async def test_a_more_urgent_job_goes_first(lanes: Lanes) -> None:
 
 async def test_a_retry_whose_countdown_ended_is_not_held_up_by_a_backlog(lanes: Lanes) -> None:
     await lanes.enqueue([job("r")])
-    item, fence = await begun(lanes, SUBMIT, intent="i")
+    item, fence = await begun(lanes, SUBMIT, intent=True)
     await lanes.enqueue([of("big", n) for n in range(50)])
     await write(lanes, Retry(work_id=item, fence=fence, countdown_ms=0, reason="not sent", attempt=1))
     assert "r" in [claim.work_id for claim in await lanes.claim(SUBMIT, msgspec.structs.replace(POLICY, batch=4))]
@@ -626,7 +665,8 @@ async def test_a_request_takes_its_place_in_the_rate_until_it_is_over_however_lo
     await lanes.enqueue([job(f"j{n}") for n in range(3)])
     limited = msgspec.structs.replace(GROUP, rate_limit=1, rate_window_ms=1000)
     (claim,) = await lanes.claim(SUBMIT, limited)
-    _, (fence,) = await lanes.begin(SUBMIT, limited, [(claim.work_id, claim.fence)], intent="i")
+    _, (fence,) = await lanes.begin(SUBMIT, limited, [Held(claim.work_id, claim.fence)])
+    await lanes.renew(SUBMIT, limited, [Held(claim.work_id, fence)], intent=True)
     await asyncio.sleep(1.1)
     assert await lanes.claim(SUBMIT, limited) == []
     over = Spent(provider="unless", work_id=claim.work_id, claim_fence=claim.fence, requests=1, window_ms=1000)

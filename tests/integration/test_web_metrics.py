@@ -22,6 +22,15 @@ from outwait.worker.store.statistics import Statistics
 from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, closed, ended, query, until
 
+HANDLERS = """
+from outwait import handler
+from outwait.worker.model.errors import DeliveryRefused
+
+@handler("refuses")
+def refuses():
+    raise DeliveryRefused("never will")
+"""
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -34,8 +43,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="module")
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("metrics")
-    leases = {"OUTWAIT_POLL__TIME_LIMIT": "8", "OUTWAIT_POLL__LEASE": "10", "OUTWAIT_STORE__TIMEOUT": "8"}
-    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=leases) as running:
+    (folder / "metrics_handlers.py").write_text(HANDLERS)
+    variables = {"OUTWAIT_STORE__TIMEOUT": "8", "OUTWAIT_HANDLERS__MODULES": "metrics_handlers"}
+    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.4}}, variables=variables) as running:
         running.web()
         yield running
 
@@ -88,7 +98,7 @@ async def test_every_counter_that_an_alert_watches_is_there_before_its_first_eve
 async def test_what_is_scraped_equals_the_ledgers(stack: Stack, worker: subprocess.Popen[bytes]) -> None:
     async with stack.client() as client:
         jobs = [await client.enqueue(query(f"count {n}", targets=["file:counted.jsonl"])) for n in range(12)]
-        await client.enqueue(query("nobody", targets=["nobody"]))
+        await client.enqueue(query("refused", targets=["refuses"]))
         for job in jobs:
             await closed(client, job.job_id)
         done = await _jobs(client, 13)

@@ -10,6 +10,7 @@ ERRORS: tuple[type[OutwaitError], ...] = tuple(
 OF_PROVIDERS = (
     errors.ProviderError,
     errors.NotSent,
+    errors.Withheld,
     errors.AddressRefused,
     errors.AnswerLost,
     errors.RateLimited,

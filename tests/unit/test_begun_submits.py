@@ -7,7 +7,7 @@ from outwait.worker.model.jobs import Claim, JobState
 from outwait.worker.model.outcomes import Begun, End, Outcome, Release, Retry, Submitted, Uncertain
 
 CLAIM = Claim(work_id="j1", fence=2)
-BEGUN = Begun(work_id=CLAIM.work_id, intent="i")
+BEGUN = Begun(work_id=CLAIM.work_id)
 SUBMITTED = Submitted(work_id=CLAIM.work_id, fence=2, external_id="x", countdown_ms=0, submits=1)
 
 
@@ -29,7 +29,7 @@ def end(state: JobState) -> End:
 )
 def test_what_may_have_cost_something_is_said_again(outcome: Outcome | None, again: Outcome | None) -> None:
     submits = BegunSubmits(60)
-    submits.begin([CLAIM], "i")
+    submits.begin(CLAIM)
     if outcome:
         submits.end(CLAIM, [outcome])
     assert submits.again() == ([(again, CLAIM)] if again else [])
@@ -37,7 +37,7 @@ def test_what_may_have_cost_something_is_said_again(outcome: Outcome | None, aga
 
 def test_a_later_poll_of_the_job_changes_nothing() -> None:
     submits = BegunSubmits(60)
-    submits.begin([CLAIM], "i")
+    submits.begin(CLAIM)
     submits.end(CLAIM, [SUBMITTED])
     submits.end(CLAIM, [end(JobState.SUCCEEDED)])
     assert submits.again() == [(SUBMITTED, CLAIM)]
@@ -45,6 +45,6 @@ def test_a_later_poll_of_the_job_changes_nothing() -> None:
 
 def test_what_the_store_may_have_purged_is_not_said() -> None:
     submits = BegunSubmits(0)
-    submits.begin([CLAIM], "i")
+    submits.begin(CLAIM)
     submits.end(CLAIM, [SUBMITTED])
     assert submits.again() == []

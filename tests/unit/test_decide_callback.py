@@ -21,6 +21,7 @@ NOTED, RETRIED = True, False
 CANCEL: dict[type[OutwaitError], bool] = {
     errors.ProviderError: NOTED,
     errors.NotSent: NOTED,
+    errors.Withheld: NOTED,
     errors.AddressRefused: NOTED,
     errors.AnswerLost: NOTED,
     errors.RateLimited: NOTED,
@@ -69,7 +70,7 @@ def test_each_error_of_a_cancel(kind: type[OutwaitError]) -> None:
         assert decide_cancel_error(CLAIM, TARGETS, error) == noted
 
 
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS if kind is not errors.Withheld])
 def test_each_other_error_runs_the_callback_again_without_limit(kind: type[OutwaitError]) -> None:
     reason = f"{kind.__name__}: what happened"
     expected = Retry(work_id="j1", fence=7, countdown_ms=8000, reason=reason, attempt=1)
@@ -80,6 +81,10 @@ def test_each_other_error_runs_the_callback_again_without_limit(kind: type[Outwa
 
 def test_a_stopped_worker_gives_the_job_back() -> None:
     assert decide_error(CLAIM, asyncio.CancelledError(), SETTINGS, 1.0) == Release(work_id="j1", fence=7)
+
+
+def test_a_worker_whose_lease_ended_gives_the_job_back() -> None:
+    assert decide_error(CLAIM, errors.Withheld("stood still"), SETTINGS, 1.0) == Release(work_id="j1", fence=7)
 
 
 def test_without_a_cancel_nothing_is_noted() -> None:

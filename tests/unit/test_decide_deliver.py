@@ -29,6 +29,7 @@ TABLE: dict[type[OutwaitError], Outcome] = {
     errors.DeliveryFailed: again("delivery_failed", "what happened"),
     errors.DeliveryRefused: dead("delivery_refused", "what happened"),
     **{kind: again("handler_error", f"{kind.__name__}: what happened") for kind in BESIDE_THE_HANDLERS},
+    errors.Withheld: ReleaseDelivery(work_id="j1#1", fence=7),
 }
 
 
@@ -44,7 +45,8 @@ def test_each_error(kind: type[OutwaitError]) -> None:
 @pytest.mark.parametrize("kind", ERRORS)
 def test_each_error_of_the_last_attempt_is_the_end(kind: type[OutwaitError]) -> None:
     last = Claim(work_id="j1#1", fence=7, attempts=4)
-    assert isinstance(decide_error(last, kind("what happened"), RETRIES, 1.0), Dead)
+    expected = ReleaseDelivery if kind is errors.Withheld else Dead
+    assert isinstance(decide_error(last, kind("what happened"), RETRIES, 1.0), expected)
 
 
 def test_a_stopped_worker_gives_the_delivery_back_even_at_the_last_attempt() -> None:

@@ -64,6 +64,10 @@ def again_and_counts_that_the_id_is_unknown(error: OutwaitError) -> Outcome:
     return msgspec.structs.replace(retry(f"{error.code}: {error}"), unknown_polls=1)
 
 
+def after_the_interval(error: OutwaitError) -> Outcome:
+    return retry("the worker stopped before the answer came", attempt=0, countdown_ms=5000)
+
+
 def fails(error: OutwaitError) -> Outcome:
     return end(JobState.FAILED, error.code, str(error))
 
@@ -75,6 +79,7 @@ def unexpected(error: OutwaitError) -> Outcome:
 TABLE: dict[type[OutwaitError], Expected] = {
     errors.ProviderError: again,
     errors.NotSent: again,
+    errors.Withheld: after_the_interval,
     errors.AddressRefused: again,
     errors.AnswerLost: again,
     errors.RateLimited: again_without_an_attempt,
@@ -98,7 +103,7 @@ def test_each_error(kind: type[OutwaitError]) -> None:
     assert decide_error(POLLED, error) == TABLE[kind](error)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ERRORS if TABLE.get(kind) is not fails])
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS if TABLE.get(kind) not in (fails, after_the_interval)])
 @pytest.mark.parametrize(
     ("claim", "operation", "over"),
     [

@@ -24,6 +24,7 @@ PAUSE = Pause(provider="unless", pause_ms=30_000, reason="unless asked for 30 s 
 TABLE: dict[type[OutwaitError], tuple[Outcome, ...]] = {
     errors.ProviderError: (),
     errors.NotSent: (OUTAGE,),
+    errors.Withheld: (),
     errors.AddressRefused: (OUTAGE,),
     errors.AnswerLost: (OUTAGE,),
     errors.RateLimited: (PAUSE,),

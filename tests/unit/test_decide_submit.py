@@ -12,7 +12,7 @@ from outwait.tasks.submit import SubmitContext, decide_answer, decide_error, dec
 from outwait.worker.model import errors
 from outwait.worker.model.errors import OutwaitError, ProviderError
 from outwait.worker.model.jobs import Claim, JobError, JobState, UncertainPolicy
-from outwait.worker.model.outcomes import Counts, End, Hold, Outcome, Retry, Submitted, Uncertain
+from outwait.worker.model.outcomes import Counts, End, Hold, Outcome, Release, Retry, Submitted, Uncertain
 from outwait.worker.providers.contract import Operation, Params, SubmitAnswer
 from tests.unit.error_tree import BESIDE_THE_PROVIDER, ERRORS
 
@@ -41,6 +41,10 @@ def again_without_an_attempt(error: OutwaitError, submits: int) -> Outcome:
     return retry(f"{error.code}: {error}", submits, attempt=0)
 
 
+def given_back(error: OutwaitError, submits: int) -> Outcome:
+    return Release(work_id="j1", fence=7)
+
+
 def fails(error: OutwaitError, submits: int) -> Outcome:
     text = JobError(error.code, str(error)).text()
     return End(work_id="j1", fence=7, state=JobState.FAILED, error=text, submits=submits)
@@ -59,6 +63,7 @@ def unexpected(error: OutwaitError, submits: int) -> Outcome:
 TABLE: dict[type[OutwaitError], Expected] = {
     errors.ProviderError: uncertain,
     errors.NotSent: again,
+    errors.Withheld: given_back,
     errors.AddressRefused: again,
     errors.AnswerLost: uncertain,
     errors.RateLimited: again_without_an_attempt,

@@ -35,8 +35,8 @@ def test_defaults_are_good() -> None:
     settings = load_settings()
     assert settings.broker == "redis://127.0.0.1:6379/0"
     assert settings.broker_is_redis
-    for step in (settings.submit, settings.poll, settings.callback, settings.deliver):
-        assert step.lease > step.time_limit
+    leases = {step.lease for step in (settings.submit, settings.poll, settings.callback, settings.deliver)}
+    assert {*leases, settings.intake.lease} == {12}, "a killed worker costs seconds"
 
 
 def test_one_value_of_a_group_leaves_the_groups_other_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OUTWAIT_FLOWER__BASIC_AUTH", "")
     settings = load_settings()
     assert settings.broker_url is None
-    assert settings.poll.lease == 40
+    assert settings.poll.lease == 12
     assert settings.flower.basic_auth is None
 
 
@@ -71,6 +71,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
         ("OUTWAIT_LOG__LEVEL", "LOUD", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("OUTWAIT_NAMESPACE", "a b", "should match pattern"),
         ("OUTWAIT_STORE__STRICT", "perhaps", "must be a valid boolean"),
+        ("OUTWAIT_POLL__LEASE", "0.5", "must be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(
@@ -93,11 +94,6 @@ def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("variables", "names"),
     [
-        ({"OUTWAIT_POLL__LEASE": "20"}, "OUTWAIT_POLL__LEASE and OUTWAIT_POLL__TIME_LIMIT: given 20 and 20;"),
-        (
-            {"OUTWAIT_DELIVER__TIME_LIMIT": "45"},
-            "OUTWAIT_DELIVER__LEASE and OUTWAIT_DELIVER__TIME_LIMIT: given 45",
-        ),
         ({"OUTWAIT_POLL__BACKOFF_MAX": "1"}, "OUTWAIT_POLL__BACKOFF and OUTWAIT_POLL__BACKOFF_MAX: given 2 and 1;"),
         ({"OUTWAIT_WORKER__GRACE": "30"}, "OUTWAIT_WORKER__GRACE and OUTWAIT_SUBMIT__TIME_LIMIT: given 30 and 60;"),
         (

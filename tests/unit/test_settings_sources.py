@@ -28,7 +28,7 @@ def test_the_environment_wins_over_dotenv_over_secret_files_over_defaults(
     monkeypatch: pytest.MonkeyPatch, secrets: Path
 ) -> None:
     name = "OUTWAIT_POLL__LEASE"
-    assert shown(name) == (name, "40", "default")
+    assert shown(name) == (name, "12", "default")
     (secrets / "outwait_poll__lease").write_text("50\n")
     assert shown(name) == (name, "50", f"secret file {secrets / 'outwait_poll__lease'}")
     Path(".env").write_text("OUTWAIT_POLL__LEASE=60\n")

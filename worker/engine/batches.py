@@ -4,19 +4,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
-from uuid import uuid4
 
 import msgspec
 
 from outwait.config.logs import ABOUT
 from outwait.worker.engine.begun_submits import BegunSubmits
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.leases import Lease, Leases, seconds
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model.errors import StoreRefused, StoreUnavailable
 from outwait.worker.model.jobs import Claim, Step, job_of
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Outcome, Release, ReleaseDelivery
+from outwait.worker.net.departure import DEPARTURE
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.lanes import Held, LanePolicy, Lanes
 from outwait.worker.telemetry.tally import Tally
@@ -27,16 +29,19 @@ log = logging.getLogger(__name__)
 LAST_WRITE = 2.0
 """Seconds after the grace in which what was stopped is still given back."""
 
-STALE = 0.1
+REST = 0.1
+"""Seconds for which a batch that was given back holds its thread: its jobs are due again, for another worker."""
+
+STALE = 0.25
 """Share of a lease after which a step that was begun and has not started is given back: this process stood still, and
-meanwhile its lease may have ended or its provider been silenced."""
+meanwhile its provider may have been silenced."""
 
 
 class StepRun(Protocol):
     """One step of a batch of jobs."""
 
     intent: bool
-    """Whether the intent is written before it runs: submits only."""
+    """Whether the intent is written before its request leaves: submits only."""
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         """What precedes the step and sends nothing for a job; the claims that go on. Others are recorded."""
@@ -79,6 +84,12 @@ class Batches:
         batch.add_done_callback(self._batches.discard)
         await batch
 
+    async def decline(self, lane: Lane, claims: list[Claim]) -> None:
+        """Give a batch back that this worker cannot serve: Celery hands batches to any worker."""
+        self._recorder.add(*(give_back(claim, lane) for claim in claims))
+        await self._recorder.flushed()
+        await asyncio.sleep(REST)
+
     async def drain(self, grace: float) -> None:
         """Finish what runs within `grace` seconds, stop the rest, and give back what comes later."""
         self._closing = True
@@ -97,12 +108,11 @@ class Batches:
         return not pending
 
     async def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> None:
-        policy = self._policies.of(lane)
         if self._closing:
             self._recorder.add(*(give_back(claim, lane) for claim in claims))
         else:
             try:
-                await self._run(lane, policy, claims, step)
+                await self._run(lane, self._policies.of(lane), claims, step)
             except (StoreUnavailable, StoreRefused) as error:
                 # Nothing was sent: the leases end, and whoever claims these jobs next starts afresh.
                 # An outage has a line of its own.
@@ -118,20 +128,23 @@ class Batches:
             return
         if not claims:
             return
-        until = time.monotonic() + policy.lease_ms / 1000 * STALE
-        intent = uuid4().hex[:8] if step.intent else ""
-        now, fences = await self._begin(lane, policy, claims, intent)
+        asked = seconds()
+        now, fences = await self._lanes.begin(lane, policy, [Held(claim.work_id, claim.fence) for claim in claims])
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
-        if intent:
-            self._submits.begin(begun, intent)
         self._tally.started(lane, begun, now)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
-        tasks = {asyncio.create_task(self._run_step(lane, step, claim, now, until)): claim for claim in begun}
+        leases = Leases(self._lanes, lane, policy, intent=step.intent)
+        fresh_until = asked + policy.lease_ms / 1000 * STALE
+        tasks: dict[asyncio.Task[None], Lease] = {}
+        for claim in begun:
+            leaves = partial(self._submits.begin, claim)
+            lease = leases.begun(Held(claim.work_id, claim.fence), asked, leaves)
+            tasks[asyncio.create_task(self._run_step(lane, step, claim, now, lease, fresh_until))] = lease
         self._running |= tasks.keys()
-        renewing = asyncio.create_task(self._renew(lane, policy, tasks))
+        renewing = asyncio.create_task(leases.keep(tasks))
         try:
             if tasks:
                 await asyncio.wait(tasks)
@@ -139,21 +152,12 @@ class Batches:
             renewing.cancel()
             self._running -= tasks.keys()
 
-    async def _begin(self, lane: Lane, policy: LanePolicy, claims: list[Claim], intent: str) -> tuple[int, list[int]]:
-        held = [Held(claim.work_id, claim.fence) for claim in claims]
-        try:
-            return await self._lanes.begin(lane, policy, held, intent=intent)
-        except StoreUnavailable:
-            if intent:
-                # Redis may have written it and only the answer is lost: nothing was sent, so nothing is uncertain.
-                self._recorder.add(
-                    *(Release(work_id=work_id, fence=fence + 1, intent=intent) for work_id, fence in held)
-                )
-            raise
-
-    async def _run_step(self, lane: Lane, step: StepRun, claim: Claim, now: int, until: float) -> None:
+    async def _run_step(
+        self, lane: Lane, step: StepRun, claim: Claim, now: int, lease: Lease, fresh_until: float
+    ) -> None:
         ABOUT.set(about(lane, claim))
-        if time.monotonic() > until:
+        DEPARTURE.set(lease)
+        if seconds() > fresh_until:
             self._keep(claim, [give_back(claim, lane)])
             return
         began = time.time_ns()
@@ -166,15 +170,6 @@ class Batches:
     def _keep(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         self._submits.end(claim, outcomes)
         self._recorder.add(*outcomes, claim=claim)
-
-    async def _renew(self, lane: Lane, policy: LanePolicy, tasks: dict["asyncio.Task[None]", Claim]) -> None:
-        while True:
-            await asyncio.sleep(policy.lease_ms / 3000)
-            held = [Held(claim.work_id, claim.fence) for task, claim in tasks.items() if not task.done()]
-            try:
-                await self._lanes.renew(lane, policy, held)
-            except (StoreUnavailable, StoreRefused):
-                continue  # the store logs the outage
 
 
 def give_back(claim: Claim, lane: Lane) -> Outcome:

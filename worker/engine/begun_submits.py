@@ -6,7 +6,7 @@ then looks as if nothing had been sent for it. Each worker says what it has sent
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from outwait.worker.model.jobs import Claim, JobState
@@ -36,10 +36,9 @@ class BegunSubmits:
         self._leaving: dict[str, tuple[Claim, Begun]] = {}
         self._answered: deque[_Answered] = deque()
 
-    def begin(self, claims: Iterable[Claim], intent: str) -> None:
-        """The requests of these jobs leave now."""
-        for claim in claims:
-            self._leaving[claim.work_id] = claim, Begun(work_id=claim.work_id, intent=intent)
+    def begin(self, claim: Claim) -> None:
+        """The request of this job leaves when its intent is written."""
+        self._leaving[claim.work_id] = claim, Begun(work_id=claim.work_id)
 
     def end(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """What a step learnt. A submit that certainly cost nothing is forgotten: it may be sent again."""

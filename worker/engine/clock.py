@@ -15,8 +15,10 @@ import msgspec
 from kombu.exceptions import OperationalError
 
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.leases import seconds
+from outwait.worker.engine.unserved import UnservedLanes
 from outwait.worker.model.errors import StoreUnavailable
-from outwait.worker.model.jobs import Claim
+from outwait.worker.model.jobs import Claim, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.store.lanes import Lanes
 
@@ -26,8 +28,9 @@ OUTAGE_PAUSE = 1.0
 """Seconds between two tries while Redis is away."""
 
 SETTLE = 1.0
-"""Seconds after Redis writes again in which nothing is claimed: leases ended meanwhile, and outcomes of their steps
-wait to be written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for uncertain."""
+"""Seconds after Redis writes again, or this process goes on, in which nothing is claimed: leases ended meanwhile, and
+outcomes of their steps wait to be written (`recorder.OUTAGE_RETRY`); a submit whose answer came would be taken for
+uncertain."""
 
 CHANGED_SETTLE = 3.0
 """The same when another Redis is the master: all workers first tell it what they have sent (`BegunSubmits`)."""
@@ -35,6 +38,9 @@ CHANGED_SETTLE = 3.0
 GATHER = 0.1
 """Seconds in which more becomes due in a busy lane, so that batches are worth their message; what an idle lane has next
 is claimed when it is due."""
+
+LANES_AT_ONCE = 100
+"""Lanes with due work that one tick serves."""
 
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
@@ -50,16 +56,23 @@ class Clock:
         lanes: the store.
         policies: how each lane is claimed.
         send: hands a batch to Celery.
+        serves: whether this worker can do the work of a lane.
     """
 
-    def __init__(self, lanes: Lanes, policies: Policies, send: Send) -> None:
+    def __init__(
+        self, lanes: Lanes, policies: Policies, send: Send, serves: Callable[[Lane], bool] = lambda _lane: True
+    ) -> None:
         self._lanes = lanes
         self._policies = policies
         self._send = send
+        self._serves = serves
+        self._unserved = UnservedLanes(lanes, policies)
         self._purge_at = 0.0
         self._was_away = False
         self._epoch = lanes.epoch
         self._claim_at = 0.0
+        self._ticked = seconds()
+        self._still = min(policies.step(step).lease for step in Step) / 2
 
     async def tick(self) -> float | None:
         """Claim and send what is due now; the seconds until more is, or None if nothing waits."""
@@ -68,16 +81,22 @@ class Clock:
         except StoreUnavailable:
             self._was_away = True
             raise
+        finally:
+            self._ticked = seconds()
 
     async def _tick(self) -> float | None:
         if self._was_away or self._lanes.in_outage:  # another thread's question may have met it
             await self._lanes.probe()  # reads may work long before writes do
         await self._purge()
-        lanes, wait = await self._lanes.due_lanes()
+        lanes, wait = await self._lanes.due_lanes(LANES_AT_ONCE + self._unserved.count)
+        if seconds() - self._ticked > self._still:
+            self._was_away = True  # Redis, or this process, stood still: leases may have ended that are renewed now
         settling = self._settling()
         if settling > 0:
             return settling
-        waits = [wait, *[await self._serve(lane) for lane in lanes]]
+        served = [lane for lane in lanes if self._serves(lane)]
+        waits = [wait, *[await self._serve(lane) for lane in served]]
+        await self._unserved.leave([lane for lane in lanes if lane not in served])
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def _settling(self) -> float:

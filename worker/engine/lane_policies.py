@@ -11,8 +11,8 @@ from outwait.worker.providers.registry import Registry
 from outwait.worker.store.lanes import LanePolicy
 
 SMALL_BATCH = 16
-"""Deliveries in one batch: each brings its whole result into memory. Submits too: a worker that is lost between the
-intents and the requests leaves the whole batch in doubt, and a submit costs far more than its share of a message."""
+"""Deliveries in one batch: each brings its whole result into memory. Submits too: each has a connection of its own, and
+costs far more than its share of a message."""
 
 _DELIVER = Lane(Step.DELIVER)
 """Stands for every deliver lane."""

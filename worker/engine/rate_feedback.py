@@ -1,6 +1,6 @@
 """What a finished step means for the governor, which acts when the next work is claimed. Pure."""
 
-from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable
+from outwait.worker.model.errors import AnswerLost, NotSent, RateLimited, Unavailable, Unreadable, Withheld
 from outwait.worker.model.jobs import Claim
 from outwait.worker.model.outcomes import Outage, Outcome, Pause, Spent
 from outwait.worker.model.times import milliseconds
@@ -35,7 +35,7 @@ def provider_feedback(
 ) -> tuple[Outcome, ...]:
     """The outage that the error is, and the pause that the provider asked for."""
     outcomes: list[Outcome] = []
-    if isinstance(error, OUTAGES):
+    if isinstance(error, OUTAGES) and not isinstance(error, Withheld):
         outcomes.append(
             Outage(
                 provider=provider,

@@ -51,12 +51,20 @@ class Runtime:
         settings: this process's settings.
         registry: the providers.
         events: where job events go.
+        serves: whether this process can do the work of a lane.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, events: FlowerEvents) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        events: FlowerEvents,
+        serves: Callable[[Lane], bool] = lambda _lane: True,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.events = events
+        self._serves = serves
         self.policies = Policies(settings, registry)
         self.guard = Guard(settings.outbound.allow)
         self._tracer = tracer(settings)
@@ -75,7 +83,14 @@ class Runtime:
         self._counting = asyncio.create_task(self._count())
         self._submits = BegunSubmits(self.settings.store.retention)
         self.store.connection.epoch.on_change(self._remind)
-        self.batches = Batches(self.store.lanes, self.policies, self.recorder, self._submits, self._tally, self._tracer)
+        self.batches = Batches(
+            self.store.lanes,
+            self.policies,
+            self.recorder,
+            self._submits,
+            self._tally,
+            self._tracer,
+        )
 
     def _due(self, lanes: list[str]) -> None:
         self.on_due(lanes)
@@ -112,13 +127,16 @@ class Runtime:
         Returns when the batch is recorded, or after `worker.handoff` seconds: slow answers then go on without
         holding the thread, so that other lanes get it.
         """
-        batch = self.batches.run(lane, msgspec.convert(claims, list[Claim]), step)
+        batch = self._batch(lane, msgspec.convert(claims, list[Claim]), step)
         future = asyncio.run_coroutine_threadsafe(batch, self._loop)
         try:
             future.result(self.settings.worker.handoff)
         except TimeoutError:
             if future.done():
                 raise
+
+    def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> Coroutine[Any, Any, None]:
+        return self.batches.run(lane, claims, step) if self._serves(lane) else self.batches.decline(lane, claims)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the loop and wait for it."""

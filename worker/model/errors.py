@@ -121,6 +121,12 @@ class NotSent(ProviderError):
     code = "not_sent"
 
 
+class Withheld(NotSent):
+    """Our worker kept the request back: the lease of its step may have ended, or the provider was silenced."""
+
+    code = "withheld"
+
+
 class AddressRefused(NotSent):
     """A producer named a host that has no public address, and the operator does not allow it."""
 

@@ -100,9 +100,7 @@ class Retry(StepOutcome, tag="retry", frozen=True, kw_only=True):
 
 
 class Release(StepOutcome, tag="release", frozen=True, kw_only=True):
-    """Given back untouched: due again now, no attempt spent. `intent` (if not empty) names the begin to take back."""
-
-    intent: str = ""
+    """Given back untouched: due again now, no attempt spent."""
 
 
 class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):
@@ -113,9 +111,7 @@ class Uncertain(StepOutcome, tag="uncertain", frozen=True, kw_only=True):
 
 
 class Begun(WorkOutcome, tag="begun", frozen=True, kw_only=True):
-    """The job's submit has left, and another Redis is the master now: it may not know of that. `intent` names it."""
-
-    intent: str
+    """The job's submit has left, and another Redis is the master now: it may not know of that."""
 
 
 class Hold(StepOutcome, tag="hold", frozen=True, kw_only=True):

@@ -14,10 +14,12 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractStreamWriter
 from pydantic import SecretStr
 from yarl import URL
 
-from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge
+from outwait.worker.model.errors import AddressRefused, AnswerLost, NotSent, ProviderError, ResultTooLarge, Withheld
+from outwait.worker.net.departure import DEPARTURE
 from outwait.worker.net.outbound import Guard
 from outwait.worker.net.redaction import redact
 
@@ -70,6 +72,7 @@ class Http:
 
         Raises:
             NotSent: it certainly never left.
+            Withheld: the same; the step that runs may send nothing more.
             AnswerLost: it may have left, and no complete answer came.
             ResultTooLarge: the answer is larger than the limit.
         """
@@ -133,6 +136,10 @@ class _NotPublic(PermissionError):
         return "not a public address"
 
 
+class _ClosedBefore(aiohttp.ClientError):
+    """The other side closed the connection while a request waited to leave."""
+
+
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -155,6 +162,15 @@ class _NoTunnel(aiohttp.ClientError):
     """The proxy opened no tunnel, so that the request itself certainly never left."""
 
 
+_NEVER_LEFT = (
+    _NoTunnel,
+    _ClosedBefore,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells what breaks while a tunnel is opened from what breaks in it; aiohttp raises the same errors for both."""
 
@@ -168,10 +184,36 @@ class _Connector(aiohttp.TCPConnector):
             raise _NoTunnel(f"the proxy opened no tunnel: {said}") from error
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request that asks, on a connection that stands, whether it may leave. Connecting may take seconds."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Called by aiohttp when it is connected."""
+        if (departure := DEPARTURE.get()) is not None:
+            await departure.permit()
+        if conn.transport is None or conn.transport.is_closing():
+            raise _ClosedBefore("the connection was closed before anything was sent")
+        return await super().send(conn)
+
+    async def write_bytes(self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, *rest: Any) -> None:
+        """Called by aiohttp in a task of its own, with the headers not yet written if there is a body."""
+        try:
+            if (departure := DEPARTURE.get()) is not None:
+                departure.check()
+        except Withheld as error:
+            if conn.protocol is not None:
+                conn.protocol.set_exception(error)
+            return
+        await super().write_bytes(writer, conn, *rest)
+
+
 def _session(verify: ssl.SSLContext | None, **options: Any) -> aiohttp.ClientSession:
-    connector = _Connector(limit=0, ssl=verify or True, **options)
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_AGENT, middlewares=[_no_repetition]
+        connector=_Connector(limit=0, ssl=verify or True, **options),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_AGENT,
+        middlewares=[_no_repetition],
+        request_class=_Request,
     )
 
 
@@ -243,8 +285,6 @@ def _classified(error: Exception, request: httpx.Request) -> ProviderError:
             f"{request.url.host} has no public address; the operator can allow it in OUTWAIT_OUTBOUND__ALLOW"
         )
     cause = redact(str(error)) or type(error).__name__
-    if isinstance(
-        error, _NoTunnel | aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL
-    ):
+    if isinstance(error, _NEVER_LEFT):
         return NotSent(f"{where} was not sent: {cause}")
     return AnswerLost(f"{where} got no complete answer: {cause}")

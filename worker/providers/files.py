@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from outwait.worker.model.errors import AddressRefused, ProviderError
+from outwait.worker.model.errors import AddressRefused, ProviderError, Withheld
 from outwait.worker.providers.exchange import Exchange
 
 CHUNK = 1 << 18
@@ -149,6 +149,8 @@ async def open_url(url: str, name: str, exchange: Exchange, timeout: float) -> A
             yield File(name, answer.aiter_raw(), int(length) if length.isdecimal() else None)
     except httpx.InvalidURL as error:
         raise FileProblem("the file's URL is malformed", lasting=True) from error
+    except Withheld:
+        raise
     except AddressRefused as error:
         raise FileProblem(f"the file's server {error}", lasting=True) from error
     except ProviderError as error:

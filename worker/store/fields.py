@@ -30,7 +30,8 @@ class JobField(StrEnum):
     EXTERNAL_ID = "x"
     MEMO = "m"  # what the provider's code remembers between polls
     PROVIDER_STATUS = "ps"  # the provider's last word for its status
-    INTENT = "i"  # name of the begin after which a submit may have left
+    CLAIMED = "fc"  # the fence of the last claim: while it is the job's, the claim is not begun
+    INTENT = "i"  # there from the moment in which the request of a submit may have left
     CANCEL_REQUESTED = "cq"  # 1 if it is cancelled as soon as the answer of its submit is known
     OPEN_DELIVERIES = "od"  # count
     DELIVERIES = "dn"  # count of all that were made
@@ -54,6 +55,7 @@ class DeliveryField(StrEnum):
     """Fields of a delivery's hash, `d:JOB#N`."""
 
     FENCE = "f"  # as a job's
+    CLAIMED = "fc"  # as a job's
     STATE = "st"  # model.jobs.DeliveryState
     TARGET = "tg"
     ATTEMPTS = "a"  # failed attempts

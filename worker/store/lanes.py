@@ -1,4 +1,4 @@
-"""Moves jobs: enqueue, due_lanes, claim, begin, renew, record, purge. One method a script."""
+"""Moves jobs: enqueue, due_lanes, claim, begin, renew, record, overdue, purge. One method a script."""
 
 import time
 from collections.abc import Sequence
@@ -12,6 +12,12 @@ from outwait.worker.model.outcomes import Outcome
 from outwait.worker.model.times import milliseconds
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
+
+UNSERVED_AFTER = 30.0
+"""Seconds for which no worker has looked at a lane, after which none serves it."""
+
+OVERDUE_LEASE_MS = 10_000
+"""Milliseconds in which a job whose deadline passed is ended by whoever leased it for that."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +96,7 @@ _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
+_overdue = msgspec.msgpack.Decoder(tuple[list[Held], int, int])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
 
 
@@ -117,28 +124,32 @@ class Lanes:
         """Lease what is due in a lane, as many as may go now."""
         return _claims.decode(await self._run("claim", lane=str(lane), policy=policy))
 
-    async def begin(
-        self, lane: Lane, policy: LanePolicy, claims: Sequence[Held], *, intent: str = ""
-    ) -> tuple[int, list[int]]:
-        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours).
-
-        `intent` names this begin where one is written: who does not get the answer can take it back by it.
-        """
+    async def begin(self, lane: Lane, policy: LanePolicy, claims: Sequence[Held]) -> tuple[int, list[int]]:
+        """Make claims running steps: Redis's time in milliseconds, and the new fences (0: no longer ours)."""
+        provider, lease_ms = policy.provider or None, policy.lease_ms
         return _begun.decode(
-            await self._run(
-                "begin",
-                promised=bool(intent),
-                lane=str(lane),
-                lease_ms=policy.lease_ms,
-                provider=policy.provider or None,
-                intent=intent or None,
-                claims=claims,
-            )
+            await self._run("begin", lane=str(lane), lease_ms=lease_ms, provider=provider, claims=claims)
         )
 
-    async def renew(self, lane: Lane, policy: LanePolicy, claims: Sequence[Held]) -> int:
-        """Lengthen the leases of running steps; how many were still ours."""
-        return int(await self._run("renew", lane=str(lane), lease_ms=policy.lease_ms, claims=claims))
+    async def renew(
+        self, lane: Lane, policy: LanePolicy, claims: Sequence[Held], *, intent: bool = False
+    ) -> list[bool]:
+        """Lengthen the leases of running steps; for each whether it is still ours.
+
+        With `intent` it is written that the requests of these submits may have left from now on; False then also if
+        their provider is silenced.
+        """
+        answers = await self._run(
+            "renew",
+            promised=intent,
+            lane=str(lane),
+            lease_ms=policy.lease_ms,
+            provider=policy.provider or None,
+            rate_window_ms=policy.rate_window_ms,
+            intent=intent or None,
+            claims=claims,
+        )
+        return [bool(answer) for answer in answers]
 
     async def record(self, outcomes: Sequence[Outcome]) -> tuple[list[Recorded], list[str]]:
         """Write outcomes; what became of each, and the lanes that have work due now.
@@ -153,6 +164,23 @@ class Lanes:
         if any(code > 0 for code in codes):
             self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
+
+    async def unserved(self, seconds: float = UNSERVED_AFTER) -> list[Lane]:
+        """Lanes with due work at which no worker has looked for so long: none that runs serves them."""
+        async with self._connection.translated():
+            second, micro = await self._connection.redis.time()
+            latest = second * 1000 + micro // 1000 - int(seconds * 1000)
+            names = await self._connection.redis.zrangebyscore(self._connection.keys("LANES"), "-inf", latest)
+        return [Lane.parse(name.decode()) for name in names]
+
+    async def overdue(self, lane: Lane, offset: int, limit: int = 1000) -> tuple[list[Held], int, int]:
+        """Lease jobs of an unserved lane whose deadline has passed.
+
+        Returns:
+            The jobs, where to look next, and how many leases of the lane ended with their worker.
+        """
+        answer = await self._run("overdue", lane=str(lane), lease_ms=OVERDUE_LEASE_MS, offset=offset, limit=limit)
+        return _overdue.decode(answer)
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""

@@ -32,6 +32,7 @@ class Needs(NamedTuple):
     parked: int
     misdirected: int
     orphans: int
+    unserved: Sequence[LaneStatus]
 
     @property
     def nothing(self) -> bool:
@@ -76,8 +77,8 @@ async def _needs(shared: Services, stats: Statistics) -> Needs:
         client.misdirected(),
     )
     stopped = [status for status in providers if not status.flows]
-    orphans = await client.orphans()
-    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected, len(orphans))
+    unserved, orphans = await client.unserved(), len(await client.orphans())
+    return Needs(sum(held.values()), dead, stopped, receivers, len(parked), misdirected, orphans, unserved)
 
 
 def _totals(counts: Counts) -> dict[str, int]:

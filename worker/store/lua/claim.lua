@@ -22,7 +22,8 @@ local function doubt(job_id)
   if external_id then adopt(job, external_id) end
 end
 
--- Whoever held the lease may have sent a request until it ended, so the next one keeps its distance from there.
+-- Whoever held the lease may have sent a request until it ended, so the next one keeps its distance from there. A claim
+-- that was never begun waited in a message for too long: nothing was sent, and it counts as no attempt.
 local function put_back()
   local min_interval_ms = policy.min_interval_ms or 0
   local over = call('ZRANGEBYSCORE', leased, '-inf', now, 'WITHSCORES', 'LIMIT', 0, policy.batch)
@@ -30,12 +31,18 @@ local function put_back()
     local work_id, ended = over[i], tonumber(over[i + 1])
     call('ZREM', leased, work_id)
     local key = hash .. work_id
-    if call('EXISTS', key) == 1 then
+    local fence, claimed, intent = get(key, job_field.fence, job_field.claimed, job_field.intent)
+    local subject = is_job and work_id or job_of(work_id)
+    if fence and fence == claimed and not intent then
+      call('ZADD', due, now, work_id)
+      if provider then call('ZREM', RATE .. provider, rate_entry(work_id, fence)) end
+      note(subject, 'lease-ended', shown(lane) .. ', not begun')
+    elseif fence then
       call('HINCRBY', key, job_field.attempts, 1)
       call('ZADD', due, math.max(now, ended + min_interval_ms), work_id)
       if min_interval_ms > 0 then call('HSET', key, job_field.not_before, ended + min_interval_ms) end
-      note(is_job and work_id or job_of(work_id), 'lease-ended', shown(lane))
-      if is_job and call('HEXISTS', key, job_field.intent) == 1 then doubt(work_id) end
+      note(subject, 'lease-ended', shown(lane))
+      if is_job and intent then doubt(work_id) end
     end
   end
 end
@@ -92,7 +99,7 @@ local function lease_job(work_id, due_at)
   if not old_fence then return nil end
   local fence, created_ms = old_fence + 1, tonumber(created)
   local due_ms = due_at < TURNS and created_ms or due_at
-  call('HSET', key, job_field.fence, fence)
+  call('HSET', key, job_field.fence, fence, job_field.claimed, fence)
   local claim = {
     work_id, fence, provider, operation, external_id or '', memo or '', state, tonumber(attempts) or 0, created_ms,
     tonumber(submitted) or 0, tonumber(deadline) or 0, provider_status or '', tonumber(polled) or 0, due_ms, trace or '',
@@ -110,7 +117,7 @@ local function lease_delivery(work_id, due_ms)
     get(JOB .. job_of(work_id), job_field.provider, job_field.operation, job_field.trace)
   local fence, external_id, memo, state, provider_status = old_fence + 1, '', '', '', ''
   local created, submitted, deadline, polled, unknown_polls, unknown_since, expires = 0, 0, 0, 0, 0, 0, 0
-  call('HSET', key, delivery_field.fence, fence)
+  call('HSET', key, delivery_field.fence, fence, delivery_field.claimed, fence)
   local claim = {
     work_id, fence, provider or '', operation or '', external_id, memo, state, tonumber(attempts) or 0, created,
     submitted, deadline, provider_status, polled, due_ms, trace or '', unknown_polls, unknown_since,

@@ -63,8 +63,8 @@ local function poll_lane(provider) return 'poll:' .. provider end
 local function deliver_lane(target) return 'deliver:' .. target end
 local function is_submit(lane) return string.sub(lane, 1, 7) == 'submit:' end
 
--- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences and attempts, which
--- have the same codes.
+-- What stands in a lane, deliveries or jobs: the key of its hash without the id. Both have fences, claims and attempts,
+-- which have the same codes.
 local function hash_of(lane) return string.sub(lane, 1, 8) == 'deliver:' and DELIVERY or JOB end
 
 local function job_of(delivery_id) return string.match(delivery_id, '^(.+)#%d+$') end
@@ -82,6 +82,25 @@ end
 
 -- What a running step's request is called in the window of its provider's rate.
 local function rate_entry(work_id, fence) return work_id .. ':' .. fence end
+
+-- Whether nothing may be sent to a provider now: it asked for silence, a person paused it, or its breaker is open.
+local function is_silenced(provider)
+  if not provider then return false end
+  local paused_until, suspended, open_until =
+    get(GOVERNOR .. provider, governor_field.paused_until, governor_field.suspended, governor_field.open_until)
+  return suspended or tonumber(paused_until or 0) > now or tonumber(open_until or 0) > now
+end
+
+-- Lengthen leases of a lane: `leases` are pairs of new end and id, `ended` the old ends. Whose lease ends with the probe's
+-- is the probe of its provider's breaker: the next one waits until this lease ends.
+local function lengthen(lane, provider, leases, ended)
+  if #leases == 0 then return end
+  call('ZADD', LEASED .. lane, 'XX', unpack(leases))
+  local probe_until = provider and tonumber(call('HGET', GOVERNOR .. provider, governor_field.probe_until))
+  if probe_until and ended[probe_until] then
+    call('HSET', GOVERNOR .. provider, governor_field.probe_until, leases[1])
+  end
+end
 
 -- Change a job's state and its place in the listing together. Nothing else changes a state, but the enqueue script,
 -- which writes the first one.

@@ -220,7 +220,6 @@ function verbs.release(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   if not job then return why end
   local key, fence = JOB .. job.id, outcome.fence
-  if outcome.intent and call('HGET', key, job_field.intent) ~= outcome.intent then return REFUSED end
   if cancel_if_requested(job) then return WRITTEN end
   call('HDEL', key, job_field.intent)
   call('ZREM', RATE .. job.provider, rate_entry(job.id, fence), rate_entry(job.id, fence - 1))
