@@ -43,11 +43,11 @@ async def test_it_sends_nothing_after_its_lease(redis_url: str, tmp_path: Path) 
     options = {"behaviour": {"duration": 0.3, "latency": 0.3}}
     with Stack(redis_url, tmp_path, options=options, variables=variables) as stack:
         first = stack.start(WORKER, "first")
-        stack.worker()
         async with stack.client() as client:
             await client.enqueue_many([(query(f"{name} "), name) for name in names])
             await until(lambda: submitted(stack, 30))
             with stack.frozen(first):
+                stack.worker()
                 await until(lambda: at_rest(client, len(names)))
                 before = stack.ledger()["totals"]["unless"]["requests"]
             await client.enqueue(query("afterwards "), job_id="afterwards")

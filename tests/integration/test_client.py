@@ -17,8 +17,10 @@ from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from tests.patience import PATIENCE, until
+from tests.refusing import NAMES
 from tests.stack import ROOT, WEB, Stack
 
+REFUSING = iter(NAMES)
 ALL = tuple(Scope)
 
 
@@ -32,7 +34,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 @pytest.fixture(scope="module")
 def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("client")
-    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.3}}) as running:
+    variables = {"OUTWAIT_HANDLERS__MODULES": "tests.refusing"}
+    with Stack(redis.url, folder, options={"behaviour": {"duration": 0.3}}, variables=variables) as running:
         running.web()
         running.worker()
         yield running
@@ -190,7 +193,7 @@ async def test_a_job_that_has_not_ended_has_no_result_and_a_wait_an_end(client: 
 
 
 async def test_dead_deliveries_are_listed_and_replayed(client: AsyncClient) -> None:
-    target = f"nobody-{uuid4().hex}"
+    target = next(REFUSING)
     job_id = await enqueued(client, asked(), targets=[target])
     await client.wait(job_id, timeout_s=PATIENCE)
 

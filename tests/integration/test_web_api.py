@@ -17,7 +17,10 @@ from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from tests.patience import PATIENCE
+from tests.refusing import NAMES
 from tests.stack import Stack, until
+
+REFUSING, ALSO_REFUSING, *_ = NAMES
 
 ALL = tuple(Scope)
 BODY_MAX = 300_000
@@ -35,6 +38,7 @@ def stack(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Ite
     variables = {
         "OUTWAIT_WEB__CORS_ORIGINS": "https://shop.example",
         "OUTWAIT_WEB__BODY_MAX": str(BODY_MAX),
+        "OUTWAIT_HANDLERS__MODULES": "tests.refusing",
     }
     folder = tmp_path_factory.mktemp("api")
     with Stack(redis.url, folder, options={"behaviour": {"duration": 0.3}}, variables=variables) as running:
@@ -84,7 +88,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 
 async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.AsyncClient) -> None:
-    answer = await api.post("/v1/jobs", json=question(metadata={"n": 1}, targets=["nobody"]))
+    answer = await api.post("/v1/jobs", json=question(metadata={"n": 1}, targets=[REFUSING]))
     assert answer.status_code == 201
     where = answer.headers["location"]
     assert where == f"/v1/jobs/{answer.json()['id']}"
@@ -96,22 +100,22 @@ async def test_a_job_is_enqueued_waited_for_and_its_result_is_read(api: httpx.As
     assert events[:2] == ["enqueued", "submitted"]
 
     async def dead() -> list[Any]:
-        deliveries: list[Any] = (await api.get("/v1/dead", params={"target": "nobody"})).json()["deliveries"]
+        deliveries: list[Any] = (await api.get("/v1/dead", params={"target": REFUSING})).json()["deliveries"]
         return [delivery for delivery in deliveries if delivery["job_id"] == job["id"]]
 
     ((delivery),) = await until(dead)
     assert delivery["state"] == "dead"
     assert (await api.get(where + "/deliveries")).json()["deliveries"][0]["id"] == delivery["id"]
-    assert (await api.post(where + "/replay", json={"target": "nobody"})).json() == {"replayed": 1}
+    assert (await api.post(where + "/replay", json={"target": REFUSING})).json() == {"replayed": 1}
     await until(dead)
-    assert (await api.post("/v1/dead/replay", json={"target": "nobody"})).json()["replayed"] >= 1
+    assert (await api.post("/v1/dead/replay", json={"target": REFUSING})).json()["replayed"] >= 1
 
 
 async def test_dead_deliveries_are_read_page_by_page(api: httpx.AsyncClient) -> None:
-    jobs = {await enqueued(api, targets=["nobody-either"]) for _ in range(3)}
+    jobs = {await enqueued(api, targets=[ALSO_REFUSING]) for _ in range(3)}
 
     async def pages() -> list[list[str]]:
-        found, url = [], "/v1/dead?target=nobody-either&limit=2"
+        found, url = [], f"/v1/dead?target={ALSO_REFUSING}&limit=2"
         while url:
             answer = await api.get(url)
             found.append([delivery["job_id"] for delivery in answer.json()["deliveries"]])
