@@ -161,7 +161,7 @@ async def test_a_batch_tells_of_each_of_its_jobs(api: httpx.AsyncClient) -> None
 
 async def test_tenants_know_nothing_of_each_other(stack: Stack, api: httpx.AsyncClient) -> None:
     async with await caller(stack, tenant="acme") as acme, await caller(stack, tenant="blue") as blue:
-        first = await enqueued(acme, NEVER, idempotency_key="same", targets=["nobody"])
+        first = await enqueued(acme, NEVER, idempotency_key="same", targets=[REFUSING])
         two = await enqueued(blue, NEVER, idempotency_key="same")
         assert first != two
         assert (await acme.get(f"/v1/jobs/{first}")).json()["tenant"] == "acme"
