@@ -19,12 +19,14 @@ from outwait.config.settings import Settings
 from outwait.sandbox import environment
 from outwait.worker.local.embedded import free_port
 from outwait.worker.model.jobs import Job, JobRequest
+from tests import forked
 from tests.patience import PATIENCE, until, wait_until
 
 ROOT = Path(__file__).parent.parent
 
-WORKER = [sys.executable, "-m", "outwait", "worker"]
-WEB = [sys.executable, "-m", "outwait", "web"]
+OUTWAIT = [*forked.COMMAND, "outwait"]
+WORKER = [*OUTWAIT, "worker"]
+WEB = [*OUTWAIT, "web"]
 
 LEASES = tuple(f"OUTWAIT_{owner}__LEASE" for owner in ("SUBMIT", "POLL", "CALLBACK", "DELIVER", "INTAKE"))
 
@@ -151,19 +153,18 @@ class Stack:
     def start(self, command: list[str], name: str, *, code: Path = ROOT, **variables: str) -> subprocess.Popen[bytes]:
         """Start any process of ours, its output in a log file; `code` is where it is imported from."""
         log = self.folder / f"{name}-{len(self._processes)}.log"
+        environment = {**self.environment, **variables}
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=code, env={**self.environment, **variables}, stdout=output, stderr=output
-            )
+            if command[:3] == OUTWAIT and code == ROOT:
+                process = forked.start(command[2:], code, environment, output, output)
+            else:
+                process = subprocess.Popen(command, cwd=code, env=environment, stdout=output, stderr=output)
         self._processes.append(process)
         return process
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run one of our commands to its end."""
-        command = [sys.executable, "-m", "outwait", *words]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        return forked.run(["outwait", *words], ROOT, self.environment)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """End a process with kill -9."""
@@ -206,12 +207,16 @@ class Stack:
         return "".join(log.read_text() for log in sorted(self.folder.glob(f"{name}-*.log")))
 
     def _start_sandbox(self, options: Mapping[str, Any]) -> str:
-        command = [sys.executable, "-m", "outwait.sandbox", "--port", "0", "--options", json.dumps(dict(options))]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE)
-        self._processes.append(process)
-        assert process.stdout is not None
-        url = process.stdout.readline().decode().strip()
-        process.stdout.close()
+        words = ["outwait.sandbox", "--port", "0", "--options", json.dumps(dict(options))]
+        ours, theirs = os.pipe()
+        with (
+            os.fdopen(ours) as said,
+            os.fdopen(theirs, "w") as output,
+            (self.folder / "sandbox.log").open("wb") as errors,
+        ):
+            self._processes.append(forked.start(words, ROOT, os.environ, output, errors))
+            output.close()
+            url = said.readline().strip()
         assert url.startswith("http"), "the sandbox did not start"
         return url
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from outwait.worker.local.embedded import free_port
+from tests import forked
 from tests.patience import PATIENCE, wait_until
 
 OUTWAIT = str(Path(sys.executable).parent / "outwait")
@@ -54,16 +55,7 @@ class Shell:
         self.folder = folder
 
     def run(self, *words: str, stdin: str = "", **ours: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [OUTWAIT, *words],
-            cwd=self.folder,
-            env=environment(**ours),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return forked.run(["outwait", *words], self.folder, environment(**ours), stdin)
 
     def json(self, *words: str) -> Any:
         done = self.run(*words, "--json")

@@ -17,7 +17,7 @@ from outwait.client.store import Enqueued
 from outwait.worker.model.jobs import JobRequest, JobState
 from outwait.worker.model.outcomes import Pause
 from outwait.worker.store.store import Store
-from tests.patience import PATIENCE
+from tests import forked
 from tests.stack import Stack, closed, ended, query, until
 from tests.terminal import typed
 
@@ -49,15 +49,7 @@ class Person:
         self.client = stack.client
 
     def types(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [OUTWAIT, *words],
-            cwd=self.stack.folder,
-            env=self.stack.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return forked.run(["outwait", *words], self.stack.folder, self.stack.environment)
 
     def json(self, *words: str) -> Any:
         done = self.types(*words, "--json")
