@@ -1,7 +1,8 @@
 """`python -m outwait …` as a process that is forked from one which has imported everything.
 
 A suite starts hundreds of our processes, and an import costs each of them more than a second of CPU. What is forked has
-its own environment, folder and files, and ends as any process does. Tests of starting itself use real commands.
+its own environment, folder and files, and ends as any process does. Tests of starting itself use real commands, and so
+does what changes an interpreter before it runs: `sitecustomize`, another Python, another folder of code.
 """
 
 import atexit

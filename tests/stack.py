@@ -155,7 +155,7 @@ class Stack:
         log = self.folder / f"{name}-{len(self._processes)}.log"
         environment = {**self.environment, **variables}
         with log.open("wb") as output:
-            if command[:3] == OUTWAIT and code == ROOT:
+            if command[:3] == OUTWAIT and code == ROOT and not (self.folder / "sitecustomize.py").exists():
                 process = forked.start(command[2:], code, environment, output, output)
             else:
                 process = subprocess.Popen(command, cwd=code, env=environment, stdout=output, stderr=output)

@@ -21,7 +21,7 @@ from outwait.worker.model.errors import JobNotFound, StoreUnavailable
 from outwait.worker.model.jobs import JobState
 from tests.faults.sentinels import Replicated
 from tests.patience import until, wait_until
-from tests.stack import Stack, query
+from tests.stack import LEASES, Stack, query
 
 LONG = bool(os.environ.get("OUTWAIT_LONG"))
 JOBS, ROUNDS = (1000, 5) if LONG else (120, 1)
@@ -40,6 +40,7 @@ UNHURRIED = {
     "OUTWAIT_STORE__TIMEOUT": "4",
     "OUTWAIT_PROVIDERS__UNLESS__IN_FLIGHT": "24",
     "OUTWAIT_PROVIDERS__UNLESS__POLL_EVERY": "0.5",
+    **dict.fromkeys(LEASES, "25"),  # what was claimed in a reply that was lost waits for so long
 }
 
 
