@@ -73,13 +73,13 @@ class Callback:
                 await self._show([job for job in map(self._jobs.get, ids[start : start + TOGETHER]) if job])
         return claims
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+    async def run(self, claim: Claim, now_ms: int) -> Sequence[Outcome]:
         """Fan out one job; the provider of a cancelled job is notified."""
         try:
             job = self._jobs[claim.work_id]
             names = self._targets(job)
             if job.state is JobState.CANCELLED and claim.external_id:
-                return await self._cancel(claim, names, now)
+                return await self._cancel(claim, names, now_ms)
             return (fan_out(claim, names),)
         except (StoreUnavailable, asyncio.CancelledError) as error:
             return (decide_error(claim, error, self.settings, random.random()),)
@@ -91,7 +91,7 @@ class Callback:
         asked = self._specs.get(job.id, NO_SPEC).targets
         return tuple(dict.fromkeys(asked or targets.route(self.routes, job.provider, job.operation)))
 
-    async def _cancel(self, claim: Claim, names: tuple[str, ...], now: int) -> Sequence[Outcome]:
+    async def _cancel(self, claim: Claim, names: tuple[str, ...], now_ms: int) -> Sequence[Outcome]:
         """Fan out, and tell the provider that nobody wants the job any more if its pauses and its rate allow that."""
         gateway = self.gateway(claim.provider)
         (governor,) = await self.governors.status([gateway.policy])
@@ -99,7 +99,7 @@ class Callback:
             return (fan_out(claim, names, f"not notified: nothing is sent to {claim.provider} now"),)
         if not await self.governors.take_slot(gateway.policy, slot_name(claim)):
             return (fan_out(claim, names, f"not notified: the rate of {claim.provider} has no place left"),)
-        age = (now - claim.submitted_ms) / 1000
+        age = claim.age(now_ms)
         waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, _no_params)
         exchange = gateway.new_exchange()
         try:

@@ -100,7 +100,7 @@ class Deliver:
         self._jobs = {job.id: job for job in await self.reads.jobs(ids)}
         return claims
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
+    async def run(self, claim: Claim, now_ms: int) -> Sequence[Outcome]:  # noqa: ARG002 - the step's contract
         """Run the handler for one delivery."""
         try:
             return (await self._deliver(claim),)

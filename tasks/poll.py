@@ -31,7 +31,7 @@ from outwait.worker.model.errors import (
 from outwait.worker.model.jobs import Claim, JobError, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import NO_COUNTS, Counts, Outcome, Release, Retry, Wait, expired, failed
-from outwait.worker.model.times import milliseconds
+from outwait.worker.model.times import ceil_milliseconds, milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Failed, Operation, Pending, PollAnswer, Succeeded, Waiting
 from outwait.worker.providers.exchange import Exchange
@@ -74,39 +74,38 @@ class Poll(ProviderStep):
         """Nothing precedes a poll."""
         return claims
 
-    async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
+    async def ask(self, claim: Claim, now_ms: int, exchange: Exchange) -> Outcome:
         """Ask for one job. One without an external id is not known to the provider: only its webhooks tell of it."""
         if not claim.external_id:
             answer = await self.webhooks.last_answer(claim.work_id)
-            return decide_unnamed(self._context(claim, now, NO_COUNTS), answer, self.store)
+            return decide_unnamed(self._context(claim, now_ms, NO_COUNTS), answer, self.store)
 
         async def params() -> Any:
             return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
-        age = (now - claim.submitted_ms) / 1000
-        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params)
+        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, claim.age(now_ms), params)
         polled = await self.gateway.provider.poll(waiting, exchange)
         if isinstance(polled, Succeeded) and exchange.warning:
             polled = replace(polled, warning="; ".join(filter(None, (polled.warning, exchange.warning))))
-        context = self._context(claim, now, requests_sent(exchange))
+        context = self._context(claim, now_ms, requests_sent(exchange))
         outcome = decide_answer(context, polled, self.store)
         if isinstance(outcome, Wait):
             await self._show(_expiring(context, outcome.expires_ms), outcome)
         return outcome
 
-    def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:
+    def decide_error(self, claim: Claim, now_ms: int, sent: Counts, error: BaseException) -> Outcome:
         """See `ProviderStep`."""
-        return decide_error(self._context(claim, now, sent), error)
+        return decide_error(self._context(claim, now_ms, sent), error)
 
-    def _context(self, claim: Claim, now: int, sent: Counts) -> "PollContext":
+    def _context(self, claim: Claim, now_ms: int, sent: Counts) -> "PollContext":
         operation, durations_s = self.gateway.operation(claim.operation), self.gateway.durations_s(claim.operation)
-        context = PollContext(claim, now, operation, self.settings, sent, durations_s, random.random())
+        context = PollContext(claim, now_ms, operation, self.settings, sent, durations_s, random.random())
         return _expiring(context, claim.expires_ms)
 
     async def _show(self, context: "PollContext", outcome: Wait) -> None:
         """Let logs and Celery's own tools see that the job still waits. No error here changes its outcome."""
         claim = context.claim
-        if outcome.expiry_warning and claim.polled_ms < _near_expiry_at(context):
+        if outcome.expiry_warning and claim.age(claim.polled_ms) < _near_expiry(context):
             log.warning("external-id-expires", extra={"job": claim.work_id, "seconds": round(_life_left(context))})
         if self.events.polls_shown():
             with suppress(OutwaitError, asyncio.CancelledError):
@@ -121,8 +120,8 @@ class PollContext(NamedTuple):
     """What a decision about a poll depends on, beside the answer or the error."""
 
     claim: Claim
-    now: int
-    """Redis's time in milliseconds."""
+    now_ms: int
+    """Redis's time in milliseconds since 1970."""
     operation: Operation
     settings: PollSettings
     sent: Counts
@@ -185,7 +184,7 @@ def decide_error(context: PollContext, error: BaseException) -> Outcome:
 def _wait(context: PollContext, answer: Pending) -> Outcome:
     claim, sent, expires_ms = context.claim, context.sent, 0
     if answer.expires_in is not None:
-        expires_ms = context.now + milliseconds(answer.expires_in)
+        expires_ms = context.now_ms + milliseconds(answer.expires_in)
         context = _expiring(context, expires_ms)
     if over := _time_over(context):
         return expired(claim, f"{over}; the provider's last status was {answer.status}", sent)
@@ -210,7 +209,7 @@ def _expiring(context: PollContext, expires_ms: int) -> PollContext:
     """The context of a job whose external id expires then, if the provider said so; 0: it did not."""
     if not expires_ms:
         return context
-    life = (expires_ms - context.claim.submitted_ms) / 1000
+    life = context.claim.age(expires_ms)
     return context._replace(operation=replace(context.operation, expiry=life))
 
 
@@ -223,7 +222,7 @@ def _next_poll(context: PollContext, asked_s: float | None, safety_s: float = 0.
         safety_s: seconds to wait while a webhook is expected, unless the job's deadline comes before.
     """
     claim, operation = context.claim, context.operation
-    age = (context.now - claim.submitted_ms) / 1000
+    age = claim.age(context.now_ms)
     usual = pacing.poll_countdown(operation.poll_every, asked_s, age, context.durations_s, jitter=context.jitter)
     return _in_time(context, max(usual, safety_s), _minimum(operation, asked_s))
 
@@ -263,21 +262,22 @@ def _poll_again(context: PollContext, countdown_ms: int, reason: str, *, attempt
 
 def _unknown_id(context: PollContext, error: ProviderError) -> Outcome:
     """Poll again later, until several polls over a while have said it."""
-    claim, now = context.claim, context.now
+    claim, now_ms = context.claim, context.now_ms
     counts = claim.unknown_since_ms > claim.polled_ms and claim.unknown_since_ms >= claim.submitted_ms
-    polls, since_ms = (claim.unknown_polls + 1, claim.unknown_since_ms) if counts else (1, now)
-    if polls < UNKNOWN_POLLS or now - since_ms < context.settings.unknown_for * 1000 or _time_over(context):
+    polls, since_ms = (claim.unknown_polls + 1, claim.unknown_since_ms) if counts else (1, now_ms)
+    said_for = (now_ms - since_ms) / 1000
+    if polls < UNKNOWN_POLLS or said_for < context.settings.unknown_for or _time_over(context):
         return _retry(context, error, attempt=1, unknown_polls=polls)
-    message = f"{error} ({polls} polls in {(now - since_ms) / 1000:.0f} s)"
+    message = f"{error} ({polls} polls in {said_for:.0f} s)"
     return failed(claim, JobError(error.code, message, error.detail), context.sent)
 
 
 def _time_over(context: PollContext) -> str:
     """Why the job's time is over, or nothing."""
     claim, expiry = context.claim, context.operation.expiry
-    if claim.deadline_ms and context.now >= claim.deadline_ms:
+    if claim.time_left(context.now_ms) <= 0:
         return "the deadline passed"
-    if expiry is not None and context.now - claim.submitted_ms >= expiry * 1000:
+    if expiry is not None and claim.age(context.now_ms) >= expiry:
         return "the provider's id expired"
     return ""
 
@@ -289,25 +289,24 @@ def _minimum(operation: Operation, asked_s: float | None) -> float:
 
 def _in_time(context: PollContext, countdown_s: float, minimum_s: float) -> int:
     """The countdown in milliseconds: a last poll comes at the deadline, and one before the external id expires."""
-    claim, now = context.claim, context.now
-    left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
-    moments = pacing.moments(context.operation, (now - claim.submitted_ms) / 1000, left)
-    return math.ceil(pacing.in_time(countdown_s, minimum_s, moments) * 1000)
+    claim, now_ms = context.claim, context.now_ms
+    moments = pacing.moments(context.operation, claim.age(now_ms), claim.time_left(now_ms))
+    return ceil_milliseconds(pacing.in_time(countdown_s, minimum_s, moments))
 
 
 def _expiry_warning(context: PollContext) -> str:
     """The warning that most of the external id's life is over, or nothing; the store takes it once for each job."""
-    if context.now < _near_expiry_at(context):
+    if context.claim.age(context.now_ms) < _near_expiry(context):
         return ""
     return f"the provider's id expires in {_life_left(context):.0f} s"
 
 
-def _near_expiry_at(context: PollContext) -> float:
-    """When most of the external id's life is over: milliseconds of Redis's clock, infinity if it has no end."""
+def _near_expiry(context: PollContext) -> float:
+    """The age in seconds at which most of the external id's life is over, infinity if it has no end."""
     expiry = context.operation.expiry
-    return math.inf if expiry is None else context.claim.submitted_ms + expiry * (1 - pacing.NEAR_EXPIRY) * 1000
+    return math.inf if expiry is None else expiry * (1 - pacing.NEAR_EXPIRY)
 
 
 def _life_left(context: PollContext) -> float:
     """Seconds until the external id expires."""
-    return (context.claim.submitted_ms - context.now) / 1000 + (context.operation.expiry or math.inf)
+    return (context.operation.expiry or math.inf) - context.claim.age(context.now_ms)

@@ -6,7 +6,6 @@ bound. Whatever breaks in between leaves the job uncertain, and the provider's p
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,7 @@ from outwait.worker.model.outcomes import (
     expired,
     failed,
 )
-from outwait.worker.model.times import milliseconds
+from outwait.worker.model.times import ceil_milliseconds, milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer, traceable
 from outwait.worker.providers.exchange import Exchange
@@ -151,9 +150,9 @@ class Submit(ProviderStep):
         record.add(*(Release(work_id=claim.work_id, fence=claim.fence) for claim in strange))
         return [pair for pair in zip(claims, specs, strict=True) if pair[0] not in strange]
 
-    async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
+    async def ask(self, claim: Claim, now_ms: int, exchange: Exchange) -> Outcome:
         """Send one job."""
-        if claim.deadline_ms and now >= claim.deadline_ms:
+        if claim.time_left(now_ms) <= 0:
             return expired(claim, "the deadline passed before the job could be submitted")
         submission, raw_params = self._submissions[claim.work_id]
         answer = traceable(await self.gateway.provider.submit(submission, exchange), submission)
@@ -161,9 +160,9 @@ class Submit(ProviderStep):
         operation = self.gateway.operation(claim.operation)
         durations_s = self.gateway.durations_s(claim.operation)
         context = self._context(claim, requests_sent(exchange))._replace(first_poll_in=exchange.first_poll_in)
-        return decide_answer(context, answer, operation, now, durations_s)
+        return decide_answer(context, answer, operation, now_ms, durations_s)
 
-    def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:  # noqa: ARG002 - as polls
+    def decide_error(self, claim: Claim, now_ms: int, sent: Counts, error: BaseException) -> Outcome:  # noqa: ARG002 - as polls
         """See `ProviderStep`."""
         return decide_error(self._context(claim, sent), error, self.gateway.provider.refused)
 
@@ -253,7 +252,7 @@ def decide_uncertain(claim: Claim, policy: UncertainPolicy) -> Outcome:
 
 
 def decide_answer(
-    context: SubmitContext, answer: SubmitAnswer, operation: Operation, now: int, durations_s: Sequence[float]
+    context: SubmitContext, answer: SubmitAnswer, operation: Operation, now_ms: int, durations_s: Sequence[float]
 ) -> Outcome:
     """The provider took the job: it waits for its first poll, or for its webhook if it has no external id.
 
@@ -261,7 +260,7 @@ def decide_answer(
         context: the job.
         answer: of the provider.
         operation: of the job.
-        now: Redis's time in milliseconds.
+        now_ms: Redis's time in milliseconds.
         durations_s: how long jobs of this operation took, sorted seconds; used if the answer asks for no first poll.
     """
     claim, asked = context.claim, answer.first_poll if answer.external_id else pacing.LONGEST
@@ -269,15 +268,14 @@ def decide_answer(
     not_before = min(context.first_poll_in or 0.0, pacing.LONGEST) if answer.external_id else 0.0
     learnt = durations_s if asked is None else ()
     usual = pacing.poll_countdown(wanted, not_before, durations=learnt, jitter=context.jitter)
-    left = (claim.deadline_ms - now) / 1000 if claim.deadline_ms else math.inf
-    moments = pacing.moments(operation, 0.0, left)
+    moments = pacing.moments(operation, 0.0, claim.time_left(now_ms))
     countdown = pacing.in_time(usual, max(min(wanted, operation.first_poll), not_before), moments)
     return Submitted(
         work_id=claim.work_id,
         fence=claim.fence,
         external_id=answer.external_id,
         memo=answer.memo,
-        countdown_ms=math.ceil(countdown * 1000),
+        countdown_ms=ceil_milliseconds(countdown),
         submits=context.sent.submits,
         fetches=context.sent.fetches,
         not_before_ms=milliseconds(not_before),

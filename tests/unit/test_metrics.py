@@ -38,7 +38,7 @@ def exported() -> dict[str, Metric]:
     tally.started(
         Lane.parse("poll:unless"),
         [Claim(work_id="a", fence=1, due_ms=1_000), Claim(work_id="b", fence=1, due_ms=1_400)],
-        now=1_500,
+        now_ms=1_500,
     )
     counted = {tuple(map(str, name)): number for name, number in tally.take().items()}
     counted |= {("state", "unless", "failed"): 2, ("accepted", "unless"): 3, ("event", "retry"): 1}

@@ -47,8 +47,8 @@ class StepRun(Protocol):
         """What precedes the step and sends nothing for a job; the claims that go on. Others are recorded."""
         ...
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
-        """Do the step for one claim. `now` is Redis's time in milliseconds.
+    async def run(self, claim: Claim, now_ms: int) -> Sequence[Outcome]:
+        """Do the step for one claim. `now_ms` is Redis's time in milliseconds.
 
         It never raises; cancelled at shutdown, it still says what became of the job.
         """
@@ -129,11 +129,11 @@ class Batches:
         if not claims:
             return
         asked = seconds()
-        now, fences = await self._lanes.begin(lane, policy, [Held(claim.work_id, claim.fence) for claim in claims])
+        now_ms, fences = await self._lanes.begin(lane, policy, [Held(claim.work_id, claim.fence) for claim in claims])
         begun = [
             msgspec.structs.replace(claim, fence=fence) for claim, fence in zip(claims, fences, strict=True) if fence
         ]
-        self._tally.started(lane, begun, now)
+        self._tally.started(lane, begun, now_ms)
         if len(begun) < len(claims):
             log.info("stale-claims", extra={"lane": redact(str(lane)), "dropped": len(claims) - len(begun)})
         leases = Leases(self._lanes, lane, policy, intent=step.intent)
@@ -142,7 +142,7 @@ class Batches:
         for claim in begun:
             leaves = partial(self._submits.begin, claim)
             lease = leases.begun(Held(claim.work_id, claim.fence), asked, leaves)
-            tasks[asyncio.create_task(self._run_step(lane, step, claim, now, lease, fresh_until))] = lease
+            tasks[asyncio.create_task(self._run_step(lane, step, claim, now_ms, lease, fresh_until))] = lease
         self._running |= tasks.keys()
         renewing = asyncio.create_task(leases.keep(tasks))
         try:
@@ -153,7 +153,7 @@ class Batches:
             self._running -= tasks.keys()
 
     async def _run_step(
-        self, lane: Lane, step: StepRun, claim: Claim, now: int, lease: Lease, fresh_until: float
+        self, lane: Lane, step: StepRun, claim: Claim, now_ms: int, lease: Lease, fresh_until: float
     ) -> None:
         ABOUT.set(about(lane, claim))
         DEPARTURE.set(lease)
@@ -161,11 +161,11 @@ class Batches:
             self._keep(claim, [give_back(claim, lane)])
             return
         began = time.time_ns()
-        outcomes = await step.run(claim, now)
+        outcomes = await step.run(claim, now_ms)
         # First: whatever becomes of the span, what the step learnt is kept.
         self._keep(claim, outcomes)
         if self._tracer is not None:
-            self._tracer.step(lane, claim, began, now, outcomes[0])
+            self._tracer.step(lane, claim, began, now_ms, outcomes[0])
 
     def _keep(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         self._submits.end(claim, outcomes)

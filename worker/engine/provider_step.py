@@ -68,28 +68,28 @@ class ProviderStep(ABC):
     gateway: ProviderGateway
 
     @abstractmethod
-    async def ask(self, claim: Claim, now: int, exchange: Exchange) -> Outcome:
+    async def ask(self, claim: Claim, now_ms: int, exchange: Exchange) -> Outcome:
         """Ask the provider; what its answer means. Raises a ProviderError."""
 
     @abstractmethod
-    def decide_error(self, claim: Claim, now: int, sent: Counts, error: BaseException) -> Outcome:
+    def decide_error(self, claim: Claim, now_ms: int, sent: Counts, error: BaseException) -> Outcome:
         """What an error means, or the cancellation at shutdown. `sent` counts the requests that left."""
 
-    async def run(self, claim: Claim, now: int) -> Sequence[Outcome]:
+    async def run(self, claim: Claim, now_ms: int) -> Sequence[Outcome]:
         """Do the step for one job: its outcome first, then what the governor needs to know."""
         exchange = self.gateway.new_exchange()
         # No name outlives its clause: an error that its own traceback leads to stays in memory, the answer with it.
         try:
-            outcome = await self.ask(claim, now, exchange)
+            outcome = await self.ask(claim, now_ms, exchange)
         except (ProviderError, StoreUnavailable, asyncio.CancelledError) as raised:
-            return self._failed(claim, now, exchange, raised)
+            return self._failed(claim, now_ms, exchange, raised)
         except Exception as raised:
             log.exception("%s-broken", self.step, extra={"job": claim.work_id, "provider": self.gateway.name})
-            return self._failed(claim, now, exchange, raised)
+            return self._failed(claim, now_ms, exchange, raised)
         return (outcome, *self.gateway.feedback(claim, exchange, None))
 
-    def _failed(self, claim: Claim, now: int, exchange: Exchange, error: BaseException) -> Sequence[Outcome]:
-        outcome = self.decide_error(claim, now, requests_sent(exchange), error)
+    def _failed(self, claim: Claim, now_ms: int, exchange: Exchange, error: BaseException) -> Sequence[Outcome]:
+        outcome = self.decide_error(claim, now_ms, requests_sent(exchange), error)
         return (outcome, *self.gateway.feedback(claim, exchange, error))
 
 

@@ -5,6 +5,7 @@ webhooks and decisions of people, `claim` when the lease of a submit has ended a
 first state of a job.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -158,6 +159,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     unknown_polls: int = 0
     unknown_since_ms: int = 0
     expires_ms: int = 0
+
+    def age(self, now_ms: int) -> float:
+        """Seconds since the job was submitted."""
+        return (now_ms - self.submitted_ms) / 1000
+
+    def time_left(self, now_ms: int) -> float:
+        """Seconds until the job's deadline; infinity if it has none."""
+        return (self.deadline_ms - now_ms) / 1000 if self.deadline_ms else math.inf
 
 
 class Ledger(msgspec.Struct, frozen=True):

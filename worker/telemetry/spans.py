@@ -59,7 +59,7 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("outwait")
 
-    def step(self, lane: Lane, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
+    def step(self, lane: Lane, claim: Claim, began: int, now_ms: int, outcome: Outcome) -> None:
         """See `outwait.worker.telemetry.traces.Tracer`."""
         job_id = job_of(claim.work_id) if lane.step is Step.DELIVER else claim.work_id
         place = self._place(job_id, claim.trace)
@@ -68,12 +68,13 @@ class Spans:
             context=_under(place.trace, place.span, place.flags),
             kind=_KINDS.get(lane.step, SpanKind.CLIENT),
             start_time=began,
-            attributes=_about(job_id, claim) | {"outwait.outcome": _name(outcome), "outwait.late": _late(claim, now)},
+            attributes=_about(job_id, claim)
+            | {"outwait.outcome": _name(outcome), "outwait.late": _late(claim, now_ms)},
         )
         _fail(span, _reason(outcome))
         span.end()
         if isinstance(outcome, Fanout):
-            self._job(place, claim, now)
+            self._job(place, claim, now_ms)
 
     def close(self) -> None:
         """See `Tracer`. A collector that does not answer delays a worker's end by at most `LAST_EXPORT`."""
@@ -83,9 +84,9 @@ class Spans:
         self._provider.shutdown()
         timeout.cancel()
 
-    def _job(self, place: _Place, claim: Claim, now: int) -> None:
+    def _job(self, place: _Place, claim: Claim, now_ms: int) -> None:
         """Record the job's span, from its enqueue to its end, which is when its callback became due."""
-        ended = now if claim.attempts or not claim.due_ms else claim.due_ms
+        ended = now_ms if claim.attempts or not claim.due_ms else claim.due_ms
         self._ids.preset = place
         span = self._tracer.start_span(
             f"job {claim.provider}.{claim.operation}",
@@ -149,9 +150,9 @@ def _name(outcome: Outcome) -> str:
     return str(outcome.state) if isinstance(outcome, End) else type(outcome).__name__.lower()
 
 
-def _late(claim: Claim, now: int) -> float:
+def _late(claim: Claim, now_ms: int) -> float:
     """Delay in seconds; 0 if a worker of the previous release made the claim."""
-    return max(0, now - claim.due_ms) / 1000 if claim.due_ms else 0.0
+    return max(0, now_ms - claim.due_ms) / 1000 if claim.due_ms else 0.0
 
 
 def _reason(outcome: Outcome) -> str:

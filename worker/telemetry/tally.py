@@ -28,15 +28,15 @@ class Tally:
         counts["requests", provider, kind, result, bisect_left(REQUEST_BOUNDS, seconds)] += 1
         counts["request-micros", provider, kind] += int(seconds * 1_000_000)
 
-    def started(self, lane: Lane, claims: Iterable[Claim], now: int) -> None:
-        """Count steps that start `now`, in milliseconds of Redis's clock."""
+    def started(self, lane: Lane, claims: Iterable[Claim], now_ms: int) -> None:
+        """Count steps that start `now_ms`, in milliseconds of Redis's clock."""
         counts = self._counts
         step = str(lane.step)
         provider = "" if lane.step is Step.DELIVER else lane.name  # there may be any number of targets
         total = 0
         for claim in claims:
             if claim.due_ms:  # a claim by a worker of the previous release has none
-                late = max(0, now - claim.due_ms)
+                late = max(0, now_ms - claim.due_ms)
                 counts["late", step, provider, bisect_left(_LATE_MS, late)] += 1
                 total += late
         counts["late-ms", step, provider] += total

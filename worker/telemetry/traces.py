@@ -15,8 +15,8 @@ from outwait.worker.model.outcomes import Outcome
 class Tracer(Protocol):
     """Records spans."""
 
-    def step(self, lane: Lane, claim: Claim, began: int, now: int, outcome: Outcome) -> None:
-        """A step is over that `began` at this nanosecond since 1970, `now` in milliseconds of Redis's clock."""
+    def step(self, lane: Lane, claim: Claim, began: int, now_ms: int, outcome: Outcome) -> None:
+        """A step is over that `began` at this nanosecond since 1970, `now_ms` in milliseconds of Redis's clock."""
         ...
 
     def close(self) -> None:
