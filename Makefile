@@ -49,7 +49,7 @@ check: $(DEV) ## lint, format, types and import rules; draws which room imports 
 
 test: $(DEV) ## all tests, and how much of the code they run
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage run -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	@rm -f .coverage.* # left by workers that tests killed while they wrote
 	$(BIN)/coverage report
