@@ -14,7 +14,7 @@ from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState
 from outwait.worker.model.outcomes import Choice
-from outwait.worker.store.dead import CURSOR_PATTERN
+from outwait.worker.store.cursors import DELIVERY_CURSOR
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute)
 
@@ -52,7 +52,7 @@ class Dead(ReplayDead):
 
     limit: int = Field(default=50, ge=1, le=500, description="Maximum number of deliveries.")
     cursor: str | None = Field(
-        default=None, pattern=CURSOR_PATTERN, description="The place to go on from, as in the `Link` of the last page."
+        default=None, pattern=DELIVERY_CURSOR, description="The place to go on from, as in the `Link` of the last page."
     )
 
 

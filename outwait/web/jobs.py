@@ -23,7 +23,7 @@ from outwait.web.routing import ApiRoute, JobId
 from outwait.web.services import Shared
 from outwait.worker.model.errors import WrongState
 from outwait.worker.model.jobs import TENANT_PATTERN, Job, JobState, Ledger
-from outwait.worker.store.listing import CURSOR_PATTERN
+from outwait.worker.store.cursors import JOB_CURSOR
 
 WAIT_LIMIT = 60
 """Seconds that a long poll lasts at most; many proxies give up soon after."""
@@ -64,7 +64,7 @@ class Listing(BaseModel):
     since: Second | None = Field(default=None, description="Only jobs created since then (seconds since 1970).")
     until: Second | None = Field(default=None, description="Only jobs created until then (seconds since 1970).")
     limit: int = Field(default=50, ge=1, le=500, description="Maximum number of jobs on one page.")
-    cursor: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="The `cursor` of the previous page.")
+    cursor: str | None = Field(default=None, pattern=JOB_CURSOR, description="The `cursor` of the previous page.")
 
 
 @router.get("", operation_id="listJobs", responses=documented(JobPage))

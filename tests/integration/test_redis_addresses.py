@@ -13,16 +13,9 @@ from redis.exceptions import RedisError
 
 from outwait.worker.local.embedded import HOST, find_server, free_port
 from outwait.worker.model.jobs import JobState
+from tests.celery_producer import PRODUCER
 from tests.patience import PATIENCE, wait_until
 from tests.stack import Stack, closed, query
-
-PRODUCER = """
-import json, sys
-from celery import Celery
-url, queue, request = sys.argv[1:]
-app = Celery("shop", broker=url, backend=url)
-print(app.send_task("tasks.submit", kwargs=json.loads(request), queue=queue).get(timeout=150))
-"""
 
 
 @pytest.fixture

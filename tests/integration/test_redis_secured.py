@@ -24,17 +24,11 @@ from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import JobRequest, JobState
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
+from tests.celery_producer import PRODUCER
 from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, ended, query, until
 
 PASSWORD = "p%2Fss%40word"  # as it stands in a URL
-PRODUCER = """
-import json, sys
-from celery import Celery
-url, queue, request = sys.argv[1:]
-app = Celery("shop", broker=url, backend=url)
-print(app.send_task("tasks.submit", kwargs=json.loads(request), queue=queue).get(timeout=150))
-"""
 
 
 def rules(namespace: str, queue: str) -> dict[str, list[str]]:

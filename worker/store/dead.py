@@ -1,23 +1,17 @@
 """Shows the deliveries that were given up, page by page. Reads only."""
 
-import re
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
 
 from msgspec.structs import asdict
 
-from outwait.worker.model.errors import InvalidRequest
-from outwait.worker.model.jobs import JOB_ID_PATTERN, Delivery, job_of
+from outwait.worker.model.jobs import Delivery, job_of
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.cursors import DELIVERY_CURSOR, Place, place_of
 from outwait.worker.store.fields import JobField
 from outwait.worker.store.reads import delivery
 
 PAGE = 200
 """Deliveries in one round trip."""
-
-
-CURSOR_PATTERN = "^[0-9]{1,15}/" + JOB_ID_PATTERN.removeprefix("^").removesuffix("$") + "#[0-9]{1,9}$"
-"""What the cursor of a page looks like."""
 
 
 class DeadDelivery(Delivery, frozen=True):
@@ -30,14 +24,7 @@ class DeadDelivery(Delivery, frozen=True):
     @property
     def cursor(self) -> str:
         """The place of this delivery: the cursor of a page that ends with it."""
-        return f"{round(self.died * 1000)}/{self.id}"
-
-
-class _Place(NamedTuple):
-    """Where a delivery stands among the dead ones."""
-
-    died_ms: int
-    delivery_id: bytes
+        return Place(round(self.died * 1000), self.id).cursor
 
 
 class DeadLetters:
@@ -54,31 +41,32 @@ class DeadLetters:
         What is replayed between two pages makes none of the others be passed over; what dies meanwhile is not shown.
         Raises InvalidRequest for no cursor.
         """
-        end, low = _place(cursor), "-inf" if since is None else f"{since * 1000:.0f}"
+        end = place_of(cursor, DELIVERY_CURSOR) if cursor is not None else None
+        low = "-inf" if since is None else f"{since * 1000:.0f}"
         async with self._connection.translated():
-            top = end.died_ms if end else await self._connection.now_ms()
+            top = end.at_ms if end else await self._connection.now_ms()
             while places := await self._after(end, top, low):
                 yield await self._read(places)
                 end = places[-1]
-                top = end.died_ms
+                top = end.at_ms
 
-    async def _after(self, end: _Place | None, top: int, low: str) -> list[_Place]:
+    async def _after(self, end: Place | None, top: int, low: str) -> list[Place]:
         """The next places after this one."""
         key = self._keys("DEAD")
         same = await self._redis.zcount(key, top, top) if end else 0  # of the same millisecond
         rows = await self._redis.zrevrangebyscore(key, top, low, start=0, num=PAGE + same, withscores=True)
-        places = [_Place(int(died_ms), delivery_id) for delivery_id, died_ms in rows]
+        places = [Place(int(died_ms), delivery_id.decode()) for delivery_id, died_ms in rows]
         return [place for place in places if end is None or place < end][:PAGE]
 
-    async def _read(self, places: Sequence[_Place]) -> list[DeadDelivery]:
+    async def _read(self, places: Sequence[Place]) -> list[DeadDelivery]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for _, delivery_id in places:
-                pipe.hgetall(self._keys("DELIVERY", delivery_id.decode()))
-                pipe.hmget(self._keys("JOB", job_of(delivery_id.decode())), JobField.PROVIDER, JobField.TENANT)
+                pipe.hgetall(self._keys("DELIVERY", delivery_id))
+                pipe.hmget(self._keys("JOB", job_of(delivery_id)), JobField.PROVIDER, JobField.TENANT)
             rows = await pipe.execute()
         return [
             DeadDelivery(
-                **asdict(delivery(delivery_id.decode(), row)),
+                **asdict(delivery(delivery_id, row)),
                 provider=provider.decode(),
                 died=died_ms / 1000,
                 tenant=tenant.decode() if tenant else None,
@@ -86,12 +74,3 @@ class DeadLetters:
             for (died_ms, delivery_id), row, (provider, tenant) in zip(places, rows[::2], rows[1::2], strict=True)
             if row and provider
         ]
-
-
-def _place(cursor: str | None) -> _Place | None:
-    if cursor is None:
-        return None
-    if not re.fullmatch(CURSOR_PATTERN, cursor):
-        raise InvalidRequest(f"{cursor[:200]!r} is no cursor: use the one that the last page gave")
-    died_ms, _, delivery_id = cursor.partition("/")
-    return _Place(int(died_ms), delivery_id.encode())

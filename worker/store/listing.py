@@ -1,22 +1,17 @@
 """Lists jobs, the newest first, page by page. Reads only."""
 
-import re
 from collections.abc import Sequence
 from heapq import merge
 from itertools import product
 from typing import NamedTuple, TypedDict, Unpack
 
-from outwait.worker.model.errors import InvalidRequest
-from outwait.worker.model.jobs import JOB_ID_PATTERN, Job, JobState
+from outwait.worker.model.jobs import Job, JobState
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.cursors import JOB_CURSOR, Place, place_of
 from outwait.worker.store.reads import Reads
 
 ROUNDS = 20
 """Times that so many jobs as a page has are read for one page, where few of a tenant's jobs are wanted."""
-
-
-CURSOR_PATTERN = "^[0-9]{1,15}/" + JOB_ID_PATTERN.removeprefix("^")
-"""What the cursor of a page looks like."""
 
 
 class Filter(TypedDict, total=False):
@@ -36,13 +31,6 @@ class Page(NamedTuple):
     cursor: str | None
 
 
-class _Place(NamedTuple):
-    """Where a job stands in the listing."""
-
-    created: int
-    job_id: str
-
-
 class Listing:
     """The jobs of one namespace, for one event loop."""
 
@@ -56,13 +44,13 @@ class Listing:
         """The jobs that are wanted; none comes twice, and none is left out. Raises InvalidRequest for no cursor."""
         indexes = await self._indexes(wanted)
         jobs: list[Job] = []
-        end, more = _place(cursor), False
+        end, more = place_of(cursor, JOB_CURSOR) if cursor is not None else None, False
         for _ in range(ROUNDS):
             places = await self._after(indexes, end, wanted, limit + 1)
-            known = {job.id: job for job in await self._reads.jobs([place.job_id for place in places[:limit]])}
+            known = {job.id: job for job in await self._reads.jobs([place.id for place in places[:limit]])}
             for place in places[:limit]:
                 end = place
-                job = known.get(place.job_id)
+                job = known.get(place.id)
                 if job and _fits(job, wanted):
                     jobs.append(job)
                 if len(jobs) == limit:
@@ -70,7 +58,7 @@ class Listing:
             more = bool(places) and end != places[-1]
             if len(jobs) == limit or not more:
                 break
-        return Page(jobs, f"{end.created}/{end.job_id}" if more and end else None)
+        return Page(jobs, end.cursor if more and end else None)
 
     async def _indexes(self, wanted: Filter) -> list[str]:
         tenant, state, provider = wanted.get("tenant"), wanted.get("state"), wanted.get("provider")
@@ -79,10 +67,10 @@ class Listing:
         providers = [provider] if provider else await self._reads.providers()
         return [self._keys("INDEX", *pair) for pair in product(providers, [state] if state else list(JobState))]
 
-    async def _after(self, indexes: Sequence[str], end: _Place | None, wanted: Filter, limit: int) -> list[_Place]:
+    async def _after(self, indexes: Sequence[str], end: Place | None, wanted: Filter, limit: int) -> list[Place]:
         """The next places after this one."""
         until, since = wanted.get("until"), wanted.get("since")
-        top = end.created if end else "+inf" if until is None else until * 1000
+        top = end.at_ms if end else "+inf" if until is None else until * 1000
         low = "-inf" if since is None else since * 1000
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for index in indexes if end else ():
@@ -91,19 +79,10 @@ class Listing:
             for index, passed in zip(indexes, same, strict=True):
                 pipe.zrevrangebyscore(index, top, low, start=0, num=limit + passed, withscores=True)
             runs = await pipe.execute() if indexes else []
-        placed = ([_Place(int(score), member.decode()) for member, score in run] for run in runs)
+        placed = ([Place(int(score), member.decode()) for member, score in run] for run in runs)
         return [place for place in merge(*placed, reverse=True) if end is None or place < end][:limit]
 
 
 def _fits(job: Job, wanted: Filter) -> bool:
     state, provider = wanted.get("state"), wanted.get("provider")
     return state in {None, job.state} and provider in {None, job.provider}
-
-
-def _place(cursor: str | None) -> _Place | None:
-    if cursor is None:
-        return None
-    if not re.fullmatch(CURSOR_PATTERN, cursor):
-        raise InvalidRequest(f"{cursor[:200]!r} is no cursor: use the one that the last page gave")
-    created, _, job_id = cursor.partition("/")
-    return _Place(int(created), job_id)

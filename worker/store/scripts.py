@@ -83,6 +83,10 @@ class Copies(NamedTuple):
     within_ms: int = 0
 
 
+NO_COPIES = Copies()
+"""What Redis itself has written is enough."""
+
+
 def copies_of(settings: StoreSettings) -> Copies:
     """What the settings ask for. Half of the time that Redis has for an answer is left for the answer."""
     return Copies(settings.replicas, settings.files, milliseconds(settings.timeout / 2))
@@ -91,7 +95,7 @@ def copies_of(settings: StoreSettings) -> Copies:
 class Scripts:
     """The scripts of one namespace on one connection pool."""
 
-    def __init__(self, redis: Any, keys: Keys, copies: Copies = Copies()) -> None:  # noqa: B008 - never changed
+    def __init__(self, redis: Any, keys: Keys, copies: Copies = NO_COPIES) -> None:
         self._redis = redis
         self._copies = copies
         self._copied = keys("COPIED")
