@@ -21,6 +21,7 @@ from outwait.config.groups import HandlerSettings, Route
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.tasks.handlers.isolation import Loop, Threads
 from outwait.worker.model.jobs import JobError, JobState
+from tests.destinations import ANYWHERE
 from tests.patience import PATIENCE, until
 
 LIMIT = PATIENCE
@@ -48,7 +49,7 @@ def no_task(*args: Any, **options: Any) -> None:
 
 
 def built(**settings: Any) -> Handlers:
-    return Handlers(HandlerSettings(**settings), no_task, NoStreams())
+    return Handlers(HandlerSettings(**settings), no_task, NoStreams(), destinations=ANYWHERE)
 
 
 @pytest.fixture
