@@ -114,6 +114,7 @@ class HostileFolder:
 
     def notes_after(self, *words: str) -> str:
         """What the handlers have noted when a job of this submit is closed."""
-        job = self.run("submit", *QUESTION, *words).strip()
+        job, notes = self.run("submit", *QUESTION, *words).strip(), self.folder / "notes.txt"
+        wait_until(notes.exists, what="a handler has noted something")  # a command costs a second of CPU
         wait_until(lambda: self.json("status", job)["job"]["closed"], what=f"{job} is closed")
-        return (self.folder / "notes.txt").read_text()
+        return notes.read_text()

@@ -168,6 +168,7 @@ async def test_an_unknown_handler_is_refused_with_the_known_ones(module: Callabl
         ("@handler\ndef crm(envelope): pass", 'TypeError: write @handler\\("name"\\)'),
         ("@handler('crm')\ndef crm(envelope, more): pass", "TypeError: handler 'crm' must take one parameter"),
         ("@handler('crm')\ndef crm(*, envelope): pass", "TypeError: handler 'crm' must take one parameter"),
+        ("@handler('crm')\n@handler('erp')\ndef both(): pass", "ValueError: this function is handler 'erp' already"),
         ("@handler('crm')\ndef crm(envelope): yield", "TypeError: handler 'crm' is a generator"),
         ("@handler('crm')\nasync def crm(envelope): yield", "TypeError: handler 'crm' is a generator"),
         ("@handler('crm')\ndef a(): pass\n@handler('crm')\ndef b(): pass", "both mark a handler 'crm'"),
