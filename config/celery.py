@@ -42,7 +42,8 @@ def _queues(settings: Settings) -> dict[str, Any]:
     # On Redis the intake takes producers' messages: Celery's consumer can lose what it pops there.
     consumed = [_queue(name) for name in steps.values()]
     if not settings.broker_is_redis:
-        consumed.append(_queue(settings.intake.queue, settings.intake.queue_type))
+        intake = settings.intake
+        consumed += [_queue(name, intake.queue_type) for name in (intake.queue, intake.expired_queue)]
     routes = {task: {"queue": steps[step]} for task, step in _STEP_TASKS.items()}
     return {
         # One queue for each step: slow deliveries do not hold back polls, and a worker can serve only some steps.
@@ -71,6 +72,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "task_ignore_result": True,  # a batch has no result; a job's result is stored under the job's id
         "task_send_sent_event": internal,
         "worker_send_task_events": internal,
+        "worker_consumer": "outwait.worker.celery.consumer:Consumer",
         "worker_pool": "threads",  # a thread only hands its batch to the event loop
         "worker_concurrency": settings.worker.concurrency,
         "worker_prefetch_multiplier": 1,  # what one worker reserves, another worker could do now

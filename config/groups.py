@@ -171,6 +171,11 @@ class IntakeSettings(Group):
     batch: int = Field(default=256, ge=1, le=5000, description="Maximum number of messages taken in at once.")
     lease: Seconds = Field(default=12, description="Seconds for which one worker owns the messages that it takes in.")
 
+    @property
+    def expired_queue(self) -> str:
+        """Where a policy of RabbitMQ puts the queue's expired messages, which it would delete without one."""
+        return f"{self.queue}.expired"
+
 
 class Route(Group):
     """Targets for jobs that name no targets. The first matching route is used."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from celery.exceptions import Ignore, Reject
+from celery.worker import state as worker_state
 from pydantic import BaseModel
 
 from outwait.config.groups import StepSettings
@@ -60,6 +61,10 @@ from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
 
+HOLD = 600.0
+"""Seconds for which a message waits here for the store before its broker has it again. RabbitMQ 4 deletes a message
+that came back to a quorum queue 20 times, and breaks off with a consumer that acknowledges none for half an hour."""
+
 
 class SubmitTask(StepTask):
     """The public task."""
@@ -81,20 +86,35 @@ class SubmitTask(StepTask):
         app.runtime.call(self.intake.accept(sent))
         return sent
 
+    def take_patiently(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
+        """The same, but wait while the store is away."""
+        give_up = time.monotonic() + HOLD
+        while True:
+            try:
+                return self.take(args, kwargs)
+            except StoreUnavailable as error:
+                log.debug(
+                    "job-not-recorded", extra={"job": self.request.id, "error": str(error)}
+                )  # an outage has a line
+                stops = worker_state.should_stop is not None or worker_state.should_terminate is not None
+                if stops or time.monotonic() > give_up:
+                    raise
+            time.sleep(OUTAGE_PAUSE)
+
 
 @app.task(name=TASK, base=SubmitTask, bind=True, acks_late=True, ignore_result=True, shared=False)
 def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
     """The public contract, on brokers whose acknowledgements are real; on Redis the intake takes the message first."""
     try:
-        refusal = self.take(args, kwargs).refusal
+        refusal = self.take_patiently(args, kwargs).refusal
     except Unusable as error:
         message = Taken("", repr((self.request.id, args, kwargs)).encode())
         app.runtime.call(self.intake.park(message, str(error)))
     except Exception as error:
         # Celery would acknowledge a message whose task failed, and the job would be lost.
-        level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.WARNING  # an outage has its own line
-        log.log(level, "job-not-recorded", extra={"job": self.request.id, "error": str(error)})
-        time.sleep(OUTAGE_PAUSE)
+        if not isinstance(error, StoreUnavailable):
+            log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
+            time.sleep(OUTAGE_PAUSE)
         raise Reject(error, requeue=True) from error
     else:
         if refusal:

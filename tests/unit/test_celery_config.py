@@ -47,7 +47,7 @@ def test_sending_to_another_services_queue_does_not_make_us_consume_it() -> None
 
 def test_on_rabbitmq_producers_messages_are_tasks_that_are_acknowledged_late() -> None:
     app = celery(broker_url="amqp://u:p@host//", intake={"queue": "in"})
-    assert set(app.amqp.queues.consume_from) == {*STEPS.values(), "in"}
+    assert set(app.amqp.queues.consume_from) == {*STEPS.values(), "in", "in.expired"}
     assert app.conf.broker_transport is None
     assert app.connection_for_read().transport.driver_type == "amqp"
     submit, poll = (
@@ -62,7 +62,8 @@ def test_on_rabbitmq_producers_messages_are_tasks_that_are_acknowledged_late() -
 def test_a_quorum_queue_is_declared_as_such_and_celery_asks_for_no_global_prefetch() -> None:
     app = celery(broker_url="amqp://u:p@host//", intake={"queue": "in", "queue_type": "quorum"})
     arguments = {name: queue.queue_arguments for name, queue in app.amqp.queues.items()}
-    assert arguments == {**dict.fromkeys(STEPS.values()), "in": {"x-queue-type": "quorum"}}
+    quorum = {"x-queue-type": "quorum"}
+    assert arguments == {**dict.fromkeys(STEPS.values()), "in": quorum, "in.expired": quorum}
     assert app.conf.worker_detect_quorum_queues
     assert detect_quorum_queues(app, "amqp") == (True, "in")
 
