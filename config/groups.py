@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from outwait.config.errors import Clash
+from outwait.config.reserved import name_pattern
 from outwait.config.urls import ProxyUrl
 
 SECRET_MIN_LENGTH = 24
@@ -56,6 +57,7 @@ WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
 Names = Annotated[list[str], BeforeValidator(_split)]
 HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(_split)]
+NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -189,6 +191,14 @@ class HandlerSettings(Group):
     modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
+    streams: NamePatterns = Field(
+        default=["outwait-stream:*"],
+        description="Patterns of the Redis streams that `stream://` targets may name: `transcripts,crm:*`.",
+    )
+    queues: NamePatterns = Field(
+        default=["outwait-queue:*"],
+        description="Patterns of the queues that `celery://` targets may name; `celery` only if it is listed as such.",
+    )
     traceparent: bool = Field(
         default=False,
         description="Pass the producer's trace context on to `https://` and `celery://` targets, as `traceparent`.",

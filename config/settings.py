@@ -33,6 +33,7 @@ from outwait.config.groups import (
     WorkerSettings,
 )
 from outwait.config.names import DELIMITER, PREFIX, group_of, variables
+from outwait.config.reserved import foreign
 from outwait.config.sources import SECRETS_DIR, Source, sources
 from outwait.config.urls import BrokerUrl, RedisAddress, RedisUrl, address_of, is_redis
 
@@ -115,10 +116,10 @@ class Settings(BaseSettings):
                 {"worker__grace": self.worker.grace, "submit__time_limit": self.submit.time_limit},
                 "the grace must not be shorter, or a shutdown interrupts submits and leaves their jobs uncertain",
             )
-        if self.intake.queue in self.step_queues.values():
+        if self.intake.queue in self.step_queues.values() or foreign(self.intake.queue):
             raise Clash(
                 {"intake__queue": self.intake.queue, "namespace": self.namespace},
-                "this queue carries our own batches; producers need another queue",
+                "this name is Celery's, or of a queue with our own batches; producers need another queue",
             )
         if self.broker_is_redis and address_of(self.broker).place != self.redis_address.place:
             raise Clash(

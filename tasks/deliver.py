@@ -15,6 +15,7 @@ from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.app import StepTask, app
 from outwait.worker.engine import pacing
 from outwait.worker.engine.recorder import Recorder
+from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, HandlerError, StoreUnavailable, Withheld
 from outwait.worker.model.jobs import Claim, Job, JobError, TimelineEntry, job_of
 from outwait.worker.model.lanes import Lane
@@ -37,7 +38,10 @@ class DeliverTask(StepTask):
         """The handlers. Raises ConfigError for a module that cannot be imported."""
         runtime = app.runtime
         webhooks = Webhooks(app.settings.webhooks, runtime.guard, runtime.http, runtime.store.receivers)
-        return Handlers(app.settings.handlers, app.send_task, runtime.store.streams, webhooks)
+        destinations = Destinations.of(app.settings)
+        return Handlers(
+            app.settings.handlers, app.send_task, runtime.store.streams, webhooks, destinations=destinations
+        )
 
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""

@@ -279,7 +279,7 @@ def _cancel_what_is_revoked(runtime: Runtime) -> None:
 async def _fit(store: Store) -> bool:
     """Whether this Redis may be used; one that would lose jobs ends the worker."""
     try:
-        for finding in await store.health.require_fit():
+        for finding in [*await store.health.require_fit(), *await store.health.key_types()]:
             log.warning("redis", extra={"subject": finding.subject, "found": finding.message, "advice": finding.advice})
     except StoreUnfit as error:
         log.critical("redis-unfit", extra={"error": str(error)})

@@ -284,7 +284,11 @@ class StoreClient:
 
     async def check(self) -> list[Finding]:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
-        return [*await self._store.health.findings(), await self._store.health.writes()]
+        health = self._store.health
+        findings = await health.findings()
+        if any((finding.level, finding.subject) == ("error", "mode") for finding in findings):
+            return findings  # nothing else can be asked of it
+        return [*findings, await health.writes(), *await health.key_types()]
 
     def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))

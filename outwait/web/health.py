@@ -34,6 +34,7 @@ async def ready(shared: Shared) -> Response:
         async with asyncio.timeout(WITHIN):
             await shared.store.health.require_fit()
             await shared.store.health.require_writable()
+            await shared.store.health.require_key_types()
     except TimeoutError:
         return _not_ready(StoreUnavailable(f"Redis did not answer within {WITHIN:g} s"))
     except StoreUnavailable as error:

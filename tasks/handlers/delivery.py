@@ -11,6 +11,7 @@ from outwait.tasks.handlers import files, functions, subprocess_runner
 from outwait.tasks.handlers.envelope import Envelope
 from outwait.tasks.handlers.isolation import Isolated, Loop, Threads, failure
 from outwait.tasks.handlers.signed_webhooks import Webhooks
+from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
 from outwait.worker.model.targets import (
     CeleryTarget,
@@ -42,6 +43,7 @@ class Handlers:
         send_task: Celery's `app.send_task`.
         streams: what appends to Redis streams.
         webhooks: what sends signed webhooks, if anything does.
+        destinations: the streams and queues that targets may name.
 
     Raises:
         ConfigError: a module cannot be imported, two functions have one name, or a route leads nowhere.
@@ -53,11 +55,14 @@ class Handlers:
         send_task: Callable[..., object],
         streams: StreamWriter,
         webhooks: Webhooks | None = None,
+        *,
+        destinations: Destinations,
     ) -> None:
         self._folder = settings.folder
         self._send_task = send_task
         self._streams = streams
         self._webhooks = webhooks
+        self._destinations = destinations
         self._functions = functions.load(settings.modules)
         self._check_routes(settings)
         self._lanes: dict[str, Isolated] = {}
@@ -99,9 +104,9 @@ class Handlers:
 
         Raises:
             DeliveryFailed: another attempt may succeed.
-            DeliveryRefused: no attempt will succeed: the handler is unknown, or it refused the delivery itself.
+            DeliveryRefused: no attempt will succeed: the handler is unknown or not allowed, or it refused the delivery.
         """
-        match _known_form(target):
+        match self._permitted(target):
             case FunctionTarget(name):
                 await self._run(name, envelope, time_limit, in_subprocess=in_subprocess)
             case CeleryTarget() as task:
@@ -120,6 +125,16 @@ class Handlers:
         """End the handlers' threads and loops, except those that hang."""
         for lane in self._lanes.values():
             lane.close()
+
+    def _permitted(self, target: str) -> Target:
+        """The target, if it is allowed here: it may have been stored under other settings. Raises DeliveryRefused."""
+        try:
+            parsed = parse(target)
+        except InvalidRequest as error:
+            raise DeliveryRefused(str(error)) from None
+        if why := self._destinations.refusal(parsed):
+            raise DeliveryRefused(why)
+        return parsed
 
     async def _run(self, name: str, envelope: Envelope, time_limit: float, *, in_subprocess: bool) -> None:
         function = self._functions.get(name)
@@ -181,15 +196,10 @@ class Handlers:
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {error}") from None
                 if isinstance(parsed, FunctionTarget) and not self.known(parsed.name):
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {_unknown(parsed.name, self._functions)}")
+                if why := self._destinations.refusal(parsed):
+                    raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {why}")
                 if isinstance(parsed, WebhookTarget) and self._webhooks and (why := self._webhooks.refusal(parsed)):
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {why}")
-
-
-def _known_form(target: str) -> Target:
-    try:
-        return parse(target)
-    except InvalidRequest as error:
-        raise DeliveryRefused(str(error)) from None
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

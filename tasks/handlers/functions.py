@@ -36,7 +36,7 @@ def handler(name: str) -> Callable[[F], F]:
 
     Raises:
         TypeError: it cannot be called so, or it is a generator, which would run nothing.
-        ValueError: the name is not valid.
+        ValueError: the name is not valid, or the function has another one already.
     """
     if not isinstance(name, str):
         raise TypeError('write @handler("name"), with the name by which targets mean this function')
@@ -45,6 +45,8 @@ def handler(name: str) -> Callable[[F], F]:
 
     def mark(function: F) -> F:
         _check(name, function)
+        if (first := getattr(function, _MARK, name)) != name:
+            raise ValueError(f"this function is handler {first!r} already; write another one for {name!r}")
         setattr(function, _MARK, name)
         return function
 

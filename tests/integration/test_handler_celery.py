@@ -17,6 +17,7 @@ from outwait import DeliveryFailed, Envelope
 from outwait.config.groups import HandlerSettings
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobError, JobState
+from tests.destinations import ANYWHERE
 from tests.patience import PATIENCE, wait_until
 
 RECEIVER = """
@@ -87,7 +88,7 @@ async def test_another_app_receives_the_envelope(tmp_path: Path, redis_url: str,
         envelope(done, result={"text": "€" * 1_000_000}, metadata={"customer": 7}),
         envelope(failed, state=JobState.FAILED, error=JobError("rejected", "too long"), attempt=2),
     ]
-    handlers = Handlers(HandlerSettings(), sender.send_task, None)  # type: ignore[arg-type]
+    handlers = Handlers(HandlerSettings(), sender.send_task, None, destinations=ANYWHERE)  # type: ignore[arg-type]
     target = "celery://crm.store" + (f"?queue={queue}" if queue else "")
     with receiving(tmp_path, redis_url, *(["-Q", queue] if queue else [])) as inbox:
         for each in sent:
@@ -99,7 +100,7 @@ async def test_another_app_receives_the_envelope(tmp_path: Path, redis_url: str,
 
 async def test_the_message_shows_nothing_of_the_result(sender: Celery) -> None:
     queue = f"queue-{uuid4().hex}"
-    handlers = Handlers(HandlerSettings(), sender.send_task, None)  # type: ignore[arg-type]
+    handlers = Handlers(HandlerSettings(), sender.send_task, None, destinations=ANYWHERE)  # type: ignore[arg-type]
     await handlers.deliver(f"celery://crm.store?queue={queue}", envelope("job-1", result="a secret"), PATIENCE)
     with sender.connection_for_read() as connection:
         message = connection.SimpleQueue(queue).get(timeout=PATIENCE)
@@ -112,7 +113,7 @@ async def test_the_message_shows_nothing_of_the_result(sender: Celery) -> None:
 
 async def test_a_broker_that_is_gone_fails_the_delivery() -> None:
     app = Celery("sender", broker="redis://127.0.0.1:1/0", set_as_current=False)
-    handlers = Handlers(HandlerSettings(), app.send_task, None)  # type: ignore[arg-type]
+    handlers = Handlers(HandlerSettings(), app.send_task, None, destinations=ANYWHERE)  # type: ignore[arg-type]
     with pytest.raises(DeliveryFailed, match=r"OperationalError|did not end within 10 s"):
         await handlers.deliver("celery://crm.store", envelope("job-1"), 10)
     handlers.close()

@@ -18,6 +18,7 @@ from outwait.config.groups import HandlerSettings
 from outwait.tasks.handlers import files
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobState
+from tests.destinations import ANYWHERE
 from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -29,9 +30,10 @@ from outwait.config.groups import HandlerSettings
 from outwait import Envelope
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobState
+from tests.destinations import ANYWHERE
 
 async def write(folder, writer, count):
-    handlers = Handlers(HandlerSettings(folder=Path(folder)), None, None)
+    handlers = Handlers(HandlerSettings(folder=Path(folder)), None, None, destinations=ANYWHERE)
     def sent(number):
         result = f"{writer}-{number}" * (number * 97 % 3000)
         return Envelope(delivery_id=f"{writer}-{number}#0", job_id=f"{writer}-{number}", provider="p", operation="o",
@@ -60,7 +62,7 @@ def deliver(tmp_path: Path) -> Callable[..., None]:
 
     def run(target: str, **changes: Any) -> None:
         async def write() -> None:
-            handlers = Handlers(HandlerSettings(folder=tmp_path / "results"), None, None)  # type: ignore[arg-type]
+            handlers = Handlers(HandlerSettings(folder=tmp_path / "results"), None, None, destinations=ANYWHERE)  # type: ignore[arg-type]
             try:
                 await handlers.deliver(target, envelope(**changes), PATIENCE)
             finally:

@@ -14,6 +14,7 @@ from outwait.config.groups import HandlerSettings
 from outwait import DeliveryFailed, Envelope, handler
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobState
+from tests.destinations import ANYWHERE
 
 users = types.ModuleType("users")
 sys.modules["users"] = users
@@ -27,7 +28,7 @@ async def stuck_async(): threading.Event().wait()
 users.stuck, users.stuck_async = stuck, stuck_async
 
 async def main():
-    handlers = Handlers(HandlerSettings(modules=["users"]), None, None)
+    handlers = Handlers(HandlerSettings(modules=["users"]), None, None, destinations=ANYWHERE)
     sent = Envelope(delivery_id="1#0", job_id="1", provider="p", operation="o", state=JobState.FAILED, created=1.0)
     for name in ("stuck", "stuck-async"):
         try:

@@ -13,6 +13,7 @@ from outwait.tasks.handlers.delivery import Handlers
 from outwait.worker.model.jobs import JobState
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.streams import Streams
+from tests.destinations import ANYWHERE
 
 
 def envelope(job: str, result: Any = None) -> Envelope:
@@ -29,7 +30,7 @@ def envelope(job: str, result: Any = None) -> Envelope:
 
 @pytest.fixture
 def handlers(connection: Connection) -> Handlers:
-    return Handlers(HandlerSettings(), lambda *_: None, Streams(connection))
+    return Handlers(HandlerSettings(), lambda *_: None, Streams(connection), destinations=ANYWHERE)
 
 
 async def test_an_entry_has_the_ids_and_the_envelope(handlers: Handlers, connection: Connection) -> None:
@@ -65,7 +66,7 @@ async def test_a_key_of_another_type_fails_the_delivery(handlers: Handlers, conn
 
 async def test_a_server_that_is_gone_fails_the_delivery() -> None:
     gone = Connection(Settings(redis_url="redis://127.0.0.1:1/0", _env_file=None))  # type: ignore[arg-type]
-    handlers = Handlers(HandlerSettings(), lambda *_: None, Streams(gone))
+    handlers = Handlers(HandlerSettings(), lambda *_: None, Streams(gone), destinations=ANYWHERE)
     with pytest.raises(DeliveryFailed, match="StoreUnavailable"):
         await handlers.deliver("stream://results", envelope("job-1"), 10)
     await gone.close()

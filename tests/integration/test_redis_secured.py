@@ -21,12 +21,12 @@ from redis.exceptions import NoPermissionError
 
 from outwait.worker.local.embedded import EmbeddedRedis, free_port
 from outwait.worker.model.errors import StoreUnavailable
-from outwait.worker.model.jobs import JobRequest, JobState
+from outwait.worker.model.jobs import DeliveryState, JobRequest, JobState
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from tests.celery_producer import PRODUCER
 from tests.patience import PATIENCE
-from tests.stack import ROOT, Stack, ended, query, until
+from tests.stack import ROOT, Stack, closed, ended, query, until
 
 PASSWORD = "p%2Fss%40word"  # as it stands in a URL
 
@@ -225,6 +225,38 @@ async def test_flower_works_as_its_user_and_its_revoke_cancels(secured: Secured)
 )
 async def test_a_producer_can_do_nothing_but_enqueue_and_wait(secured: Secured, command: str) -> None:
     refused(secured, "producer", command)
+
+
+async def test_targets_that_are_allowed_by_default_are_reached(secured: Secured) -> None:
+    targets = ["stream://outwait-stream:calls", "celery://crm.store?queue=outwait-queue:crm"]
+    async with secured.stack.client() as client:
+        job_id = (await client.enqueue(query("to targets", targets=targets))).job_id
+        await closed(client, job_id)
+        assert [each.state for each in await client.deliveries(job_id)] == [DeliveryState.DELIVERED] * 2
+    assert secured.denied == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "XADD {namespace}.unacked * field value",
+        "LPUSH {namespace}.unacked x",
+        "XADD {namespace}.unacked_index * field value",
+        "XADD {namespace}.deliver * field value",
+        "XADD _kombu.binding.celeryev * field value",
+        "LPUSH _kombu.binding.celeryev x",
+        "XADD reply.celery.pidbox * field value",
+        "XADD {queue} * field value",
+        "XADD {{{namespace}}}:orphans * field value",
+        "XADD celery * field value",
+        "LPUSH celery x",
+        "LPUSH outwait-stream:calls x",
+        "XADD outwait-queue:crm * field value",
+    ],
+)
+async def test_no_target_can_change_the_type_of_a_key_that_workers_need(secured: Secured, command: str) -> None:
+    """A worker appends to streams and queues of users, and may do only that."""
+    refused(secured, "worker", command)
 
 
 @pytest.mark.parametrize("user", ["web", "flower"])

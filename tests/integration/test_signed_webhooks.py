@@ -31,6 +31,7 @@ from outwait.worker.net.outbound import Guard
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.receivers import Receivers
 from tests import tls
+from tests.destinations import ANYWHERE
 from tests.patience import PATIENCE
 from tests.stack import ROOT, Stack, closed, query, until
 
@@ -308,7 +309,7 @@ def test_a_route_that_nothing_could_be_sent_along_ends_the_worker_at_start(
 ) -> None:
     webhooks = Webhooks(WebhookSettings(secrets=secrets), Guard(), None, None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"OUTWAIT_HANDLERS__ROUTES: .*{message}"):
-        Handlers(HandlerSettings(routes=[Route(targets=[target])]), None, None, webhooks)  # type: ignore[arg-type]
+        Handlers(HandlerSettings(routes=[Route(targets=[target])]), None, None, webhooks, destinations=ANYWHERE)  # type: ignore[arg-type]
 
 
 async def test_without_a_secret_nothing_is_sent(receiver: Receiver, send: Send) -> None:

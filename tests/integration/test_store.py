@@ -1,6 +1,8 @@
 """The store's scripts on a real server: what stands where, who may write, what a reader sees."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -553,12 +555,23 @@ async def test_an_intent_is_written_only_under_the_present_fence_and_into_no_sil
     assert await write(lanes, Cancel(work_id=item, error="{}")) is Recorded.WRITTEN, "nothing left, so nothing is asked"
 
 
+SHORT_LEASE = 3000
+"""Milliseconds: a lease that a test outlives, and which a busy machine still renews in time."""
+
+
+async def longer_than_a_lease() -> AsyncIterator[None]:
+    """Often in a lease, until the first one would have ended."""
+    end = time.monotonic() + 1.2 * SHORT_LEASE / 1000
+    while time.monotonic() < end:
+        await asyncio.sleep(SHORT_LEASE / 10_000)
+        yield
+
+
 async def test_a_renewed_step_keeps_its_place_in_the_rate(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1"), job("j2")])
-    short = msgspec.structs.replace(GROUP, rate_limit=1, rate_window_ms=300, lease_ms=400)
+    short = msgspec.structs.replace(GROUP, rate_limit=1, rate_window_ms=300, lease_ms=SHORT_LEASE)
     item, fence = await begun(lanes, SUBMIT, policy=short)
-    for _ in range(4):
-        await asyncio.sleep(0.2)
+    async for _ in longer_than_a_lease():
         assert await lanes.renew(SUBMIT, short, [Held(item, fence)]) == [True]
         assert await lanes.claim(SUBMIT, short) == [], "its request runs longer than a lease and a window"
     over = Spent(provider="unless", work_id=item, claim_fence=fence - 1, requests=1, window_ms=300)
@@ -568,14 +581,32 @@ async def test_a_renewed_step_keeps_its_place_in_the_rate(lanes: Lanes) -> None:
 
 async def test_a_renewed_probe_stays_the_only_one(lanes: Lanes) -> None:
     await lanes.enqueue([job("j1"), job("j2")])
-    short = msgspec.structs.replace(GROUP, lease_ms=300)
+    short = msgspec.structs.replace(GROUP, lease_ms=SHORT_LEASE)
     await lanes.record([Outage(provider="unless", reason="503", limit=1, wait_ms=1, longest_ms=1)])
     await asyncio.sleep(0.01)
     item, fence = await begun(lanes, SUBMIT, policy=short)
-    for _ in range(3):
-        await asyncio.sleep(0.2)
+    async for _ in longer_than_a_lease():
         await lanes.renew(SUBMIT, short, [Held(item, fence)])
         assert await lanes.claim(SUBMIT, short) == []
+
+
+async def test_a_probe_that_sends_nothing_gives_its_place_to_the_next(lanes: Lanes) -> None:
+    """Protected by worker/store/lua/record/jobs.lua `leave`: for what is uncertain nothing is sent."""
+    await lanes.enqueue([job("j1"), job("j2")])
+    item, fence = await begun(lanes, SUBMIT, policy=msgspec.structs.replace(GROUP, batch=1))
+    await lanes.record([Uncertain(work_id=item, fence=fence, reason="500", submits=1)])
+    await lanes.record([Outage(provider="unless", reason="500", limit=1, wait_ms=1, longest_ms=1)])
+    await asyncio.sleep(0.01)
+    (probe,) = await lanes.claim(SUBMIT, GROUP)
+    assert (probe.work_id, await lanes.claim(SUBMIT, GROUP)) == (item, [])
+    await lanes.record([Hold(work_id=item, fence=probe.fence, reason="a person decides")])
+    (following,) = await lanes.claim(SUBMIT, GROUP)
+    assert following.work_id not in {item, ""}
+    assert await lanes.claim(SUBMIT, GROUP) == [], "one probe at a time"
+    outage = Outage(provider="unless", reason="500", limit=1, wait_ms=60_000, longest_ms=60_000)
+    again = Retry(work_id=following.work_id, fence=following.fence, countdown_ms=0, reason="503", attempt=1)
+    await lanes.record([again, outage])
+    assert await lanes.claim(SUBMIT, GROUP) == [], "the breaker opened again"
 
 
 async def test_other_work_of_a_probed_provider_holds_up_no_probe(lanes: Lanes) -> None:

@@ -43,7 +43,7 @@ async def test_it_is_passed_on_only_if_it_is_wanted(
     }
     with Stack(redis_url, tmp_path, options={"behaviour": {"duration": 0.1}}, variables=variables) as stack:
         stack.worker()
-        queue = f"{stack.settings.namespace}-crm"
+        queue = f"outwait-queue:{stack.settings.namespace}"
         async with stack.client() as client, Redis.from_url(redis_url) as redis:
             request = query(targets=[url, f"celery://crm.store?queue={queue}"])
             job = await client.enqueue(request, trace=TRACE)

@@ -21,6 +21,7 @@ from outwait.config.groups import HandlerSettings, Route
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.tasks.handlers.isolation import Loop, Threads
 from outwait.worker.model.jobs import JobError, JobState
+from tests.destinations import ANYWHERE
 from tests.patience import PATIENCE, until
 
 LIMIT = PATIENCE
@@ -48,7 +49,7 @@ def no_task(*args: Any, **options: Any) -> None:
 
 
 def built(**settings: Any) -> Handlers:
-    return Handlers(HandlerSettings(**settings), no_task, NoStreams())
+    return Handlers(HandlerSettings(**settings), no_task, NoStreams(), destinations=ANYWHERE)
 
 
 @pytest.fixture
@@ -167,6 +168,7 @@ async def test_an_unknown_handler_is_refused_with_the_known_ones(module: Callabl
         ("@handler\ndef crm(envelope): pass", 'TypeError: write @handler\\("name"\\)'),
         ("@handler('crm')\ndef crm(envelope, more): pass", "TypeError: handler 'crm' must take one parameter"),
         ("@handler('crm')\ndef crm(*, envelope): pass", "TypeError: handler 'crm' must take one parameter"),
+        ("@handler('crm')\n@handler('erp')\ndef both(): pass", "ValueError: this function is handler 'erp' already"),
         ("@handler('crm')\ndef crm(envelope): yield", "TypeError: handler 'crm' is a generator"),
         ("@handler('crm')\nasync def crm(envelope): yield", "TypeError: handler 'crm' is a generator"),
         ("@handler('crm')\ndef a(): pass\n@handler('crm')\ndef b(): pass", "both mark a handler 'crm'"),

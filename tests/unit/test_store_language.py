@@ -8,10 +8,12 @@ from typing import get_args
 
 import pytest
 
+from outwait.config.settings import Settings
 from outwait.worker.model.jobs import TRANSITIONS, Claim, JobState, Step
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import Outcome
-from outwait.worker.store import fields, scripts
+from outwait.worker.store import fields, keys, scripts
+from outwait.worker.store.key_types import needed_types
 from outwait.worker.store.keys import Keys
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +48,14 @@ def bare(file: Path) -> Iterator[str]:
             text = code.decode(errors="replace") if isinstance(code, bytes) else code
             if text in CODES:
                 yield f"{file.name}:{node.lineno} {text!r}"
+
+
+def test_the_type_of_each_key_that_stands_alone_is_checked() -> None:
+    """Keys of single jobs, lanes and providers are behind a name of the namespace's own, which no target can have."""
+    table = re.findall(r"^\| ([a-z:-]+) +\| (\w+) ", keys.__doc__ or "", re.MULTILINE)
+    settings = Settings(namespace="t", _env_file=None)
+    checked = {key.removeprefix("{t}:"): kind for key, kind in needed_types(settings).items() if key.startswith("{t}:")}
+    assert checked == dict(table[1:]) | {"in:messages": "hash"}
 
 
 def test_python_has_no_bare_code() -> None:

@@ -164,6 +164,8 @@ def test_case_tells_tasks_and_keys_apart() -> None:
         ("file:.jsonl", ".jsonl"),
         ("file:", ".jsonl"),
         ("file:a\\..\\out.jsonl", "letters"),
+        ("file:all.jsonl/out.jsonl", "would take the place of a file"),
+        ("file:ALL.JSONL/out.jsonl", "would take the place of a file"),
         ("file:out\x00.jsonl", "letters"),
     ],
 )

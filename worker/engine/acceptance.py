@@ -1,12 +1,14 @@
 """Turns a producer's request into a job, or says why it is invalid. Every way to enqueue uses it."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
 from outwait.config.settings import Settings
 from outwait.worker.model import targets
+from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import JOB_ID_PATTERN, JobError, JobRequest
 from outwait.worker.model.times import milliseconds
@@ -29,7 +31,7 @@ class Acceptance:
 
     Args:
         registry: the providers, which validate parameters.
-        settings: the size limit of a request, and which receivers of webhooks are allowed.
+        settings: the size limit of a request, and which streams, queues and receivers of webhooks are allowed.
     """
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
@@ -38,6 +40,7 @@ class Acceptance:
         self._compress_above = settings.store.compress_above
         self._signs = bool(settings.webhooks.secrets)
         self._guard = Guard(settings.outbound.allow)
+        self._destinations = Destinations.of(settings)
 
     def request(self, raw: Any) -> JobRequest:
         """Read a request. Raises InvalidRequest if it does not follow the wire contract."""
@@ -92,12 +95,22 @@ class Acceptance:
             why = webhook_refusal(target, signs=self._signs, guard=self._guard)
             if why:
                 raise InvalidRequest(f"target {target.host}: {why}")
+        if why := self._destinations.refusal(target):
+            raise InvalidRequest(why)
         return targets.canonical(target)
+
+    def _valid_targets(self, raw: Any) -> list[str]:
+        """The valid targets of a refused request: they are informed of the refusal."""
+        valid = []
+        for target in raw if isinstance(raw, list) else []:
+            with suppress(InvalidRequest):
+                valid.append(self._target(str(target)))
+        return valid
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
         """A job that has failed at once, so that its producer can read the reason under the job's id."""
         fields = raw if isinstance(raw, dict) else {}
-        spec = codec.encode({"targets": _valid_targets(fields.get("targets"))})
+        spec = codec.encode({"targets": self._valid_targets(fields.get("targets"))})
         return NewJob(
             id=job_id,
             provider=_name(fields.get("provider")),
@@ -111,14 +124,3 @@ class Acceptance:
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
-
-
-def _valid_targets(raw: Any) -> list[str]:
-    """The valid targets of a refused request: they are informed of the refusal."""
-    valid = []
-    for target in raw if isinstance(raw, list) else []:
-        try:
-            valid.append(targets.canonical(targets.parse(str(target))))
-        except InvalidRequest:
-            continue
-    return valid

@@ -274,7 +274,7 @@ class Outage(ProviderOutcome, tag="outage", frozen=True, kw_only=True):
 
 
 class Spent(ProviderOutcome, tag="spent", frozen=True, kw_only=True):
-    """A step of a provider with a limited rate is over: its its requests count in the window from now on.
+    """A step of a provider with a limited rate is over: its requests count in the window from now on.
 
     Until then its claim takes a slot, however long it runs. `claim_fence` is the fence of that claim.
     """

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from outwait.config.groups import Route
 from outwait.config.masking import masked_url
+from outwait.config.reserved import CELERY_QUEUE
 from outwait.worker.model.errors import InvalidRequest
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
@@ -22,9 +23,6 @@ FORMS = (
     "a handler's name (crm), https://host/path, celery://task.name?queue=name, stream://key?maxlen=1000 or "
     "file:name.jsonl"
 )
-
-CELERY_QUEUE = "celery"
-"""The queue that a Celery app reads by default."""
 
 # Braces are left out: they mark the hash tag of the store's keys, which no target may reach. The other characters that
 # are left out would need escapes; then one handler could be written in two ways, and would have two lanes.
@@ -240,4 +238,6 @@ def _file(text: str) -> str:
         raise ValueError(
             "each part of the path must have 1 to 100 letters, digits or any of '_.-', and not begin with a dot"
         )
+    if any(part.lower().endswith(".jsonl") for part in path.parts[:-1]):
+        raise ValueError("a folder's name must not end in .jsonl: it would take the place of a file")
     return str(path)

@@ -3,12 +3,13 @@
 import time
 from typing import Literal, NamedTuple
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from outwait.config.groups import StoreSettings
 from outwait.worker.model.errors import StoreUnavailable, StoreUnfit
 from outwait.worker.model.store_outages import StoreOutage
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.key_types import needed_types
 
 OLDEST = (6, 2)
 """ZADD LT/GT and RPOP with a count came with Redis 6.2."""
@@ -18,6 +19,9 @@ WAITAOF_SINCE = (7, 2)
 
 CLOCK_OFFSET = 2.0
 """Seconds between our clock and Redis's above which a person should know (leases use Redis's clock alone)."""
+
+ABSENT = "none"
+"""Redis's type of a key that does not exist."""
 
 PROBE_EVERY = 1.0
 """Seconds for which the answer to whether Redis takes writes is kept."""
@@ -96,6 +100,28 @@ class Health:
         if self._refusal:
             raise StoreUnavailable(str(self._refusal), self._refusal.outage)
 
+    async def key_types(self) -> list[Finding]:
+        """An error for each key that has not the type that workers need. Raises StoreUnavailable."""
+        needed = needed_types(self._connection.settings)
+        async with self._connection.translated(), self._connection.redis.pipeline(transaction=False) as pipe:
+            for key in needed:
+                pipe.type(key)
+            found = await pipe.execute(raise_on_error=False)
+            for error in found:
+                if isinstance(error, RedisError) and not isinstance(error, NoPermissionError):
+                    raise error
+        types = [kind.decode() if isinstance(kind, bytes) else ABSENT for kind in found]
+        return [
+            _misplaced(key, kind, wanted)
+            for (key, wanted), kind in zip(needed.items(), types, strict=True)
+            if kind not in {wanted, ABSENT}
+        ]
+
+    async def require_key_types(self) -> None:
+        """Raises StoreUnfit if a key has not the type that workers need, and StoreUnavailable."""
+        if misplaced := await self.key_types():
+            raise StoreUnfit("\n".join(f"{finding.subject} {finding.message}" for finding in misplaced))
+
     async def writes(self) -> Finding:
         """Whether Redis takes writes now, and if not, why and what to do."""
         try:
@@ -103,6 +129,16 @@ class Health:
         except StoreUnavailable as error:
             return Finding("error", "writes", str(error), error.outage.advice)
         return Finding("ok", "writes", "are taken")
+
+
+def _misplaced(key: str, kind: str, wanted: str) -> Finding:
+    shown = repr(key)[1:-1]
+    return Finding(
+        "error",
+        f"key {shown}",
+        f"is a {kind}, but workers need a {wanted} there",
+        f'Something else has written it. Move it away, in redis-cli: RENAME "{shown}" "{shown}.moved"',
+    )
 
 
 def _version(info: dict[str, object]) -> Finding:

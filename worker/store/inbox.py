@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from outwait.worker.model.targets import CELERY_QUEUE
+from outwait.config.reserved import CELERY_QUEUE
+from outwait.worker.model.errors import StoreRefused
 from outwait.worker.model.times import milliseconds
 from outwait.worker.store.connection import Connection
 
@@ -75,8 +76,11 @@ class Inbox:
 
     async def strays(self) -> int:
         """Jobs among the newest messages of Celery's default queue (those of its protocol 2, which show their task)."""
-        async with self._connection.translated():
-            bodies = await self._connection.redis.lrange(CELERY_QUEUE, 0, 199)
+        try:
+            async with self._connection.translated():
+                bodies = await self._connection.redis.lrange(CELERY_QUEUE, 0, 199)
+        except StoreRefused:
+            return 0  # it is no list: `Health.key_types` says so
         return sum(bool(_OURS.search(body)) for body in bodies)
 
     async def waiting(self, queues: Sequence[str]) -> list[int]:
