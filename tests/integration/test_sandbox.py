@@ -40,6 +40,8 @@ UNLESS = {"x-api-key": API_KEY, "x-user-email": USER_EMAIL, "x-account-id": ACCO
 GRANT = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": JWT}
 STT = "/ringcentral/ai/audio/v1/async/speech-to-text"
 AUDIO = {"type": "audio", "languageTag": "en-us", "vertical": "default", "includeAiResults": True}
+SLOW = 3.0
+"""Seconds that a job takes whose every status is to be seen."""
 QUESTION = {"query": "What is it?", "sessionId": "s-1", "visitorId": "v-1"}
 
 
@@ -199,7 +201,7 @@ class TestElevateAI:
             return got.status
 
     async def test_upload_flow_and_results(self, start: Start) -> None:
-        client = await start(duration=0.5)
+        client = await start(duration=SLOW)
         job = await self.declare(client, externalIdentifier="call 7")
         assert (await fetch(client, f"{job}/status", ELEVATE))[1]["status"] == "filePendingUpload"
         assert (await fetch(client, f"{job}/transcript", ELEVATE))[0] == 404
@@ -219,7 +221,7 @@ class TestElevateAI:
         assert ledger["jobs"][0]["fetches"] == 4
 
     async def test_download_flow(self, start: Start) -> None:
-        client = await start(duration=0.6)
+        client = await start(duration=SLOW)
         job = await self.declare(client, downloadUri="https://x/a.wav")
         seen, document = await flow(client, f"{job}/status", ELEVATE, {"processed"})
         assert seen == [
@@ -236,7 +238,7 @@ class TestElevateAI:
         assert (declared["downloadUri"], declared["type"]) == ("https://x/a.wav", "audio")
 
     async def test_chat_flow_has_no_transcript(self, start: Start) -> None:
-        client = await start()
+        client = await start(duration=SLOW)
         chat = {"participants": [], "messages": [{"participant_id": "1", "timestamp": "t", "content": "hello 9"}]}
         job = await self.declare(client, type="chat", chat=chat)
         seen, _ = await flow(client, f"{job}/status", ELEVATE, {"processed"})
@@ -293,7 +295,7 @@ class TestUnless:
             return f"/unless/api/v1/ai/async/answer?questionId={(await got.json())['questionId']}"
 
     async def test_flow_and_answer(self, start: Start) -> None:
-        client = await start()
+        client = await start(duration=SLOW)
         path = await self.ask(client, metadata={"order": 4})
         seen, document = await flow(client, path, {"x-api-key": API_KEY}, {"DONE"})
         assert seen == ["PENDING", "PROCESSING", "DONE"]

@@ -185,12 +185,17 @@ def _password(path: Path) -> str:
     return path.read_text().strip()
 
 
+PORTS = range(20_000, 30_000)
+"""Ports that no system gives to outgoing connections: one of those may be taken before whoever asked for it listens."""
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
 @contextlib.contextmanager
