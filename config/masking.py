@@ -5,12 +5,15 @@ import re
 MASK = "**"
 
 _SECRET = re.compile(r"secret|token|key|password|passwd|jwt|auth|credential", re.IGNORECASE)
-_PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")  # to the last @: a password may hold one
+_WORD = re.compile(r"\S++")
+_USER = re.compile(r"://[^:/@\s]*+:")
 _BARE_PASSWORD = re.compile(r"^([^:/@\s]*):\S*@")
-_OPTION = re.compile(
-    r"([?&][^=&\s]*(?:secret|token|key|password|jwt|auth|signature|\bsig(?==))[^=&\s]*=)[^&\s\"']*", re.IGNORECASE
-)
 
+_OPTION = re.compile(r"[?&]([^=&\s]*+)(=?)")
+_SECRET_OPTION = re.compile(r"secret|token|key|password|jwt|auth|signature|\bsig\Z", re.IGNORECASE)
+_OPTION_VALUE = re.compile(r"[^&\s\"']*+")
+
+# Each pattern looks at a character a bounded number of times: tests/attacks/test_patterns.py counts.
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^/@\s]+@")
 _SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 _NAMED = re.compile(
@@ -21,7 +24,6 @@ _NAMED = re.compile(
 
 _RULES = (
     (("://",), _URL_PASSWORD, rf"\1:{MASK}@"),
-    (("=",), _OPTION, rf"\1{MASK}"),
     (("bearer", "basic"), _SCHEME, rf"\1 {MASK}"),
     (("auth", "token", "key", "secret", "password", "assertion", "jwt"), _NAMED, rf"\1{MASK}"),
     # Secrets that Outwait makes itself. The id of an API key stays visible.
@@ -31,7 +33,7 @@ _RULES = (
 )
 """Words, and the pattern to search for if one of them occurs: searching for a word is a hundred times faster."""
 
-_TEXT_LIMIT = 20_000
+TEXT_LIMIT = 20_000
 """Characters of a text that are searched and shown; a handler's error may have megabytes."""
 
 
@@ -47,8 +49,28 @@ def is_url(name: str) -> bool:
 
 def masked_url(text: str) -> str:
     """A URL without its password and without tokens in its query."""
-    password = _PASSWORD if "://" in text else _BARE_PASSWORD
-    return _OPTION.sub(rf"\1{MASK}", password.sub(rf"\1:{MASK}@", text))
+    if "://" in text:
+        return _without_options(_WORD.sub(_without_password, text))
+    return _without_options(_BARE_PASSWORD.sub(rf"\1:{MASK}@", text))
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """The word without what stands between a URL's user and the last @: a password may hold one."""
+    before, at, after = word[0].rpartition("@")
+    user = _USER.search(before)
+    return f"{before[: user.end()]}{MASK}{at}{after}" if user else word[0]
+
+
+def _without_options(text: str) -> str:
+    """The text without the values of options, as in a query, whose names are like a secret's."""
+    parts, end, place = [], 0, 0
+    while option := _OPTION.search(text, place):
+        name, equals = option.groups()
+        place = option.end()
+        if equals and _SECRET_OPTION.search(name) and (value := _OPTION_VALUE.match(text, place)):
+            parts += [text[end:place], MASK]
+            place = end = value.end()
+    return "".join([*parts, text[end:]])
 
 
 def masked(name: str, value: object) -> str:
@@ -63,10 +85,17 @@ def masked(name: str, value: object) -> str:
 
 def scrubbed(text: str) -> str:
     """A text without credentials: passwords in URLs, tokens in queries, headers and JSON, and our own keys."""
-    if len(text) > _TEXT_LIMIT:
-        text = text[:_TEXT_LIMIT].rpartition(" ")[0] + "…"  # a credential is not cut in the middle
+    text = cut(text, TEXT_LIMIT)
     lower = text.lower()
     for words, pattern, kept in _RULES:
         if any(word in lower for word in words):
             text = pattern.sub(kept, text)
-    return text
+    return _without_options(text) if "=" in text else text
+
+
+def cut(text: str, limit: int) -> str:
+    """The beginning of a text, without the word in which it is cut: half a credential has no form to be known by."""
+    if len(text) <= limit:
+        return text
+    beginning = text[:limit]  # letters and digits alone are no credential that would be known by its form
+    return (beginning if beginning.isalnum() else beginning.rpartition(" ")[0]) + "…"

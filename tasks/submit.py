@@ -23,7 +23,8 @@ from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.submit_request import TIMES, SubmitRequest
 from outwait.worker.engine import pacing
 from outwait.worker.engine.clock import OUTAGE_PAUSE
-from outwait.worker.engine.intake import TASK, Intake, Sent, Unusable, read
+from outwait.worker.engine.intake import Intake
+from outwait.worker.engine.messages import TASK, Sent, Unusable, read
 from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.rate_feedback import provider_feedback, release_slot

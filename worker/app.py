@@ -23,19 +23,22 @@ from outwait.config.errors import ConfigError
 from outwait.config.exits import Exit
 from outwait.config.logs import configure
 from outwait.config.settings import Settings, load_settings
+from outwait.worker.celery import inflating
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.results import CeleryResults
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.clock import Clock, Ticking
 from outwait.worker.engine.intake import Intake
 from outwait.worker.engine.lane_policies import Policies
+from outwait.worker.engine.messages import content_max
 from outwait.worker.engine.runtime import Runtime
-from outwait.worker.model.errors import StoreUnfit
+from outwait.worker.model.errors import StoreRefused, StoreUnavailable, StoreUnfit
 from outwait.worker.model.jobs import JOB_ID_PATTERN, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.registry import Registry, build
+from outwait.worker.store.inbox import Taken
 from outwait.worker.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -139,6 +142,16 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         """Where producers' results are kept; None if they are not wanted."""
         return CeleryResults(self.backend, store) if self.settings.events.results else None
 
+    def parks(self, body: bytes | str | None, reason: str) -> bool:
+        """Put aside a producer's message that Celery could not decode. Returns whether it is stored."""
+        runtime = self.runtime
+        text = body.encode() if isinstance(body, str) else body or b""
+        try:
+            runtime.call(self.intake(runtime.store).park(Taken("", text), reason))
+        except (StoreUnavailable, StoreRefused):
+            return False
+        return True
+
     def intake(self, store: Store) -> Intake:
         """What turns producers' messages into jobs."""
         acceptance = Acceptance(self.registry, self.settings)
@@ -168,6 +181,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         """Build the engine and start its threads."""
         app.hostname = parent.hostname
         app.events_of_jobs.start()
+        inflating.bound(content_max(app.settings.store.params_max))
         try:
             runtime = app.runtime
             for task in app.tasks.values():
@@ -241,7 +255,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
                 await store.health.require_fit_once()
             except StoreUnfit:
                 return None  # the clock ends this worker
-            return 0.0 if await intake.take() >= app.settings.intake.batch else None
+            return 0.0 if await intake.take() else None
 
         return take, store.close
 

@@ -174,7 +174,7 @@ def failure(error: BaseException) -> HandlerError:
     """What an exception means for a delivery: a HandlerError itself, anything else a reason to try again."""
     if isinstance(error, HandlerError):
         return error
-    message = redact(str(error)[: 10 * MESSAGE_MAX])  # it may have megabytes
+    message = redact(str(error), 10 * MESSAGE_MAX)  # it may have megabytes
     if len(message) > MESSAGE_MAX:
         message = message[:MESSAGE_MAX] + "…"
     return DeliveryFailed(f"{type(error).__name__}: {message}" if message else type(error).__name__)

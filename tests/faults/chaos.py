@@ -24,7 +24,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from outwait.client.store import StoreClient
-from outwait.worker.engine.intake import TASK
+from outwait.worker.engine.messages import TASK
 from outwait.worker.local.embedded import EmbeddedRedis
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.store.connection import Connection

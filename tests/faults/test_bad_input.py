@@ -175,7 +175,7 @@ REFUSED = {
 
 
 async def test_messages_that_are_none_are_put_aside_or_refused(subject: Subject) -> None:
-    """Protected by worker/engine/intake.py `decode`, `_ready`: a message that cannot be read stops no other."""
+    """Protected by worker/engine/messages.py `decode`, intake.py `_ready`: an unreadable message stops no other."""
     good = envelope("among-them", ASKED)
     bad = [*PARKED.values(), *(message for message, _ in REFUSED.values())]
     await send(subject.stack, *bad, good, *bad)

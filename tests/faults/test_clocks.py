@@ -70,7 +70,7 @@ async def test_jobs_go_their_way_in_their_time_and_expire_in_theirs(stack: Stack
 
 
 async def test_a_message_is_due_when_its_producer_said(stack: Stack, redis_url: str) -> None:
-    """Protected by worker/engine/intake.py `_seconds_until`: `eta` and `expires` are compared with Redis's time."""
+    """Protected by worker/engine/messages.py `_seconds_until`: `eta` and `expires` are compared with Redis's time."""
     producer = Celery("producer", broker=redis_url, set_as_current=False)
     kwargs = query("from a producer").model_dump(exclude_unset=True)
     now = datetime.now(UTC)

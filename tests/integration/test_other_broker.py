@@ -166,6 +166,17 @@ async def test_a_message_without_a_usable_id_is_put_aside(stack: Stack, producer
         await until(parked)
 
 
+async def test_a_message_that_holds_too_much_is_put_aside(stack: Stack, producer: Celery) -> None:
+    kwargs = query("x" * 20_000_000).model_dump(exclude_defaults=True)
+    producer.send_task("tasks.submit", kwargs=kwargs, task_id="bomb", compression="bzip2")
+    async with stack.client() as client:
+
+        async def parked() -> bool:
+            return any("bytes, after decompression" in message.reason for message in await client.parked())
+
+        await until(parked)
+
+
 async def test_a_message_that_comes_while_the_store_is_away_becomes_a_job_later(
     stack: Stack, options: dict[str, str], store: EmbeddedRedis
 ) -> None:

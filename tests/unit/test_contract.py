@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outwait.worker.engine.intake import decode
+from outwait.worker.engine.messages import decode
 from outwait.worker.model.jobs import JobRequest
 from tests.stack import ROOT
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outwait.worker.net.redaction import redact, redact_all, shown
+from outwait.config.masking import masked_url, scrubbed
+from outwait.worker.net.redaction import redact, redact_all, redact_bytes, shown
 
 SECRET = "5ecret"
 
@@ -66,3 +67,36 @@ def test_a_url_that_is_cut_in_two_shows_nothing() -> None:
     text = "word " * 700 + f"https://user:{SECRET * 200}@a.example/"
     assert SECRET not in shown({"text": text}, 10_000)
     assert SECRET not in shown({"text": f"https://{SECRET * 2000}"}, 10_000)
+
+
+FORMS = (
+    "see https://user:{}@a.example/x for it",
+    "see _https://user:{}@a.example/x for it",
+    "redis://:{}@host:6379/0",
+    "GET https://a.example/x?a=b?c&access_token={}&b=1 failed",
+    "?token=a?{}'?key={} ?sig={} &X-Amz-Signature={}&",
+    "Authorization: Bearer {}{}",
+    '{{"client_secret": "{}", "password":"{}"}}',
+    "the keys ow_0a1b2c3d_{}{} whsec_{}{} and POST /webhooks/unless/{}/{}",
+    "webhook=https%3A%2F%2Fa.example%2F{}",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_wherever_a_text_is_cut_no_part_of_a_secret_is_shown(form: str) -> None:
+    text = "it says " + form.replace("{}", SECRET).replace("{{", "{").replace("}}", "}") + " — and so on"
+    for limit in range(len(text) + 2):
+        for cut in (redact(text, limit), redact_bytes(text.encode(), limit), redact(text, limit)[:10]):
+            assert "5e" not in cut, (limit, cut)
+
+
+URL_PARTS = st.lists(st.sampled_from([*":/@?&= \"'.", "://", "a", "key", "token", "sig", "x=", "https", "%3a%2f%2f"]))
+
+
+@given(URL_PARTS, URL_PARTS)
+def test_no_text_around_it_uncovers_a_secret(before: list[str], after: list[str]) -> None:
+    around = "".join(before), "".join(after)
+    assert "S3" not in redact(f"{around[0]} https://user:S3@a.example/S3?S3#S3{around[1]}")
+    for text in (f"{around[0]}&key=S3 {around[1]}", f"{around[0]} redis://u:S3@h {around[1]}"):
+        assert "S3" not in scrubbed(text)
+        assert "S3" not in masked_url(f"redis://x {text}")

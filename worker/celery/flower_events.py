@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from outwait.worker.model.jobs import Claim, Job, JobState
-from outwait.worker.net.redaction import redact, shown
+from outwait.worker.net.redaction import redact_bytes, shown
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class FlowerEvents(threading.Thread):
         fields: dict[str, Any] = {"runtime": round(ended - (job.submitted or job.created), 3)}
         match job.state:
             case JobState.SUCCEEDED:
-                text = redact(result[: SHOWN * 4].decode(errors="ignore"))[:SHOWN]
+                text = redact_bytes(result, SHOWN * 4)[:SHOWN]
                 self._put(row, {"task-succeeded": fields | {"succeeded": ended, "result": text}})
             case JobState.CANCELLED:
                 # Our own state: in Celery's order REVOKED comes before POLLING, so the row would not change.

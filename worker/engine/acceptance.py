@@ -36,7 +36,8 @@ class Acceptance:
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
-        self._params_max = settings.store.params_max
+        self.params_max = settings.store.params_max
+        """Bytes that a request may have."""
         self._compress_above = settings.store.compress_above
         self._signs = bool(settings.webhooks.secrets)
         self._guard = Guard(settings.outbound.allow)
@@ -68,9 +69,9 @@ class Acceptance:
         canonical = [self._target(target) for target in request.targets]
         fields = {"params": request.params, "targets": canonical, "metadata": request.metadata}
         spec = codec.encode({name: value for name, value in fields.items() if value})
-        if len(spec) > self._params_max:
+        if len(spec) > self.params_max:
             raise InvalidRequest(
-                f"the request has {len(spec)} bytes, but OUTWAIT_STORE__PARAMS_MAX allows {self._params_max}: "
+                f"the request has {len(spec)} bytes, but OUTWAIT_STORE__PARAMS_MAX allows {self.params_max}: "
                 "send large input as a URL, or raise the setting"
             )
         deadline = request.deadline or self._registry.operation(request.provider, request.operation).deadline

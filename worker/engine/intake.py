@@ -5,61 +5,33 @@ when its job is recorded. On a broker with real acknowledgements, `tasks.submit`
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-from kombu import compression as compressions
-from kombu.message import Message
-from kombu.transport.virtual.base import Base64
-from kombu.utils.json import loads
 
 from outwait.config.groups import IntakeSettings
 from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.results import CeleryResults
 from outwait.worker.engine.acceptance import Acceptance
+from outwait.worker.engine.messages import Sent, Unusable, content_max, decode, message_max
 from outwait.worker.model.errors import Conflict, InvalidRequest, RequestError
-from outwait.worker.model.jobs import JOB_ID_PATTERN
-from outwait.worker.net.redaction import redact
+from outwait.worker.net.redaction import bytes_of, redact, redact_bytes
 from outwait.worker.store.codes import EnqueueResult
-from outwait.worker.store.inbox import Inbox, Taken, lists_of
+from outwait.worker.store.inbox import Inbox, TakeLimits, Taken, lists_of
 from outwait.worker.store.lanes import Lanes, NewJob
 
 log = logging.getLogger(__name__)
 
-TASK = "tasks.submit"
-"""The wire name of the task that producers send: version 1 of the contract."""
-
 PARKED_SHOWN = 4000
-"""Bytes of a parked message that are kept for a person to read."""
+"""Characters of a parked message that are kept for a person to read."""
 
 OUTAGE_PAUSE = 1.0
 """Seconds between two tries while Redis does not answer."""
 
-JSON = "application/json"
-"""The only content type that is read: a pickle could run code here."""
+TAKES = 3
+"""Workers that may die, or stand still until its lease ends, while they have a message; then it is parked."""
 
-_AFTER = ("callbacks", "errbacks", "chain", "chord")
-
-
-class Sent(NamedTuple):
-    """A producer's message, decoded.
-
-    `countdown` is in seconds; `refusal` says why the message is refused, or is empty; `trace` is its trace context;
-    `expires_in` is the time in seconds by which the job must be due, if the message has an `expires`.
-    """
-
-    job_id: str
-    request: Any
-    countdown: float = 0.0
-    refusal: str = ""
-    trace: str = ""
-    expires_in: float | None = None
-
-
-class Unusable(Exception):
-    """The message has no valid job id, so its error cannot be stored as a job. It is parked for a person."""
+RECORDED_AT_ONCE = 4 * 1024 * 1024
+"""Bytes of messages whose jobs are recorded together: plain data takes many times the memory of its JSON."""
 
 
 class Ready(NamedTuple):
@@ -96,21 +68,54 @@ class Intake:
         self._events = events
         self._results = results
         self._lists = lists_of(settings.queue)
-        self._batch = settings.batch
+        self._limits = TakeLimits(settings.batch, message_max(acceptance.params_max), bytes_of(PARKED_SHOWN))
+        self._content_max = content_max(acceptance.params_max)
+        self._harmless: list[str] = []
 
-    async def take(self) -> int:
-        """Turn one batch of waiting messages into jobs. Returns the number of messages."""
-        taken = await self._inbox.take(self._lists, self._batch)
+    async def take(self) -> bool:
+        """Turn one batch of waiting messages into jobs. Returns whether more may wait."""
+        batch = await self._inbox.take(self._lists, self._limits, self._harmless)
+        self._harmless = []
         ready: list[Ready] = []
-        for message in taken:
-            try:
-                sent = decode(message.body, message.at)
-            except Unusable as error:
-                await self.park(message, str(error))
-                continue
-            ready.append(self._ready(sent, message.name))
-        await self._record(ready)
-        return len(taken)
+        size = 0
+        for message in batch.messages:
+            if (job := await self._job_of(message)) is not None:
+                ready.append(job)
+                size += len(message.body)
+            if size > RECORDED_AT_ONCE:
+                await self._record_taken(ready)
+                ready, size = [], 0
+        await self._record_taken(ready)
+        return batch.more
+
+    async def _job_of(self, message: Taken) -> Ready | None:
+        """The job that a message asks for; None if it is parked."""
+        try:
+            self._check(message)
+            return self._ready(decode(message.body, message.at, self._content_max), message.name)
+        except Unusable as error:
+            await self.park(message, str(error))
+            return None
+
+    def _check(self, message: Taken) -> None:
+        """Raises Unusable for what must not even be read."""
+        if message.takes >= TAKES:
+            raise Unusable(
+                f"{message.takes} workers died, or stood still until its lease ended, while they had this message"
+            )
+        if message.length > self._limits.message_max:
+            raise Unusable(
+                f"the message has {message.length} bytes; more than {self._limits.message_max} are not read "
+                "(OUTWAIT_STORE__PARAMS_MAX)"
+            )
+
+    async def _record_taken(self, ready: Sequence[Ready]) -> None:
+        """Record jobs of messages. If Redis does not take them, the messages are not to blame for their leases' end."""
+        try:
+            await self._record(ready)
+        except BaseException:
+            self._harmless += [job.message for job, _ in ready if job.message]
+            raise
 
     async def accept(self, sent: Sent) -> None:
         """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
@@ -123,7 +128,7 @@ class Intake:
     async def park(self, message: Taken, reason: str) -> None:
         """Store a message without a valid job id where a person can read it."""
         log.warning("message-refused", extra={"reason": reason})
-        shown = redact(message.body[:PARKED_SHOWN].decode(errors="replace"))
+        shown = redact_bytes(message.body, PARKED_SHOWN)
         await self._inbox.park(message.name, redact(reason), shown)
 
     def _ready(self, sent: Sent, message: str) -> Ready:
@@ -177,121 +182,3 @@ class Intake:
         error = Conflict(f"the idempotency key {job.key!r} belongs to job {other}, whose request is different")
         fields = {"provider": job.provider, "operation": job.operation}
         return Ready(self._acceptance.refused(job.id, fields, error, message=job.message), {})
-
-
-def decode(body: bytes, now: float) -> Sent:
-    """Read a message as Celery's producers write it (protocols 1 and 2).
-
-    Args:
-        body: the message.
-        now: the time by Redis's clock, in seconds since 1970.
-
-    Raises:
-        Unusable: it has no valid job id.
-    """
-    try:
-        envelope = loads(body)
-        headers = envelope.get("headers") or {}
-        message = Message(
-            body=Base64().decode(envelope["body"]),
-            content_type=envelope.get("content-type"),
-            content_encoding=envelope.get("content-encoding"),
-            headers=headers,
-            properties=envelope.get("properties") or {},
-            accept={JSON},
-        )
-    except Exception as error:
-        raise Unusable(f"this is not a Celery message: {type(error).__name__}: {error}") from error
-    try:
-        return _sent(headers, message.decode(), now)
-    except Unusable:
-        raise
-    except Exception as error:  # noqa: BLE001 - each serializer and each compression raises its own errors
-        if unreadable := _unreadable(headers.get("compression")):
-            return Sent(_job_id(headers.get("id")), {}, refusal=unreadable)
-        return Sent(_job_id(headers.get("id")), {}, refusal=f"the message must be JSON ({JSON}): {error}")
-
-
-def _unreadable(compression: Any) -> str:
-    """Why this compression cannot be undone here, or nothing."""
-    known = sorted(compressions.encoders())
-    if not compression or compression in known:
-        return ""
-    return f"compression: given {compression!r:.100}; workers here can read {', '.join(known)}"
-
-
-def _sent(headers: Mapping[str, Any], content: Any, now: float) -> Sent:
-    if "task" in headers and isinstance(content, list) and len(content) == 3:
-        return read(headers, *content, now=now)
-    if isinstance(content, dict) and "task" in content:  # protocol 1
-        return read(content, content.get("args"), content.get("kwargs"), content, now=now)
-    raise Unusable("the message names no task")
-
-
-def read(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, *, now: float = 0.0) -> Sent:
-    """Read the fields of a message.
-
-    Args:
-        fields: `task`, `id`, `eta`, `expires` and `traceparent`.
-        args: the task's positional arguments.
-        kwargs: the task's keyword arguments.
-        embed: the tasks that should run after it (callbacks, chains).
-        now: seconds since 1970 by Redis's clock, to compare with `eta` and `expires`; this machine's may be wrong.
-
-    Raises:
-        Unusable: its id is not a valid job id.
-    """
-    job_id, request = _job_id(fields.get("id")), _request(args, kwargs)
-    try:
-        if fields["task"] != TASK:
-            raise ValueError(f"task: given {fields['task']!r:.100}; this queue accepts only {TASK}")
-        _check_follow_ups(embed)
-        countdown, expires_in = _countdown(fields.get("eta"), now), _expires_in(fields.get("expires"), now)
-        return Sent(job_id, request, countdown, trace=str(fields.get("traceparent", "")), expires_in=expires_in)
-    except ValueError as error:
-        return Sent(job_id, request, refusal=str(error))
-
-
-def _job_id(given: Any) -> str:
-    if not isinstance(given, str) or not re.fullmatch(JOB_ID_PATTERN, given):
-        raise Unusable(f"the task id {str(given)[:200]!r} is not a valid job id: it must match {JOB_ID_PATTERN}")
-    return given
-
-
-def _request(args: Any, kwargs: Any) -> Any:
-    """The kwargs, or a single positional dict. Anything else is refused later, under the job's id."""
-    if not args:
-        return kwargs or {}
-    if not kwargs and isinstance(args, list | tuple) and len(args) == 1:
-        return args[0]
-    return {**(kwargs if isinstance(kwargs, dict) else {}), "args": args}
-
-
-def _check_follow_ups(embed: Any) -> None:
-    """Raises ValueError for tasks that should run after it: jobs do not support them."""
-    follow_ups = [name for name in _AFTER if isinstance(embed, dict) and embed.get(name)]
-    if follow_ups:
-        raise ValueError(
-            f"{', '.join(follow_ups)}: not supported for jobs; use a target instead (celery://task?queue=q)"
-        )
-
-
-def _countdown(eta: Any, now: float) -> float:
-    """Seconds until the job is due. Raises ValueError if `eta` is no time."""
-    return max(0.0, _seconds_until("eta", eta, now)) if eta else 0.0
-
-
-def _expires_in(expires: Any, now: float) -> float | None:
-    """Seconds until the message expires, if it does. Raises ValueError if it has expired, or `expires` is no time."""
-    left = _seconds_until("expires", expires, now) if expires else None
-    if left is not None and left <= 0:
-        raise ValueError(f"expires: the message expired at {expires}, before it was read")
-    return left
-
-
-def _seconds_until(name: str, given: Any, now: float) -> float:
-    try:
-        at = datetime.fromisoformat(given)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: given {given!r:.100}; must be a time in ISO 8601") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now

@@ -26,7 +26,7 @@ from outwait.worker.model.errors import (
     Unavailable,
     Unreadable,
 )
-from outwait.worker.net.redaction import redact
+from outwait.worker.net.redaction import redact, redact_bytes
 
 LONGEST_WAIT = 30 * 86400.0
 """Longest wait in seconds that a header can name. Whoever waits has a limit of its own, which is shorter."""
@@ -252,7 +252,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 def _shown(response: httpx.Response) -> str | None:
     """The beginning of the body for people. Its charset is not believed: Python knows some that are no texts."""
-    return redact(response.content[:2000].decode(errors="replace"))[:500] or None
+    return redact_bytes(response.content, 2000)[:500] or None
 
 
 def external_id(value: Any) -> str | None:

@@ -23,12 +23,41 @@ PRIORITIES = range(1, 10)
 _OURS = re.compile(rb'"task":\s*"tasks\.submit"')
 
 
+BATCH_BYTES = 32 * 1024 * 1024
+"""Bytes of messages after which no other is taken with them."""
+
+
 class Taken(NamedTuple):
-    """A message taken in: its name in the leased set, its bytes as kombu wrote them, and when (seconds since 1970)."""
+    """A message taken in.
+
+    Args:
+        name: in the leased set.
+        body: as kombu wrote it; only its beginning if it is too large.
+        at: when, in seconds since 1970.
+        length: bytes of the whole message.
+        takes: how often its lease has ended before.
+    """
 
     name: str
     body: bytes
     at: float = 0.0
+    length: int = 0
+    takes: int = 0
+
+
+class TakeLimits(NamedTuple):
+    """What is taken at once: so many messages, of so many bytes each; of a larger one so many bytes are kept."""
+
+    messages: int
+    message_max: int
+    kept: int
+
+
+class Batch(NamedTuple):
+    """Messages taken in, and whether more may wait."""
+
+    messages: Sequence[Taken]
+    more: bool
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -46,13 +75,29 @@ class Inbox:
         self._connection = connection
         self._lease_ms = milliseconds(connection.settings.intake.lease)
 
-    async def take(self, queues: Sequence[str], limit: int) -> list[Taken]:
-        """Lease messages; those whose lease ended come again."""
+    async def take(self, queues: Sequence[str], limits: TakeLimits, harmless: Sequence[str] = ()) -> Batch:
+        """Lease messages. One whose lease ended comes again, by itself: it may have killed its worker.
+
+        Args:
+            queues: the lists, the most urgent first.
+            limits: how much is taken.
+            harmless: messages that this worker could read, but not record; their lost leases no longer count.
+        """
         async with self._connection.translated():
-            answer = await self._connection.scripts.run("take_in", keys=queues, limit=limit, lease_ms=self._lease_ms)
-        now, *flat = answer
+            answer = await self._connection.scripts.run(
+                "take_in",
+                keys=queues,
+                limit=limits.messages,
+                message_max=limits.message_max,
+                kept=limits.kept,
+                room=BATCH_BYTES,
+                lease_ms=self._lease_ms,
+                harmless=harmless,
+            )
+        now, more, *flat = answer
         at = int(now) / 1000
-        return [Taken(name.decode(), body, at) for name, body in zip(flat[::2], flat[1::2], strict=True)]
+        rows = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+        return Batch([Taken(name.decode(), body, at, length, takes) for name, body, length, takes in rows], bool(more))
 
     async def now(self) -> float:
         """Seconds since 1970 by Redis's clock."""

@@ -37,6 +37,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | stats         | hash   | what was counted since the store began, for /metrics: "what:label:…" -> number  |          |
 | stat:MINUTE   | hash   | what was counted in that minute since 1970, and gauges, for charts           | 25 hours |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
+| in:takes      | hash   | taken-in message -> how often its lease has ended without a job                |          |
 | in:refused    | list   | messages without a usable id, with the reason, newest first, capped          |          |
 | orphans       | list   | answers without a job, newest first: "milliseconds " and JSON, capped        |          |
 | in:seq        | string | counter that names taken-in messages                                         |          |
@@ -84,6 +85,7 @@ _PREFIXES = {
     "STAT": "stat:",
     "IN_LEASED": "in:leased",
     "IN_MESSAGES": "in:messages",
+    "IN_TAKES": "in:takes",
     "IN_REFUSED": "in:refused",
     "IN_SEQ": "in:seq",
     "ORPHANS": "orphans",

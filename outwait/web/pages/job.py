@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from outwait.config.masking import masked_url
+from outwait.config.masking import cut, masked_url
 from outwait.web.auth import visible
 from outwait.web.pages import timeline
 from outwait.web.pages.rendering import HEADERS, page, pretty
@@ -20,7 +20,7 @@ from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import InvalidRequest, JobNotFound, NotReplayable
 from outwait.worker.model.jobs import DeliveryState, Job, JobState
 from outwait.worker.model.outcomes import Choice
-from outwait.worker.net.redaction import presentable, redact
+from outwait.worker.net.redaction import bytes_of, presentable, redact_bytes
 from outwait.worker.store.provider_webhooks import Webhook
 
 log = logging.getLogger(__name__)
@@ -164,13 +164,13 @@ async def _result(shared: Services, job: Job) -> Text | None:
         return None
     (text,) = await shared.store.reads.result_texts([job.id])
     if len(text) > PRETTY:
-        return Text(masked_url(text[:SHOWN].decode(errors="replace")), len(text), cut=True)
+        return Text(masked_url(cut(text[: bytes_of(SHOWN)].decode(errors="replace"), SHOWN)), len(text), cut=True)
     indented = msgspec.json.format(text, indent=2).decode(errors="replace")
-    return Text(masked_url(indented[:SHOWN]), len(text), cut=len(indented) > SHOWN)
+    return Text(masked_url(cut(indented, SHOWN)), len(text), cut=len(indented) > SHOWN)
 
 
 def _body(webhook: Webhook) -> str:
-    text = redact(webhook.body[: 2 * HOOK_SHOWN].decode(errors="replace"))
+    text = redact_bytes(webhook.body, 2 * HOOK_SHOWN)
     return text if len(text) <= HOOK_SHOWN else text[:HOOK_SHOWN] + "…"
 
 

@@ -98,6 +98,7 @@ for i, job in ipairs(arguments.jobs) do
   if job.message and (answers[i][1] ~= CONFLICT or by_id) then
     call('ZREM', IN_LEASED, job.message)
     call('HDEL', IN_MESSAGES, job.message)
+    call('HDEL', IN_TAKES, job.message)
   end
 end
 write_tallies()

@@ -5,4 +5,5 @@ call('LPUSH', IN_REFUSED, arguments.parked)
 call('LTRIM', IN_REFUSED, 0, arguments.limit - 1)
 call('ZREM', IN_LEASED, arguments.message)
 call('HDEL', IN_MESSAGES, arguments.message)
+call('HDEL', IN_TAKES, arguments.message)
 return 1
