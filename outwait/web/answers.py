@@ -92,7 +92,10 @@ class OperationInfo(msgspec.Struct, frozen=True):
 
 
 class ProviderInfo(msgspec.Struct, frozen=True):
-    """One provider. `status` covers the jobs of all tenants, so it is null for an API key of one tenant."""
+    """One provider. `status` covers the jobs of all tenants, so it is null for an API key of one tenant.
+
+    `configured`: this web process has its credentials. It needs none, and workers may have them.
+    """
 
     name: str
     configured: bool

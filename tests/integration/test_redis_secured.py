@@ -1,5 +1,5 @@
 """A Redis behind TLS with client certificates, where each of our processes is a user with the rules of
-docs/operations.md: everything works through it, and nobody can do more than they must.
+redis.acl: everything works through it, and nobody can do more than they must.
 
 The bundled server speaks no TLS; a proxy in front of it does, as in front of many managed ones.
 """
@@ -32,11 +32,8 @@ PASSWORD = "p%2Fss%40word"  # as it stands in a URL
 
 
 def rules(namespace: str, queue: str) -> dict[str, list[str]]:
-    """The users that the page gives, for other names of the namespace and the queue."""
-    page = (ROOT / "docs" / "operations.md").read_text()
-    block = re.search(r"```text\n(user .*?)```", page, re.DOTALL)
-    assert block
-    lines = [line.split() for line in block[1].splitlines() if line]
+    """The users of the page and of Compose, for other names of the namespace and the queue."""
+    lines = [line.split() for line in (ROOT / "redis.acl").read_text().splitlines()]
     users = {words[1].removeprefix("outwait-"): [word for word in words[2:] if word[0] != ">"] for words in lines}
 
     def renamed(word: str) -> str:

@@ -7,62 +7,36 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import yaml
 from packaging.specifiers import SpecifierSet
 
 from outwait.config.settings import Settings, load_settings
 from outwait.sandbox import environment
-from outwait.worker.local.embedded import find_server, free_port
+from tests.compose import (
+    COMPOSE,
+    CONTAINERS,
+    FILES,
+    OURS,
+    REQUIRED,
+    ROOT,
+    SANDBOX,
+    SERVICES,
+    USERS,
+    VARIABLE,
+    interpolate,
+    interpolated,
+    redis_of_compose,
+    redis_options,
+)
 from tests.patience import PATIENCE, wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-FILES = ("docker-compose.yml", "docker-compose.sandbox.yml")
-COMPOSE, SANDBOX = (yaml.safe_load((ROOT / name).read_text()) for name in FILES)
-SERVICES = COMPOSE["services"]
-OURS = ("worker", "web", "flower")
-CONTAINERS = {**SERVICES, "sandbox": SANDBOX["services"]["sandbox"]}
-"""Every service, those that the second file adds too."""
-
-REQUIRED = {"REDIS_PASSWORD": "0aF9", "FLOWER_LOGIN": "me:pass"}
-"""What README says to put into .env."""
-
-_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([-?])((?:[^{}]|\{[^{}]*\})*))?\})")
-
-
-def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """What Compose makes of a value: `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, and `$$` for `$`."""
-
-    def value(match: re.Match[str]) -> str:
-        dollar, name, kind, rest = match.groups()
-        if dollar:
-            return "$"
-        assert kind or variables.get(name), f"{name} must be set"
-        assert kind != "?" or variables.get(name), rest
-        return variables.get(name) or interpolate(rest or "", variables)
-
-    return _VARIABLE.sub(value, text)
-
-
-def interpolated(value: Any, **variables: str) -> Any:
-    """The same for everything in a part of a file."""
-    match value:
-        case dict():
-            return {key: interpolated(each, **variables) for key, each in value.items()}
-        case list():
-            return [interpolated(each, **variables) for each in value]
-        case str():
-            return interpolate(value, REQUIRED | variables)
-        case _:
-            return value
 
 
 def seconds(text: str) -> int:
@@ -140,9 +114,9 @@ def test_the_pages_link_to_flower_where_it_is() -> None:
 
 
 def test_what_compose_reads_from_env_stops_no_process_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # .env is also the settings of each container, and these refuse an OUTWAIT_ variable that they do not know.
+    # .env is also the settings of processes without a container; they refuse an OUTWAIT_ variable that they do not know.
     values = {"OUTWAIT_WEB__PUBLIC_URL": "https://x.example", "OUTWAIT_WEB__FLOWER_URL": "https://x.example"}
-    named = {name for file in FILES for _, name, _, _ in _VARIABLE.findall((ROOT / file).read_text()) if name}
+    named = {name for file in FILES for _, name, _, _ in VARIABLE.findall((ROOT / file).read_text()) if name}
     named |= set(re.findall(r"\$\{(\w+)", SERVICES["web"]["environment"]["OUTWAIT_WEB__FLOWER_URL"]))
     assert {"OUTWAIT_WEB__PORT", "OUTWAIT_FLOWER__PORT", "HANDLERS_FOLDER"} <= named
     monkeypatch.chdir(tmp_path)
@@ -150,21 +124,19 @@ def test_what_compose_reads_from_env_stops_no_process_of_ours(monkeypatch: pytes
     assert load_settings().web.port == 12345
 
 
-def redis_options() -> list[list[str]]:
-    script = SERVICES["redis"]["command"][2]
-    return [line.split(maxsplit=1) for line in script.partition("<<END\n")[2].partition("\nEND\n")[0].splitlines()]
-
-
 def test_redis_asks_for_a_password_that_stands_on_no_command_line() -> None:
     service = SERVICES["redis"]
     assert service["command"][:2] == ["sh", "-c"]
-    assert ["requirepass", "$$REDISCLI_AUTH"] in redis_options()  # $$: the shell in the container puts it in
-    assert "REDIS_PASSWORD" not in " ".join(service["command"] + service["healthcheck"]["test"])
-    assert service["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")  # it must be set
+    assert redis_options()[0] == ["$$users"]  # $$: the shell in the container puts them in
+    assert "PASSWORD" not in " ".join(service["command"] + service["healthcheck"]["test"])
+    for user in USERS:
+        name = f"REDIS_{user.upper()}_PASSWORD"
+        assert service["environment"][name].startswith(f"${{{name}:?")  # it must be set
+    assert service["environment"]["REDISCLI_AUTH"] == "${REDIS_ADMIN_PASSWORD}"
 
 
 def test_redis_keeps_what_it_holds() -> None:
-    options = dict(redis_options())
+    options = dict(redis_options()[1:])
     assert options["appendonly"] == "yes"
     assert options["maxmemory-policy"] == "noeviction"
     volume, _, folder = SERVICES["redis"]["volumes"][0].partition(":")
@@ -172,46 +144,31 @@ def test_redis_keeps_what_it_holds() -> None:
     assert folder == "/data"
 
 
-@contextmanager
-def redis_of_compose(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], redis.Redis]]:
-    """A server that is started by the command of the Compose file, as in its container."""
-    port = free_port()
-    shell, option, script = interpolated(SERVICES["redis"]["command"])
-    server = folder / "redis-server"
-    server.symlink_to(find_server())
-    entrypoint = folder / "docker-entrypoint.sh"
-    entrypoint.write_text('#!/bin/sh\nexec "$@"\n')
-    entrypoint.chmod(0o755)
-    variables = {"PATH": f"{folder}:{os.environ['PATH']}", **interpolated(SERVICES["redis"]["environment"])}
-    script = script.replace("redis-server -", f"redis-server - --port {port} --bind 127.0.0.1", 1)
-    process = subprocess.Popen([shell, option, script], cwd=folder, env=variables, stdout=subprocess.DEVNULL)
-    try:
-        yield process, redis.Redis("127.0.0.1", port, decode_responses=True, password=variables["REDISCLI_AUTH"])
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
-def answers(server: redis.Redis) -> bool:
-    try:
-        return bool(server.ping())
-    except redis.ConnectionError:
-        return False
-
-
 def test_redis_starts_with_the_command_of_compose_and_lets_only_those_in_who_know_the_password(tmp_path: Path) -> None:
-    with redis_of_compose(tmp_path) as (process, server):
-        wait_until(lambda: answers(server), what="Redis answers")
-        command_line = Path(f"/proc/{process.pid}/cmdline")
+    with redis_of_compose(tmp_path) as server:
+        wait_until(lambda: server.answers, what="Redis answers")
+        command_line = Path(f"/proc/{server.process.pid}/cmdline")
         if command_line.exists():  # Linux
             assert "redis" in (shown := command_line.read_text()) or "valkey" in shown
-            assert REQUIRED["REDIS_PASSWORD"] not in shown
-        options = {name: server.config_get(name)[name] for name in ("appendonly", "appendfsync", "save")}
+            assert not any(value in shown for value in REQUIRED.values())
+        admin = server.client("admin")
+        options = {name: admin.config_get(name)[name] for name in ("appendonly", "appendfsync", "save")}
         assert options == {"appendonly": "yes", "appendfsync": "everysec", "save": ""}
-        assert server.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        stranger = redis.Redis("127.0.0.1", server.connection_pool.connection_kwargs["port"])
+        assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        stranger = redis.Redis("127.0.0.1", server.port)
         with pytest.raises(redis.AuthenticationError):
             stranger.ping()
+
+
+def test_redis_does_not_start_with_a_user_whose_password_is_not_given(tmp_path: Path) -> None:
+    acl = tmp_path / "redis.acl"
+    acl.write_text((ROOT / "redis.acl").read_text() + "user another on >REDIS_ANOTHER_PASSWORD ~* +@all\n")
+    with redis_of_compose(tmp_path, acl) as server:
+        assert server.process.wait(PATIENCE) == 1
+
+
+def test_the_page_shows_the_users_that_compose_gives_to_redis() -> None:
+    assert f"```text\n{(ROOT / 'redis.acl').read_text()}```" in (ROOT / "docs" / "operations.md").read_text()
 
 
 def test_workers_and_web_know_where_providers_reach_them() -> None:
@@ -226,7 +183,7 @@ def test_the_compose_file_holds_no_secret_and_asks_for_flowers_login() -> None:
         for name, value in service.get("environment", {}).items():
             hidden = re.search("auth|secret|token|key|password", name, re.IGNORECASE)
             assert not hidden or str(value).startswith("${")
-            assert re.fullmatch(r"[^@]*|redis://:\$\{REDIS_PASSWORD\}@redis:6379/0", str(value))
+            assert re.fullmatch(r"[^@]*|redis://outwait-\w+:\$\{REDIS_\w+_PASSWORD\}@redis:6379/0", str(value))
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -235,7 +192,7 @@ def test_our_services_wait_for_redis_with_settings_that_are_good(name: str, monk
     assert service["depends_on"]["redis"]["condition"] == "service_healthy"
     assert service["command"] == [name]
     settings = settings_from(monkeypatch, service["environment"])
-    assert settings.broker == "redis://:0aF9@redis:6379/0"
+    assert settings.broker == f"redis://outwait-{name}:0aF9{name}@redis:6379/0"
     if "ports" in service:
         component = getattr(settings, name)
         assert component.address == "0.0.0.0"
@@ -256,7 +213,7 @@ def test_what_is_mounted_is_there(name: str) -> None:
             assert volume["type"] == "bind"
             assert volume["read_only"] is True
             assert volume["bind"] == {"create_host_path": False}
-            assert (ROOT / volume["source"]).is_dir()
+            assert (ROOT / volume["source"]).exists()
 
 
 def test_a_worker_finds_the_users_handlers_behind_what_is_installed() -> None:
@@ -278,8 +235,7 @@ def test_the_example_in_the_mounted_folder_is_a_handler(monkeypatch: pytest.Monk
 def test_the_second_file_puts_the_sandbox_in_the_place_of_every_provider() -> None:
     sandbox = interpolated(SANDBOX["services"]["sandbox"])
     assert sandbox["command"][-2:] == ["--port", "8099"]
-    for name in ("worker", "web"):
-        assert SANDBOX["services"][name]["environment"] == environment("http://sandbox:8099")
+    assert SANDBOX["services"]["worker"]["environment"] == environment("http://sandbox:8099")
     assert SANDBOX["services"]["worker"]["depends_on"] == {"sandbox": {"condition": "service_healthy"}}
 
 

@@ -3,6 +3,7 @@ import pytest
 from outwait.config.errors import ConfigError
 from outwait.config.settings import Settings
 from outwait.worker.model.errors import InvalidRequest, ProviderNotConfigured
+from outwait.worker.providers.contract import Succeeded
 from outwait.worker.providers.registry import PROVIDERS, build
 from outwait.worker.providers.ringcentral import RingCentral
 
@@ -44,9 +45,21 @@ def test_times_of_the_settings_win() -> None:
 
 
 def test_limits_can_be_lifted() -> None:
-    assert build({"ringcentral": {"rate_limit": None}}).limits("ringcentral").rate_limit == 10  # not configured
+    assert build({}).limits("ringcentral").rate_limit == 10
     given = {"client_id": "c", "client_secret": "s", "jwt": "j", "rate_limit": None}
     assert build({"ringcentral": given}).limits("ringcentral").rate_limit is None
+
+
+def test_a_process_without_credentials_obeys_the_other_settings_and_reads_webhooks() -> None:
+    registry = build({"ringcentral": {"rate_limit": None, "trust_webhooks": "true", "deadline": 30}})
+    assert registry.limits("ringcentral").rate_limit is None
+    assert registry.limits("ringcentral").trust_webhooks
+    assert registry.operation("ringcentral", "punctuate").deadline == 30
+    answer = registry.read_webhook("ringcentral", b'{"jobId": "j-1", "status": "Success", "response": {"a": 1}}')
+    assert answer.external_id == "j-1"
+    assert isinstance(answer.answer, Succeeded)
+    with pytest.raises(ProviderNotConfigured):
+        registry.get("ringcentral")
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ class WebhookProcessor:
         if webhook.problem:
             return _Reading(WebhookVerdict.UNCLEAR, webhook.problem)
         try:
-            content = self._registry.get(webhook.provider).read_webhook(webhook.body)
+            content = self._registry.read_webhook(webhook.provider, webhook.body)
         except OutwaitError as error:
             return _Reading(WebhookVerdict.UNCLEAR, redact(f"{error.code}: {error}"))
         except Exception as error:

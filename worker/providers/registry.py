@@ -1,6 +1,6 @@
 """The list of all providers, and those that are configured in this process."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from outwait.config.errors import ConfigError, explain
 from outwait.config.names import PREFIX, variable
 from outwait.worker.model.errors import InvalidRequest, ProviderNotConfigured
 from outwait.worker.net.redaction import redact_all
-from outwait.worker.providers.contract import Operation, Provider, ProviderSettings
+from outwait.worker.providers.contract import Operation, Provider, ProviderSettings, WebhookAnswer
 from outwait.worker.providers.elevateai import ElevateAI
 from outwait.worker.providers.ringcentral import RingCentral
 from outwait.worker.providers.unless import Unless
@@ -24,18 +24,23 @@ PROVIDERS: Mapping[str, type[Provider]] = {
 """All providers, one line each."""
 
 
+STAND_IN = "not-in-this-process"
+"""Takes the place of credentials where only other settings of a provider are used."""
+
+
 class Registry:
     """The providers of one process. `build` makes it from the settings.
 
     Args:
-        settings: the settings of each configured provider.
-        missing: the missing variables of each other provider.
+        settings: the settings of each provider. Stand-ins take the place of credentials that this process does not have.
+        missing: the missing variables of each provider that is not configured.
     """
 
     def __init__(self, settings: Mapping[str, ProviderSettings], missing: Mapping[str, list[str]]) -> None:
         self._settings = settings
         self._missing = missing
-        self._providers = {name: PROVIDERS[name](fields) for name, fields in settings.items()}
+        self._readers = {name: PROVIDERS[name](fields) for name, fields in settings.items()}
+        self._providers = {name: reader for name, reader in self._readers.items() if name not in missing}
         self._operations = {name: _adjusted(kind, settings.get(name)) for name, kind in PROVIDERS.items()}
 
     @property
@@ -56,8 +61,12 @@ class Registry:
             raise ProviderNotConfigured(f"provider {name} is not configured: set {', '.join(self._missing[name])}")
         return provider
 
+    def read_webhook(self, name: str, body: bytes) -> WebhookAnswer:
+        """What a webhook says; no credentials are needed for that. Raises as `get` and the provider's own reader do."""
+        return (self._readers.get(name) or self.get(name)).read_webhook(body)
+
     def limits(self, name: str) -> ProviderSettings:
-        """The common settings of a provider; the defaults if it is not configured. Raises InvalidRequest."""
+        """The common settings of a provider, configured or not. Raises InvalidRequest."""
         self._known(name)
         defaults: Any = PROVIDERS[name].settings_model
         return self._settings.get(name) or defaults.model_construct()
@@ -110,9 +119,21 @@ def build(raw: Mapping[str, Mapping[str, Any]]) -> Registry:
             missing[name] = [variable(field, prefix=prefix) for field in lacking]
             if len(lacking) < error.error_count():
                 problems.append(explain(error, prefix, kind.settings_model))
+            elif stand_in := _without_credentials(kind, raw.get(name, {}), lacking):
+                settings[name] = stand_in
     if problems:
         raise ConfigError("\n".join(problems))
     return Registry(settings, missing)
+
+
+def _without_credentials(
+    kind: type[Provider], given: Mapping[str, Any], lacking: Iterable[str]
+) -> ProviderSettings | None:
+    """What a process that sends nothing obeys all the same: limits, times, trust in webhooks."""
+    try:
+        return kind.settings_model.model_validate({**given, **dict.fromkeys(lacking, STAND_IN)})
+    except ValidationError:  # what is missing is no text
+        return None
 
 
 def _unknown(name: str) -> str:
