@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from outwait.config.errors import Clash
 from outwait.config.reserved import name_pattern
-from outwait.config.urls import ProxyUrl
+from outwait.config.urls import ProxyUrl, loopback
 
 SECRET_MIN_LENGTH = 24
 """Minimum number of characters of a master secret."""
@@ -20,10 +20,6 @@ def _login(value: SecretStr) -> SecretStr:
     if not (user and password):
         raise ValueError("must be user:password")
     return value
-
-
-def _loopback(address: str) -> bool:
-    return address in {"localhost", "::1"} or address.startswith("127.")
 
 
 def _split(value: object) -> object:
@@ -226,7 +222,7 @@ class FlowerSettings(Group):
 
     @model_validator(mode="after")
     def _locked(self) -> Self:
-        if self.basic_auth is None and not _loopback(self.address):
+        if self.basic_auth is None and not loopback(self.address):
             raise Clash(
                 {"address": self.address, "basic_auth": ""},
                 "Flower shows jobs to everybody who can reach it: set a login (user:password), or listen on 127.0.0.1",
@@ -274,6 +270,10 @@ class WebhookSettings(Group):
         default=[],
         max_length=2,
         description="Master secrets from which receivers' secrets are derived, newest first; two while they rotate.",
+    )
+    signed: bool = Field(
+        default=False,
+        description="Workers have the secrets: `https://` targets are accepted in processes without them.",
     )
     schedule: Annotated[list[Seconds], BeforeValidator(_split)] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],

@@ -81,6 +81,11 @@ class RedisAddress(NamedTuple):
         return ";".join(urls)
 
 
+def loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return address in {"localhost", "::1"} or address.startswith("127.")
+
+
 def is_redis(url: str) -> bool:
     """Whether a broker's URL names a Redis."""
     return url.partition("://")[0] in REDIS

@@ -82,9 +82,9 @@ class Server(NamedTuple):
     process: "subprocess.Popen[bytes]"
     port: int
 
-    def client(self, user: str) -> redis.Redis:
-        """A connection of one user."""
-        password = REQUIRED[f"REDIS_{user.upper()}_PASSWORD"]
+    def client(self, user: str, password_of: str = "") -> redis.Redis:
+        """A connection of one user, with the user's password or that of another one."""
+        password = REQUIRED[f"REDIS_{(password_of or user).upper()}_PASSWORD"]
         return redis.Redis("127.0.0.1", self.port, username=f"outwait-{user}", password=password, decode_responses=True)
 
     @property

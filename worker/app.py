@@ -18,6 +18,7 @@ from celery.utils.nodenames import host_format
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
 
+from outwait.config import exposure
 from outwait.config.celery import celery_config
 from outwait.config.errors import ConfigError
 from outwait.config.exits import Exit
@@ -192,6 +193,8 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
             raise SystemExit(Exit.CONFIG) from error
         if names := proxies.unused(os.environ, app.settings.outbound):
             log.warning("proxy-unused", extra={"variables": names, "advice": proxies.ADVICE})
+        for each in exposure.of_providers(app.settings):
+            log.warning("exposed", extra={"setting": each.name, "why": each.text})
         clock = Ticking("clock", self._clock, app.settings.worker.tick)
         self._threads = [clock]
         if app.settings.broker_is_redis:

@@ -13,6 +13,7 @@ from outwait.cli.provider_check import check_providers
 from outwait.cli.providers import held_back
 from outwait.cli.session import Json, Session, current
 from outwait.client.store import StoreClient
+from outwait.config import exposure
 from outwait.config.exits import Exit
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
@@ -35,11 +36,14 @@ LATE = 60.0
 
 def config(context: typer.Context, as_json: Json = False) -> None:
     """Show every setting, its value (secrets are hidden) and where the value comes from."""
-    rows = effective(current(context).settings())
+    settings = current(context).settings()
+    rows = effective(settings)
     if as_json:
         print_json([{"name": row.name, "value": row.value, "source": row.source} for row in rows])
     else:
         print_table(("setting", "value", "source"), [(row.name, str(row.value), row.source) for row in rows], empty="")
+    for each in exposure.of_all(settings):
+        say(f"Warning: {each}")
 
 
 def doctor(
@@ -62,6 +66,7 @@ def doctor(
         *_store(session),
         *_workers(),
         *_proxies(settings),
+        *_exposed(settings),
         *(asyncio.run(check_providers(settings)) if providers else []),
     ]
     if as_json:
@@ -198,6 +203,10 @@ def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> 
 def _proxies(settings: Settings) -> list[Finding]:
     names = proxies.unused(os.environ, settings.outbound)
     return [Finding("warning", "proxy", f"{', '.join(names)}: set, but not used", proxies.ADVICE)] if names else []
+
+
+def _exposed(settings: Settings) -> list[Finding]:
+    return [Finding("warning", each.name, each.text) for each in exposure.of_all(settings)]
 
 
 def _workers() -> list[Finding]:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,6 +13,7 @@ import typer
 from outwait.cli.output import print_line
 from outwait.cli.ports import not_free
 from outwait.cli.session import Json, current
+from outwait.config import exposure
 from outwait.config.groups import FlowerSettings
 from outwait.config.logs import configure
 
@@ -42,6 +44,7 @@ def web(context: typer.Context) -> None:
     """Run the web process until Ctrl-C or SIGTERM: the HTTP API, the pages, providers' webhooks and metrics."""
     settings = current(context).settings()
     configure(settings.log)
+    _warn(exposure.of_web(settings))
     from outwait.web.serve import serve
 
     try:
@@ -55,10 +58,16 @@ def flower(context: typer.Context) -> None:
     """Run Flower, which shows jobs and workers in a browser, until Ctrl-C or SIGTERM."""
     settings = current(context).settings()
     configure(settings.log)
+    _warn(exposure.of_flower(settings))
     from outwait.worker.app import app
 
     app.conf.broker_transport = None  # Flower shows queues only with Celery's own transport; only workers need ours
     _run_flower(app, settings.flower)
+
+
+def _warn(exposures: Iterable[exposure.Exposure]) -> None:
+    for each in exposures:
+        log.warning("exposed", extra={"setting": each.name, "why": each.text})
 
 
 def _run_flower(app: Any, settings: FlowerSettings) -> None:

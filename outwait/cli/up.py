@@ -20,7 +20,7 @@ from outwait.cli.session import DATA, current, write_running
 from outwait.config.exits import Exit
 from outwait.config.logs import configure
 from outwait.config.settings import Settings, load_settings
-from outwait.worker.local.embedded import HOST, EmbeddedRedis, free_port
+from outwait.worker.local.embedded import HOST, EmbeddedRedis, free_port, stored_password
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ CHECK_EVERY = 0.5
 
 WEB_GRACE = 15.0
 """Seconds that the web process has to answer open requests."""
+
+FLOWER_LOGIN = "flower.login"
+"""File in the data folder with the password for Flower, if Redis is not the embedded one."""
 
 MARGIN = 30.0
 """Seconds that a worker gets beyond `OUTWAIT_WORKER__GRACE` before it is killed; its leases end by themselves then."""
@@ -59,8 +62,8 @@ def up(
                 require_free("the embedded Redis", HOST, redis_port, "--redis-port")
             redis = stack.enter_context(EmbeddedRedis(data, redis_port))
             ours["OUTWAIT_REDIS_URL"] = redis.url
-        login = _flower_login(data, ours, settings)
-        helpers, sandbox_environment = _helpers(flower=flower, sandbox=sandbox, env={**os.environ, **ours, **login})
+        login = _flower_login(data, ours, settings) if flower else {}
+        helpers, sandbox_environment = _helpers(login, flower=flower, sandbox=sandbox, env={**os.environ, **ours})
         ours |= sandbox_environment
         stack.enter_context(_announced(data, ours, settings, web=web, flower=flower))
         if flower and settings.web.flower_url is None:
@@ -81,10 +84,12 @@ def _require_ports(settings: Settings, *, web: bool, flower: bool) -> None:
         require_free("Flower", settings.flower.address, settings.flower.port, "OUTWAIT_FLOWER__PORT")
 
 
-def _helpers(*, flower: bool, sandbox: bool, env: Mapping[str, str]) -> tuple[list[Service], dict[str, str]]:
+def _helpers(
+    login: Mapping[str, str], *, flower: bool, sandbox: bool, env: Mapping[str, str]
+) -> tuple[list[Service], dict[str, str]]:
     services, ours = [], {}
     if flower:
-        services.append(Service("flower", command("flower"), env))
+        services.append(Service("flower", command("flower"), {**env, **login}))
     if sandbox:
         from outwait.sandbox import environment
 
@@ -105,8 +110,7 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
     if web:
         say(f"Web:            http://{settings.web.address}:{settings.web.port} ({_log_in(data, ours)})")
     if flower:
-        how = " (log in as outwait; the password is the same key)" if _flower_login(data, ours, settings) else ""
-        say(f"Flower:         {_flower_at(settings)}{how}")
+        say(f"Flower:         {_flower_at(settings)} ({_log_in_to_flower(data, ours, settings)})")
     if "OUTWAIT_REDIS_URL" not in ours:
         for name, value in ours.items():
             say(f"export {name}='{value}'")
@@ -124,12 +128,28 @@ def _announced(data: Path, ours: Mapping[str, str], settings: Settings, *, web: 
 
 
 def _flower_login(data: Path, ours: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """A login for Flower, without which its buttons do not work: the local API key, unless the settings have one."""
-    url = ours.get("OUTWAIT_REDIS_URL")
-    if url is None or settings.flower.basic_auth is not None:
+    """A login for Flower, which shows and cancels everybody's jobs, unless the settings have one.
+
+    Its password is the local API key, which opens the pages too; with a Redis of others, in which we create no API key,
+    it is a password of its own.
+    """
+    if settings.flower.basic_auth is not None:
         return {}
-    key = local_key(load_settings(redis_url=url), data).read_text().strip()
-    return {"OUTWAIT_FLOWER__BASIC_AUTH": f"outwait:{key}"}
+    url = ours.get("OUTWAIT_REDIS_URL")
+    if url is None:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        password = stored_password(data / FLOWER_LOGIN)
+    else:
+        password = local_key(load_settings(redis_url=url), data).read_text().strip()
+    return {"OUTWAIT_FLOWER__BASIC_AUTH": f"outwait:{password}"}
+
+
+def _log_in_to_flower(data: Path, ours: Mapping[str, str], settings: Settings) -> str:
+    if settings.flower.basic_auth is not None:
+        return "log in as OUTWAIT_FLOWER__BASIC_AUTH says"
+    if "OUTWAIT_REDIS_URL" in ours:
+        return "log in as outwait; the password is the same key"
+    return f"log in as outwait; the password is in {data / FLOWER_LOGIN}"
 
 
 def _flower_at(settings: Settings) -> str:

@@ -42,3 +42,27 @@ def test_revoke_works_with_the_login_that_up_makes_and_is_not_shown_without_one(
         for process in (other, up):
             process.terminate()
             process.wait(PATIENCE)
+
+
+def test_flower_has_a_login_with_a_redis_of_others_too(tmp_path: Path, redis_url: str) -> None:
+    shell, port = Shell(tmp_path), free_port()
+    ours = {"OUTWAIT_REDIS_URL": redis_url, "OUTWAIT_NAMESPACE": "up-login", "OUTWAIT_INTAKE__QUEUE": "up-login-in"}
+    up = shell.start("up", "--no-web", OUTWAIT_FLOWER__PORT=str(port), **ours)
+    try:
+        base = f"http://127.0.0.1:{port}"
+
+        def status(auth: tuple[str, str] | None) -> int:
+            try:
+                return httpx.get(f"{base}/workers", auth=auth, timeout=PATIENCE).status_code
+            except httpx.TransportError:
+                return 0
+
+        assert wait_until(lambda: status(None)) == 401
+        file = tmp_path / "outwait-data" / "flower.login"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert status(("outwait", file.read_text())) == 200
+        assert f"log in as outwait; the password is in {file.relative_to(tmp_path)}" in shell.log
+        assert file.read_text() not in shell.log
+    finally:
+        up.terminate()
+        up.wait(PATIENCE)

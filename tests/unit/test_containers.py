@@ -114,7 +114,7 @@ def test_the_pages_link_to_flower_where_it_is() -> None:
 
 
 def test_what_compose_reads_from_env_stops_no_process_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # .env is also the settings of processes without a container; they refuse an OUTWAIT_ variable that they do not know.
+    # .env is also the settings of processes without a container; they refuse an OUTWAIT_ variable that is not theirs.
     values = {"OUTWAIT_WEB__PUBLIC_URL": "https://x.example", "OUTWAIT_WEB__FLOWER_URL": "https://x.example"}
     named = {name for file in FILES for _, name, _, _ in VARIABLE.findall((ROOT / file).read_text()) if name}
     named |= set(re.findall(r"\$\{(\w+)", SERVICES["web"]["environment"]["OUTWAIT_WEB__FLOWER_URL"]))

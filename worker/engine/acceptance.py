@@ -39,7 +39,7 @@ class Acceptance:
         self.params_max = settings.store.params_max
         """Bytes that a request may have."""
         self._compress_above = settings.store.compress_above
-        self._signs = bool(settings.webhooks.secrets)
+        self._signs = bool(settings.webhooks.secrets) or settings.webhooks.signed
         self._guard = Guard(settings.outbound.allow)
         self._destinations = Destinations.of(settings)
 

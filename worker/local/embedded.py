@@ -111,7 +111,7 @@ class EmbeddedRedis:
         server = find_server()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(self._folder / "redis.lock") as lock:
-            self.password = _password(self._folder / "redis.password")
+            self.password = stored_password(self._folder / "redis.password")
             self.port = self.port or free_port()  # kept, so that a second start has the same URL
             self._spawn(server, lock)
         self._wait()
@@ -178,7 +178,8 @@ def answers(host: str, port: int, password: str) -> bool:
         return False
 
 
-def _password(path: Path) -> str:
+def stored_password(path: Path) -> str:
+    """The password in a file that only this user can read; made if it is missing."""
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(24))

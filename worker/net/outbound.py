@@ -76,11 +76,14 @@ def webhook_refusal(target: WebhookTarget, *, signs: bool, guard: Guard) -> str:
 
     Args:
         target: the receiver.
-        signs: whether there is a secret to sign with.
+        signs: whether there is a secret to sign with, here or at the workers.
         guard: what the operator allows.
     """
     if not signs:
-        return "webhooks need a secret to sign with: set OUTWAIT_WEBHOOKS__SECRETS (`openssl rand -hex 32` makes one)"
+        return (
+            "webhooks need a secret to sign with: set OUTWAIT_WEBHOOKS__SECRETS (`openssl rand -hex 32` makes one); "
+            "where only workers have it, set OUTWAIT_WEBHOOKS__SIGNED for the other processes"
+        )
     if not (target.encrypted or guard.allows(target.host)):
         return f"the URL must begin with https://, unless OUTWAIT_OUTBOUND__ALLOW lists {target.host}"
     return ""

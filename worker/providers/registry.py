@@ -32,7 +32,7 @@ class Registry:
     """The providers of one process. `build` makes it from the settings.
 
     Args:
-        settings: the settings of each provider. Stand-ins take the place of credentials that this process does not have.
+        settings: the settings of each provider; stand-ins take the place of credentials that this process lacks.
         missing: the missing variables of each provider that is not configured.
     """
 
