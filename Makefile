@@ -15,6 +15,8 @@ NAMES := python3.14 python3.13 python3.12 python3.11
 PYTHONS := $(or $(PYTHON),python3 $(NAMES))
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
+SBOM := dist/outwait.cdx.json
+
 say = echo "Installing $$(grep -c '^[a-z].*==' $(1)) packages of $(1) into $(VENV): once, for one to three minutes"
 
 # Stamps: what is newer than its stamp is set up again, the rest costs nothing.
@@ -22,7 +24,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up unit types check test matrix chaos format bench lock docs clean
+.PHONY: help demo up unit types check test matrix chaos format bench lock docs sbom audit clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -78,11 +80,19 @@ lock: $(DEV) ## write the locked versions again; `make lock UPGRADE=--upgrade` t
 	$(LOCK) $(UPGRADE) --group build --output-file requirements.lock
 	$(LOCK) $(UPGRADE) --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-docs: $(DEV) ## write again what pages and files show of the code: settings, schema, HTTP API, rooms
+docs: $(DEV) ## write again what pages and files show of the code: settings, schema, HTTP API, rooms, licences
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/submit_schema.py
 	$(BIN)/python docs/openapi.py
 	$(BIN)/python docs/rooms.py --write
+	$(BIN)/python docs/licences.py
+
+sbom: $(DEV) ## write the bill of materials (CycloneDX) of what requirements.lock installs
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)
+
+audit: $(DEV) ## look the locked versions up in the public advisories; needs the Internet
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 clean: ## remove .venv and what tools leave behind; jobs in outwait-data stay
 	rm -rf $(VENV) .venv-* .coverage .coverage.* htmlcov dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

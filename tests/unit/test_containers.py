@@ -86,7 +86,7 @@ def test_one_image_is_built_once_and_shared_and_never_fetched() -> None:
     shared = [service for name, service in CONTAINERS.items() if name != "redis"]
     assert {service["image"] for service in shared} == {"outwait"}
     assert {service["pull_policy"] for service in shared} == {"never"}
-    assert re.fullmatch(r"redis:\d+\.\d+-alpine", SERVICES["redis"]["image"])
+    assert re.fullmatch(r"redis:\d+\.\d+-alpine(@sha256:[0-9a-f]{64})?", SERVICES["redis"]["image"])
 
 
 def test_web_flower_and_sandbox_have_a_port_on_this_machine_alone_that_can_be_changed() -> None:
@@ -280,7 +280,7 @@ def test_the_image_runs_as_nobody_special_from_locked_versions() -> None:
 
 
 def test_the_image_has_a_python_that_we_support() -> None:
-    images = re.findall(r"^FROM python:(\S+)-slim", DOCKERFILE, re.MULTILINE)
+    images = re.findall(r"^FROM python:([\d.]+)-slim(?:@sha256:[0-9a-f]{64})?(?: AS build)?$", DOCKERFILE, re.MULTILINE)
     assert len(set(images)) == 1
     assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(images[0])
 

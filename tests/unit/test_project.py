@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -120,6 +121,34 @@ def test_the_hooks_before_a_commit_run_what_the_gate_runs() -> None:
 
 
 # Release
+
+
+def test_the_page_of_licences_is_what_the_locked_packages_say() -> None:
+    page = (ROOT / "docs" / "licences.md").read_text()
+    assert script("docs/licences.py").page(page) == page
+    rows = re.findall(r"^\| (\S+) \| (\S+) \| (.+?) \|", page, re.MULTILINE)
+    assert {canonicalize_name(name): f"=={version}" for name, version, _ in rows[1:]} == locked("requirements.lock")
+    assert "unknown" not in [licence for _, _, licence in rows]
+
+
+def test_the_bill_of_materials_lists_what_is_locked_with_its_hashes(tmp_path: Path) -> None:
+    written = tmp_path / "sbom" / "outwait.cdx.json"
+    as_it_is = [f"--old-file={sys.prefix}/{stamp}" for stamp in (".dev", "pyvenv.cfg")]
+    make = ["make", f"SBOM={written}", f"VENV={sys.prefix}", *as_it_is, "sbom"]
+    subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
+    bill = json.loads(written.read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["version"] == PROJECT["project"]["version"]
+    assert "timestamp" not in bill["metadata"]  # the same lock gives the same bill
+    versions = {part["name"]: f"=={part['version']}" for part in bill["components"]}
+    assert versions == locked("requirements.lock")
+    hashes = {
+        each["content"]
+        for part in bill["components"]
+        for reference in part["externalReferences"]
+        for each in reference["hashes"]
+    }
+    assert hashes == set(re.findall(r"sha256:([0-9a-f]{64})", (ROOT / "requirements.lock").read_text()))
 
 
 def test_the_changelog_begins_with_this_version_or_with_what_comes() -> None:
