@@ -16,7 +16,7 @@ from outwait.client.store import StoreClient
 from outwait.config.exits import Exit
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
-from outwait.worker.model.errors import OperatorError
+from outwait.worker.model.errors import OperatorError, StoreUnavailable
 from outwait.worker.model.jobs import JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.net import proxies
@@ -25,9 +25,13 @@ from outwait.worker.store.governors import GroupStatus
 from outwait.worker.store.health import Finding
 from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
+from outwait.worker.store.schemes import scheme_advice
 
 PING_WITHIN = 1.5
 """Seconds within which workers must answer."""
+
+REDIS = "redis"
+"""The subject of the finding that Redis cannot be asked at all."""
 
 LATE = 60.0
 """Seconds of delay above which a lane gets a warning."""
@@ -58,9 +62,10 @@ def doctor(
     """
     session = current(context)
     settings = session.settings()
+    store = _store(session)
     findings = [
-        *_store(session),
-        *_workers(),
+        *store,
+        *([] if settings.broker_is_redis and _is_away(store) else _workers()),
         *_proxies(settings),
         *(asyncio.run(check_providers(settings)) if providers else []),
     ]
@@ -105,7 +110,13 @@ def _store(session: Session) -> list[Finding]:
     try:
         return session.ask(check)
     except OperatorError as error:
-        return [Finding("error", "redis", str(error), rule_for(error).advice)]
+        advice = scheme_advice(session.settings().redis_address) if isinstance(error, StoreUnavailable) else ""
+        return [Finding("error", REDIS, str(error), advice or rule_for(error).advice)]
+
+
+def _is_away(store: list[Finding]) -> bool:
+    """Whether nothing could be asked of Redis. A broker that is the same would be asked for a minute, and say less."""
+    return [finding.subject for finding in store] == [REDIS]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
