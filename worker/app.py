@@ -236,6 +236,8 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
 
         async def tick() -> float | None:
             nonlocal fit
+            if worker_state.should_stop is Exit.UNAVAILABLE:  # said once
+                return None
             fit = fit or await _fit(store)
             if not fit:
                 return None

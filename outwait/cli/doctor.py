@@ -22,7 +22,7 @@ from outwait.worker.model.lanes import Lane
 from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.governors import GroupStatus
-from outwait.worker.store.health import Finding
+from outwait.worker.store.health import Finding, is_unusable
 from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
 from outwait.worker.store.schemes import scheme_advice
@@ -88,8 +88,8 @@ def _print(findings: list[Finding]) -> None:
 def _store(session: Session) -> list[Finding]:
     async def check(client: StoreClient) -> list[Finding]:
         health = await client.check()
-        if any((finding.level, finding.subject) == ("error", "mode") for finding in health):
-            return health  # nothing else can be asked of it
+        if is_unusable(health):
+            return health
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
@@ -116,7 +116,7 @@ def _store(session: Session) -> list[Finding]:
 
 def _is_away(store: list[Finding]) -> bool:
     """Whether nothing could be asked of Redis. A broker that is the same would be asked for a minute, and say less."""
-    return [finding.subject for finding in store] == [REDIS]
+    return is_unusable(store) or [finding.subject for finding in store] == [REDIS]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:
