@@ -1,7 +1,9 @@
 """A Redis that would lose jobs takes none: each door says what is wrong with it, and nothing is written before.
 
-Protected by `Health.require_fit_once` (worker/store/health.py). `OUTWAIT_TEST_OLD_REDIS` names the program of a Redis
-6.0, which Debian and others do not have any more; a server that may evict jobs is refused in the same place.
+Protected by `Health.require_fit_once` (worker/store/health.py).
+
+Debian and others have no Redis 6.0 any more: OUTWAIT_TEST_OLD_REDIS names its program. A server that may evict jobs is
+refused in the same place.
 """
 
 import asyncio
