@@ -20,13 +20,15 @@ from redis.asyncio import Redis
 
 from outwait.client.store import StoreClient
 from outwait.worker.model.errors import InvalidRequest, JobNotFound
-from outwait.worker.model.jobs import Delivery, DeliveryState, JobRequest, JobState
+from outwait.worker.model.jobs import Delivery, DeliveryState, JobState
 from outwait.worker.model.targets import Target
 from outwait.worker.net import signatures
 from outwait.worker.store.access import Scope
-from outwait.worker.store.receivers import DisabledReceiver
+from outwait.worker.store.connection import Connection
+from outwait.worker.store.receivers import LIMIT, DisabledReceiver, Receivers
 from outwait.worker.store.store import Store
-from tests.stack import Stack, closed, query, until
+from tests import forked
+from tests.stack import ROOT, Stack, closed, query, until
 
 ACME, MALLORY = "acme", "mallory"
 ATTEMPTS = 3
@@ -254,7 +256,8 @@ async def test_another_tenant_s_handlers_are_refused_in_every_way_in(
         for target in (*ACMES, "stream://outwait-stream:acme?maxlen=1"):
             with pytest.raises(InvalidRequest, match=r"is not for jobs .* OUTWAIT_HANDLERS__TENANTS"):
                 await client.enqueue(query(targets=[target], tenant=tenant))
-        job_id = await sent(stack, redis, query(targets=["crm", "archive"], tenant=tenant))
+        request = query(targets=["crm", "archive"], tenant=tenant).model_dump(exclude_unset=True)
+        job_id = await sent(stack, redis, request)
         await until(lambda: known(client, job_id), what="the message is taken in")
         job = await closed(client, job_id)
         assert job.error
@@ -292,6 +295,48 @@ async def test_over_http_too_and_a_tenant_s_own_handlers_get_its_results(stack: 
         assert [each.target for each in await client.deliveries(routed)] == ["crm", "archive"]
 
 
+async def test_a_refusal_is_its_tenant_s_too(stack: Stack, service: Service, redis_url: str) -> None:
+    """Protected by worker/engine/acceptance.py `refused` and worker/engine/intake.py `_conflict`."""
+    service.secrets = (*service.secrets, signatures.secret(MASTER, service.url))
+    asked = query(targets=[service.url], idempotency_key=uuid4().hex, tenant=MALLORY).model_dump(exclude_unset=True)
+    other = asked | {"metadata": {"order": 7}}
+    wrong = [asked | {"provider": "none"}, asked | {"tenant": "no tenant"}, asked | {"tenant": ["acme"]}]
+    async with stack.client() as client, Redis.from_url(redis_url) as redis:
+        ids = [await sent(stack, redis, request) for request in (asked, other, *wrong)]
+        jobs = []
+        for job_id in ids:
+            await until(lambda job_id=job_id: known(client, job_id), what="the message is taken in")
+            jobs.append(await closed(client, job_id))
+        targets = [[each.target for each in await client.deliveries(job_id)] for job_id in ids]
+    assert [job.tenant for job in jobs] == [MALLORY, MALLORY, MALLORY, None, None]
+    assert [job.error.code if job.error else "" for job in jobs] == ["", "conflict", *["invalid_request"] * 3]
+    assert [service.url in names for names in targets] == [True, False, True, False, False]
+    assert service.kept == []
+
+
+async def test_a_tenant_cannot_fill_the_list_of_receivers(connection: Connection) -> None:
+    """Protected by worker/store/receivers.py `LIMIT`: whoever answers 410 under a thousand names."""
+    receivers = Receivers(connection)
+    for number in range(LIMIT + 5):
+        await receivers.disable(f"https://mallory.example/{number}", "410", MALLORY)
+    assert len(await receivers.all()) == LIMIT
+    assert await receivers.enable("https://mallory.example/7", MALLORY)
+    await receivers.disable("https://acme.example/hook", "410", ACME)
+    assert (await receivers.all())[0].tenant == ACME
+
+
+def test_doctor_tells_that_every_receiver_believes_every_tenant(stack: Stack) -> None:
+    def findings(**variables: str) -> list[str]:
+        done = forked.run(["outwait", "doctor", "--no-providers", "--json"], ROOT, {**stack.environment, **variables})
+        return [
+            finding["message"] for finding in json.loads(done.stdout) if finding["subject"] == "secrets of webhooks"
+        ]
+
+    assert findings() == []
+    (message,) = findings(OUTWAIT_WEBHOOKS__SHARED="https://*,https://crm.example,http://*:*/*")
+    assert "has https://*, http://*:*/*:" in message
+
+
 class Lax:
     """What a release without these rules allows."""
 
@@ -312,11 +357,11 @@ async def test_a_stored_delivery_to_another_tenant_s_handler_is_dead(stack: Stac
     assert "OUTWAIT_HANDLERS__TENANTS" in deliveries["crm"].error.message
 
 
-async def sent(stack: Stack, redis: Redis, request: JobRequest) -> str:
+async def sent(stack: Stack, redis: Redis, request: dict[str, Any]) -> str:
     """The id of a job that came in the way that is open to a producer with least rights: `LPUSH` to its queue."""
     job_id = uuid4().hex
     message = {
-        "body": base64.b64encode(json.dumps([[], request.model_dump(exclude_unset=True), {}]).encode()).decode(),
+        "body": base64.b64encode(json.dumps([[], request, {}]).encode()).decode(),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {"task": "tasks.submit", "id": job_id},
