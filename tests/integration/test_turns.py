@@ -229,6 +229,15 @@ async def test_whatever_became_of_the_turns_no_job_stays_behind(lane: Subject) -
     assert not await lane.connection.redis.exists(keys("TURNS", str(SUBMIT)), keys("LINES", str(SUBMIT)))
 
 
+async def test_a_line_s_number_is_used_again_only_when_its_line_is_empty(lane: Subject) -> None:
+    await lane.lanes.enqueue([job(f"a{n}", "a") for n in range(6)])
+    last = 450_000 - 1
+    await lane.connection.redis.hset(lane.connection.keys("LINES", str(SUBMIT)), "/lines", last)
+    await lane.lanes.enqueue([job(f"b{n}", "b", 9) for n in range(6)])
+    assert tenants([name for _ in range(4) for name in await lane.names(3)]) == "ab" * 6
+    assert await lane.due() == {}
+
+
 async def test_an_uncertain_job_waits_for_no_gate_and_takes_no_place(lane: Subject) -> None:
     await lane.lanes.enqueue([job(f"j{n}") for n in range(4)])
     first, second = await lane.claim(2)

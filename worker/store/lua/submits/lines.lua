@@ -6,7 +6,8 @@
 -- A line is a range of LINE_WIDTH scores below 0 in the lane's due set: for each priority a SECTION of jobs that had their
 -- turn before, and one of the others, each in the order in which they came. LINES has the number of each tenant's line;
 -- TURNS lists the tenants that have one, the next first. The first score is of the tenant that has had a line the longest.
-local LINE_WIDTH, SECTION, LINES_MAX = 1e10, 5e8, 9e5
+-- Redis writes whole numbers below 2^52 as such; other scores cost it more.
+local LINE_WIDTH, SECTION, LINES_MAX = 1e10, 5e8, 4.5e5
 
 local function line_start(number) return (number - 1 - LINES_MAX) * LINE_WIDTH end
 
