@@ -48,6 +48,14 @@ def _host_or_network(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("must be addresses or networks (10.0.0.5, 10.1.0.0/16, 2001:db8::/32)") from None
+    return value
+
+
 _HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
@@ -57,6 +65,7 @@ WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
 Names = Annotated[list[str], BeforeValidator(_split)]
 HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(_split)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], BeforeValidator(_split)]
 NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -241,6 +250,14 @@ class WebSettings(Group):
     port: int = Field(default=8080, ge=0, le=65535, description="Port on which the web process listens.")
     public_url: BaseUrl | None = Field(
         default=None, description="URL at which providers reach the web process; without it, no provider webhooks."
+    )
+    trusted_proxies: Networks = Field(
+        default=[],
+        description="Addresses and networks of the proxies in front: `10.0.0.5,10.1.0.0/16`. Only what they say about "
+        "a caller's address counts.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for", description="Header in which the trusted proxies name the caller's address."
     )
     body_max: int = Field(default=4_194_304, ge=1024, description="Maximum size of a request's body, in bytes.")
     targets: Names = Field(
