@@ -259,6 +259,18 @@ class WebSettings(Group):
     proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
         default="x-forwarded-for", description="Header in which the trusted proxies name the caller's address."
     )
+    connections: int = Field(
+        default=1000, ge=1, description="Maximum number of open connections; fewer if fewer files may be open."
+    )
+    connections_per_address: int = Field(
+        default=200,
+        ge=1,
+        description="The same of one address (IPv6: of one /64 network). Trusted proxies have no such limit.",
+    )
+    read_time: Seconds = Field(
+        default=10,
+        description="Seconds for the head of a request, and for each part of its body (at least 1 KiB a second).",
+    )
     body_max: int = Field(default=4_194_304, ge=1024, description="Maximum size of a request's body, in bytes.")
     targets: Names = Field(
         default=["https://*", "[a-z]*"],

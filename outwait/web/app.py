@@ -43,6 +43,7 @@ def create(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.web = settings.web
     problems.install(app)
     openapi.install(app)
     _guard(app, settings)

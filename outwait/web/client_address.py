@@ -7,7 +7,6 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from outwait.config.groups import WebSettings
-from outwait.web.services import Services
 from outwait.worker.model.networks import Network, contain, read_address, read_networks
 
 
@@ -22,8 +21,8 @@ def client_address(request: HTTPConnection) -> str:
     the proxies' header (`OUTWAIT_WEB__PROXY_HEADER`) that is no trusted proxy: the caller may have written what comes
     before it. uvicorn's own `proxy_headers` knows no `Forwarded`, and takes any text for an address.
     """
-    services: Services = request.app.state.services
-    return caller_of(request.client.host if request.client else "", request.headers, services.settings.web)
+    web: WebSettings = request.app.state.web
+    return caller_of(request.client.host if request.client else "", request.headers, web)
 
 
 def caller_of(connected: str, headers: Headers, web: WebSettings) -> str:
