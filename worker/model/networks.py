@@ -1,6 +1,6 @@
 """Addresses of callers, and the networks that they are compared with."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -30,7 +30,19 @@ def contain(networks: Iterable[Network], text: str) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+def cover(wide: Collection[str], narrow: Collection[str]) -> bool:
+    """Whether all addresses in `narrow` are in `wide`. No networks means every address."""
+    return not wide or (
+        bool(narrow) and all(_inside(network, read_networks(wide)) for network in read_networks(narrow))
+    )
+
+
 def subscriber(text: str) -> str:
     """What is counted as one caller: an IPv4 address, or the /64 network of an IPv6 address."""
     address = read_address(text)
     return str(ip_network((address, SUBSCRIBER), strict=False)) if isinstance(address, IPv6Address) else text
+
+
+def _inside(network: Network, wide: Iterable[Network]) -> bool:
+    ends = (network.network_address, network.broadcast_address)
+    return any(all(end in other for end in ends) for other in wide)

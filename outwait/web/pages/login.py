@@ -42,7 +42,7 @@ async def log_in(
     """Open a session and redirect to the requested page."""
     check_origin(request, shared)
     address = client_address(request)
-    api_key = await shared.access.find(key.strip())
+    api_key = await shared.access.find(key.strip(), address)
     if api_key is None:
         return _refused(request, address, safe_path(next))
     if Scope.READ not in api_key.scopes:
@@ -73,5 +73,5 @@ def _refused(request: Request, address: str, next_path: str) -> Response:
     except TooManyTries as refusal:
         return render(request, "login.html", status=429, next=next_path, error=str(refusal))
     log.warning("login-refused", extra={"address": address})
-    error = "This API key is unknown or was revoked."
+    error = "This API key is unknown, was revoked or has expired."
     return render(request, "login.html", status=401, next=next_path, error=error)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Form, Request, Response
 
+from outwait.web.client_address import client_address
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import Forbidden, RequestError, Unauthenticated
 from outwait.worker.model.networks import subscriber
@@ -54,9 +55,9 @@ class Viewer(NamedTuple):
 
 
 async def current_viewer(request: Request, shared: Shared) -> Viewer:
-    """The person who is logged in. Raises Unauthenticated."""
+    """The person who is logged in. Raises Unauthenticated or Forbidden."""
     token = request.cookies.get(cookie_name(request, shared), "")
-    key = await shared.access.session(token) if token else None
+    key = await shared.access.session(token, client_address(request)) if token else None
     if key is None or Scope.READ not in key.scopes:
         raise Unauthenticated("log in to see this page")
     request.state.key = key  # the log of requests names it
