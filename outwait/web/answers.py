@@ -215,5 +215,6 @@ _REASONS: dict[int, str] = {
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
     415: "The body's content type is not application/json.",
     422: "The request is invalid. `errors` names the invalid fields, if there are any.",
+    429: "Too many requests of this tenant wait for jobs already. Try again after Retry-After.",
     503: "Redis does not answer, or refuses writes for a while; `detail` says why. Try again after Retry-After.",
 }

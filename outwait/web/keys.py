@@ -24,9 +24,12 @@ LONGEST = 10 * 365 * 86400
 """Seconds that a key or an overlap may last."""
 
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{8}$", description="The key's id, as in `GET /v1/keys`.")]
-Duration = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
+Duration = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False, strict=True)]
 Overlap = Annotated[
-    float, Field(ge=0, le=LONGEST, allow_inf_nan=False, description="Seconds for which the old key stays valid.")
+    float,
+    Field(
+        ge=0, le=LONGEST, allow_inf_nan=False, strict=True, description="Seconds for which the old key is still valid."
+    ),
 ]
 
 
@@ -56,7 +59,9 @@ class Rotation(_Body):
 class Revocation(_Body):
     """Which keys are revoked."""
 
-    made: Annotated[bool, Field(description="Also those that the key has made, and those have made.")] = False
+    made: Annotated[bool, Field(strict=True, description="Also those that the key has made, and those have made.")] = (
+        False
+    )
 
 
 @router.get("", operation_id="listKeys", responses=documented(Keys))

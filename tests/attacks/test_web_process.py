@@ -4,7 +4,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,7 @@ class Web:
 
     def serves(self, key: str) -> bool:
         """Whether a good client's requests are answered: whether it lives, and an enqueue."""
-        headers = {"Authorization": f"Bearer {key}"}
-        params = {"query": "why?", "sessionId": "s-1", "visitorId": "v-1"}
-        body = {"provider": "unless", "operation": "query", "params": params}
-        alive = self.get("/livez").status_code
-        return (alive, httpx.post(self.url + "/v1/jobs", json=body, headers=headers, timeout=PATIENCE).status_code) == (
-            200,
-            201,
-        )
+        return self.get("/livez").status_code == 200 and bool(a_job(self, key))
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, "the web process ended"
@@ -73,6 +66,17 @@ class Web:
             return self.get("/livez").status_code == 200
         except httpx.TransportError:
             return False
+
+
+def a_job(web: Web, key: str) -> str:
+    """A job that is enqueued over HTTP; its id."""
+    headers = {"Authorization": f"Bearer {key}"}
+    params = {"query": "why?", "sessionId": "s-1", "visitorId": "v-1"}
+    body = {"provider": "unless", "operation": "query", "params": params}
+    answered = httpx.post(web.url + "/v1/jobs", json=body, headers=headers, timeout=PATIENCE)
+    assert answered.status_code == 201, answered.text
+    job_id: str = answered.json()["id"]
+    return job_id
 
 
 @pytest.fixture(scope="module")
@@ -208,11 +212,7 @@ def test_a_body_with_pauses_is_read(hasty: Web, key: str) -> None:
 def test_one_address_cannot_take_every_connection(stack: Stack, key: str) -> None:
     """Protected by outwait/web/connections.py."""
     web = Web(stack, OUTWAIT_WEB__CONNECTIONS_PER_ADDRESS="20")
-    headers = {"Authorization": f"Bearer {key}"}
-    params = {"query": "why?", "sessionId": "s-1", "visitorId": "v-1"}
-    body = {"provider": "unless", "operation": "query", "params": params}
-    job = httpx.post(web.url + "/v1/jobs", json=body, headers=headers, timeout=PATIENCE).json()["id"]
-    wait = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+    wait = f"GET /v1/jobs/{a_job(web, key)}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
     with ExitStack() as opened:
         for _ in range(20):
             connection = opened.enter_context(web.connect(wait, source="127.0.0.2"))
@@ -221,6 +221,47 @@ def test_one_address_cannot_take_every_connection(stack: Stack, key: str) -> Non
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"too_many_connections" in refused
         assert web.serves(key)
+
+
+async def test_one_tenant_cannot_take_every_connection(stack: Stack, key: str) -> None:
+    """Protected by outwait/web/waiting.py, also where all callers come through one proxy."""
+    web = Web(stack, OUTWAIT_WEB__CONNECTIONS="40", OUTWAIT_WEB__TRUSTED_PROXIES="127.0.0.1")
+    connection = Connection(stack.settings)
+    tenant = (await Access(connection).create("greedy", set(Scope), "greedy")).text
+    await connection.close()
+    follow = f"GET /v1/jobs/{a_job(web, tenant)}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant}\r\n\r\n"
+    with ExitStack() as opened:
+        answers = []
+        for _ in range(30):
+            connected = opened.enter_context(web.connect(follow.encode()))
+            answers.append(connected.recv(12))
+        assert answers == [b"HTTP/1.1 200"] * 20 + [b"HTTP/1.1 429"] * 10
+        assert web.serves(key)
+
+        def is_free() -> bool:
+            with web.connect(follow.encode()) as another:
+                return another.recv(12) == b"HTTP/1.1 200"
+
+        opened.close()
+        wait_until(is_free, what="the places of those that are gone are free")
+
+
+def test_answers_that_nobody_reads_are_not_kept(hasty: Web) -> None:
+    """Protected by outwait/web/protocol.py."""
+    files = Path(f"/proc/{hasty.process.pid}/fd")
+    before = len(list(files.iterdir()))
+    with ExitStack() as opened:
+        connections = [opened.enter_context(socket.socket()) for _ in range(10)]
+        for connection in connections:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(hasty.address)
+        wait_until(lambda: len(list(files.iterdir())) >= before + 8, what="the server has accepted them")
+        for _ in range(60):  # more than the system holds for them
+            for connection in connections:
+                with suppress(OSError):
+                    connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert hasty.get("/livez").status_code == 200
+        wait_until(lambda: len(list(files.iterdir())) <= before + 4, what="the server gives up")
 
 
 def test_a_head_that_is_too_large_is_told(web: Web) -> None:
