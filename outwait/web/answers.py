@@ -209,7 +209,7 @@ def _first_line(kind: type | dict[str, Any]) -> str:
 _REASONS: dict[int, str] = {
     400: "The body is not valid JSON.",
     401: "The request has no API key, or the key is unknown, revoked or expired.",
-    403: "The API key lacks the scope, is for another tenant or other addresses, or the target is not allowed.",
+    403: "The API key lacks the scope, is for another tenant or address, or the target or priority is not allowed.",
     404: "It does not exist, or it belongs to another tenant.",
     409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
