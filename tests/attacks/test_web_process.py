@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from outwait import AsyncClient
 from outwait.worker.local.embedded import free_port
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
@@ -229,13 +230,17 @@ async def test_one_tenant_cannot_take_every_connection(stack: Stack, key: str) -
     connection = Connection(stack.settings)
     tenant = (await Access(connection).create("greedy", set(Scope), "greedy")).text
     await connection.close()
-    follow = f"GET /v1/jobs/{a_job(web, tenant)}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant}\r\n\r\n"
+    job = a_job(web, tenant)
+    follow = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant}\r\n\r\n"
     with ExitStack() as opened:
         answers = []
         for _ in range(30):
             connected = opened.enter_context(web.connect(follow.encode()))
             answers.append(connected.recv(12))
         assert answers == [b"HTTP/1.1 200"] * 20 + [b"HTTP/1.1 429"] * 10
+        async with AsyncClient(web.url, key=tenant) as client:
+            with pytest.raises(TimeoutError):
+                await client.wait(job, timeout_s=0.5)  # it asks again until then
         assert web.serves(key)
 
         def is_free() -> bool:
