@@ -278,9 +278,9 @@ class Api:
         method, path, parameters = fuzzer.some(operations)
         values = {"job_id": fuzzer.some(self._jobs), "provider": "unless", "wait": "0", "state": "queued", "limit": "5"}
         body = fuzzer.some(self._bodies.get(path, (None,))) if method == "POST" else None
-        for name in ("job_id", "provider"):
-            odd = fuzzer.often(0.2)
-            path = path.replace(f"{{{name}}}", quote(fuzzer.some(_SHORT) if odd else values[name], safe=""))
+        for name in (each["name"] for each in parameters if each["in"] == "path"):
+            value = fuzzer.some(_SHORT) if fuzzer.often(0.2) else values.get(name, "unknown")
+            path = path.replace(f"{{{name}}}", quote(value, safe=""))
         query = []
         for name in (each["name"] for each in parameters if each["in"] == "query" and fuzzer.often(0.5)):
             value = fuzzer.some(_SHORT) if fuzzer.often(0.6) else values.get(name, "x")
