@@ -1,7 +1,8 @@
 """`/metrics` for Prometheus: the present state of the store, and the counts of all workers, which survive restarts.
 
-Workers come and go, so no worker is scraped: every web process shows everything. The reads do not grow with the number
-of jobs. It needs no API key and shows no job: labels are providers, states, steps and kinds of handlers.
+Workers come and go, so no worker is scraped: every web process shows everything. The reads grow neither with the number
+of jobs nor with that of targets. It needs no API key and shows no job: labels are providers, states, steps and kinds of
+handlers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ async def read(shared: Services) -> Reading:
     queues = settings.step_queues if settings.broker_is_redis else {}
     return Reading(
         jobs=_ours(await reads.counts(), names),
-        lanes=await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()}),
+        lanes=[await reads.backlog(), *await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()})],
         providers=await shared.client.providers(),
         held=await stats.held(names),
         dead=await stats.dead(),

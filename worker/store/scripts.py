@@ -30,7 +30,9 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
+    "due_lanes": ("record/admission",),
     "record": (
+        "record/admission",
         "record/jobs",
         "record/webhooks",
         "record/deliveries",
