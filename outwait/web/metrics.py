@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from outwait.web.services import Services, Shared
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS
 from outwait.worker.model.jobs import JobState, Step
-from outwait.worker.model.lanes import CALLBACK, Lane
+from outwait.worker.model.lanes import BACKLOG, CALLBACK, Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.inbox import lists_of
 from outwait.worker.store.reads import LaneStatus
@@ -137,7 +137,9 @@ _WORK = (
 
 
 def ready(lane: LaneStatus, step: Step, status: GroupStatus | None) -> int:
-    """How many of a lane's due steps the provider's governor would allow now."""
+    """How many of a lane's due steps the provider's governor, or a tenant's room, would allow now."""
+    if lane.lane == BACKLOG:
+        return 0
     if status is None or step in (Step.CALLBACK, Step.DELIVER):
         return lane.due_now
     limits = [(status.rate_limit, status.rate), (status.in_flight_limit, status.in_flight)]

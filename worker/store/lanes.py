@@ -177,13 +177,13 @@ class Lanes:
             self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
 
-    async def unserved(self, seconds: float = UNSERVED_AFTER) -> list[Lane]:
-        """Lanes with due work at which no worker has looked for so long: none that runs serves them. At most 100."""
+    async def unserved(self, seconds: float = UNSERVED_AFTER, limit: int = UNSERVED_SHOWN) -> list[Lane]:
+        """Lanes with due work at which no worker has looked for so long: none that runs serves them. -1 is no limit."""
         async with self._connection.translated():
             second, micro = await self._connection.redis.time()
             latest = second * 1000 + micro // 1000 - int(seconds * 1000)
             key = self._connection.keys("LANES")
-            names = await self._connection.redis.zrangebyscore(key, "-inf", latest, start=0, num=UNSERVED_SHOWN)
+            names = await self._connection.redis.zrangebyscore(key, "-inf", latest, start=0, num=limit)
         return [Lane.parse(name.decode()) for name in names]
 
     async def overdue(self, lane: Lane, offset: int, limit: int = 1000) -> tuple[list[Held], int, int]:

@@ -6,7 +6,7 @@
 local due_now = {}  -- lanes that have work due now
 local vacated = {}  -- scopes that have room again, or something new that waits
 local RECHECK_MS = 5000  -- until what is full is looked at again, though none of its deliveries was seen to end
-local PRUNED = 16  -- entries that are checked together
+local PRUNED = 128  -- entries that are checked together
 
 -- What shares room: a tenant's deliveries to one handler or kind of target; of webhooks also the host. No tenant's name has
 -- a slash, and no host a space.
