@@ -11,7 +11,15 @@ from outwait.config.settings import Settings
 from outwait.worker.model import targets
 from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
-from outwait.worker.model.jobs import JOB_ID_PATTERN, TARGET_LENGTH_MAX, TARGETS_MAX, JobError, JobRequest
+from outwait.worker.model.jobs import (
+    JOB_ID_PATTERN,
+    TARGET_LENGTH_MAX,
+    TARGETS_MAX,
+    TENANT_PATTERN,
+    JobError,
+    JobRequest,
+)
+from outwait.worker.model.owners import Owners
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.providers.registry import Registry, describe
@@ -34,7 +42,8 @@ class Acceptance:
 
     Args:
         registry: the providers, which validate parameters.
-        settings: the size limit of a request, and which streams, queues and receivers of webhooks are allowed.
+        settings: the size limit of a request, and which streams, queues and receivers of webhooks are allowed, and to
+            which tenants targets belong.
         missing: of names of handlers, those that no worker has.
     """
 
@@ -46,6 +55,7 @@ class Acceptance:
         self._signs = bool(settings.webhooks.secrets)
         self._guard = Guard(settings.outbound.allow)
         self._destinations = Destinations.of(settings)
+        self._owners = Owners(settings.handlers.tenants)
         self._missing = missing
 
     async def unknown_handlers(self, *raw: Any) -> frozenset[str]:
@@ -85,7 +95,7 @@ class Acceptance:
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
-        canonical = [self._target(target, unknown) for target in request.targets]
+        canonical = [self._target(target, request.tenant, unknown) for target in request.targets]
         fields = {"params": request.params, "targets": canonical, "metadata": request.metadata}
         spec = codec.encode({name: value for name, value in fields.items() if value})
         if len(spec) > self.params_max:
@@ -109,7 +119,7 @@ class Acceptance:
             trace=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 
-    def _target(self, text: str, unknown: Collection[str]) -> str:
+    def _target(self, text: str, tenant: str | None, unknown: Collection[str]) -> str:
         target = targets.parse(text)
         if isinstance(target, targets.FunctionTarget) and target.name in unknown:
             raise InvalidRequest(handlers.refusal(target.name))
@@ -117,16 +127,16 @@ class Acceptance:
             why = webhook_refusal(target, signs=self._signs, guard=self._guard)
             if why:
                 raise InvalidRequest(f"target {target.host}: {why}")
-        if why := self._destinations.refusal(target):
+        if why := self._destinations.refusal(target) or self._owners.refusal(target, tenant):
             raise InvalidRequest(why)
         return targets.canonical(target)
 
-    def _valid_targets(self, raw: Any, unknown: Collection[str]) -> list[str]:
+    def _valid_targets(self, raw: Any, tenant: str | None, unknown: Collection[str]) -> list[str]:
         """The valid targets of a refused request, as many as a job may name: they are informed of the refusal."""
         valid = []
         for target in named_targets(raw):
             with suppress(InvalidRequest):
-                valid.append(self._target(target, unknown))
+                valid.append(self._target(target, tenant, unknown))
         return valid
 
     def refused(
@@ -134,7 +144,10 @@ class Acceptance:
     ) -> NewJob:
         """A job that has failed at once, so that its producer can read the reason under the job's id."""
         fields = raw if isinstance(raw, dict) else {}
-        spec = codec.encode({"targets": self._valid_targets(fields.get("targets"), unknown)})
+        tenant = _tenant(fields.get("tenant"))
+        # Without its tenant a refusal would look like that of a job without one, so no target gets it.
+        informed = [] if tenant is None else self._valid_targets(fields.get("targets"), tenant, unknown)
+        spec = codec.encode({"targets": informed})
         return NewJob(
             id=job_id,
             provider=_name(fields.get("provider")),
@@ -143,6 +156,7 @@ class Acceptance:
             spec=codec.blob(spec, self._compress_above),
             error=JobError(error.code, str(error)).text(),
             message=message,
+            tenant=tenant or "",
         )
 
 
@@ -154,3 +168,10 @@ def named_targets(raw: Any) -> list[str]:
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
+
+
+def _tenant(value: Any) -> str | None:
+    """The tenant of a request: "" if it names none, None if it cannot be read."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) and re.fullmatch(TENANT_PATTERN, value) else None
