@@ -40,6 +40,7 @@ class Deliveries(Hands):
         await self.lanes.record([End(work_id=job_id, fence=NO_FENCE, state="failed")])
         (claim,) = await self.claim(Step.CALLBACK, "")
         await self.lanes.record([Fanout(work_id=claim.work_id, fence=claim.fence, targets=tuple(targets))])
+        await self.a_millisecond()
 
     async def admitted(self) -> list[str]:
         """The targets in whose lanes something stands."""
@@ -51,7 +52,17 @@ class Deliveries(Hands):
         (claim,) = await self.claim(Step.DELIVER, target)
         await self.lanes.record([outcome(work_id=claim.work_id, fence=claim.fence, **fields)])  # type: ignore[call-arg]
         await self.lanes.claim(Lane.of(Step.DELIVER, target), self.policies.of(Lane.of(Step.DELIVER, target)))
+        await self.a_millisecond()
         return claim
+
+    async def a_millisecond(self) -> None:
+        """Turns are ordered by milliseconds of Redis's clock."""
+        began = await self.store.connection.now_ms()
+
+        async def over() -> bool:
+            return await self.store.connection.now_ms() > began
+
+        await until(over)
 
     async def waiting(self) -> int:  # type: ignore[override]
         return (await self.store.reads.backlog()).waiting
@@ -79,7 +90,7 @@ async def test_a_host_has_room_for_some_a_tenant_for_more_and_another_tenant_has
 
 
 async def test_what_ends_leaves_its_room_to_the_next_and_hosts_take_turns(deliveries: Deliveries) -> None:
-    """Protected by `admit_waiting`: no tick is waited for, and the host that had the last turn is not the next."""
+    """Protected by record/admission.lua `admit_waiting`: the host that had the last turn is not the next."""
     await deliveries.fan_out("flood", [*urls(A, 6), *urls(B, 2), "https://c.example/0", "https://d.example/0"])
     await deliveries.ends(f"{A}/0")
     assert await deliveries.admitted() == [f"{A}/1", f"{A}/2", *urls(B, 2)]
@@ -140,7 +151,7 @@ async def test_due_lanes_say_when_the_next_retry_comes(deliveries: Deliveries) -
 
 
 async def test_room_that_a_worker_of_another_release_did_not_give_back_is_found(deliveries: Deliveries) -> None:
-    """Protected by `prune`: a release without admission records the end of a delivery, and nothing else."""
+    """Protected by record/admission.lua `prune`: a release without it records the end of a delivery, and nothing else."""
     await deliveries.fan_out("flood", urls(A, 3))
     for target in urls(A, 2):
         (claim,) = await deliveries.claim(Step.DELIVER, target)

@@ -18,12 +18,13 @@ end
 
 local function of_host(scope, host) return scope .. ' ' .. host end
 
+-- No clock is woken for what has waited: more is admitted meanwhile, and batches are worth their message.
 local function admit(scope, host, delivery_id, target)
   local lane = deliver_lane(target)
   call('ZADD', ADMITTED .. scope, now, delivery_id)
   if host ~= '' then call('ZADD', ADMITTED .. of_host(scope, host), now, delivery_id) end
   make_due(lane, delivery_id, now)
-  due_now[lane] = true
+  return lane
 end
 
 local function wait_for_turn(scope, host, delivery_id, at)
@@ -41,8 +42,11 @@ end
 -- Let a delivery into its lane, or let it wait: for its time, or for room.
 local function admit_or_wait(tenant, delivery_id, target, at)
   local scope, host = scope_of(tenant, target)
-  if at <= now and not is_full(scope, host) then return admit(scope, host, delivery_id, target) end
-  wait_for_turn(scope, host, delivery_id, at)
+  if at <= now and not is_full(scope, host) then
+    due_now[admit(scope, host, delivery_id, target)] = true
+  else
+    wait_for_turn(scope, host, delivery_id, at)
+  end
 end
 
 -- A delivery is settled, waits for its retry or is forgotten: others have its room.
