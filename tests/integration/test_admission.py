@@ -151,7 +151,7 @@ async def test_due_lanes_say_when_the_next_retry_comes(deliveries: Deliveries) -
 
 
 async def test_room_that_a_worker_of_another_release_did_not_give_back_is_found(deliveries: Deliveries) -> None:
-    """Protected by record/admission.lua `prune`: a release without it records the end of a delivery, and nothing else."""
+    """Protected by record/admission.lua `prune`: a release without it records the end of a delivery and no more."""
     await deliveries.fan_out("flood", urls(A, 3))
     for target in urls(A, 2):
         (claim,) = await deliveries.claim(Step.DELIVER, target)
