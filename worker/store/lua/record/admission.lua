@@ -49,7 +49,7 @@ local function admit_or_wait(tenant, delivery_id, target, at)
   end
 end
 
--- A delivery is settled, waits for its retry or is forgotten: others have its room.
+-- A delivery has left its lane, settled, to be retried or forgotten: others have its room.
 local function leave_admission(tenant, delivery_id, target)
   local scope, host = scope_of(tenant, target)
   call('ZREM', ADMITTED .. scope, delivery_id)
@@ -58,6 +58,9 @@ local function leave_admission(tenant, delivery_id, target)
   local first = call('ZRANGE', BACKLOG .. of_host(scope, host), 0, 0, 'WITHSCORES')
   if first[2] then call('ZADD', BACKLOG_HOSTS .. scope, 'LT', math.max(now, first[2]), host) end
   vacated[scope] = true
+  -- Else a lane for each target would wait for the end of a lease that is over.
+  local lane = deliver_lane(target)
+  if call('EXISTS', DUE .. lane, LEASED .. lane) == 0 then call('ZREM', LANES, lane) end
 end
 
 -- A worker of a release without admission does not say when a delivery ends.
