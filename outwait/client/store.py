@@ -1,6 +1,6 @@
 """The client's side that speaks to the store. The command line and the web edge use it directly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
@@ -56,7 +56,7 @@ class StoreClient:
         self._policies = Policies(settings, self._registry)
         self._replays = Replays(self._store, self._registry)
         self.webhooks = WebhookProcessor(self._store, self._registry)
-        self._acceptance = Acceptance(self._registry, settings)
+        self._acceptance = Acceptance(self._registry, settings, self._store.handlers.missing)
         self._watch: Watch | None = None
         self._watches = AsyncExitStack()
 
@@ -90,7 +90,8 @@ class StoreClient:
 
         Raises StoreUnfit or StoreUnavailable.
         """
-        checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
+        unknown = await self._acceptance.unknown_handlers(*(request.targets for request, _ in requests))
+        checked = [self._checked(request, job_id or str(uuid4()), trace, unknown) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
         if jobs:
             await self._store.health.require_fit_once()
@@ -267,9 +268,10 @@ class StoreClient:
         return await self._store.reads.counts()
 
     async def lanes(self) -> list[LaneStatus]:
-        """What stands in each lane that has anything."""
-        named = await self._store.reads.active_lanes()
-        return await self._store.reads.lanes(sorted({CALLBACK, *named}, key=str))
+        """What stands in the backlog of deliveries, and in each lane that has anything; of `LANES_SHOWN` at most."""
+        reads = self._store.reads
+        named = await reads.active_lanes()
+        return [await reads.backlog(), *await reads.lanes(sorted({CALLBACK, *named}, key=str))]
 
     async def unserved(self) -> list[LaneStatus]:
         """Lanes with due work that no running worker serves: none has the credentials, or the handler."""
@@ -298,9 +300,9 @@ class StoreClient:
     def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))
 
-    def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:
+    def _checked(self, request: JobRequest, job_id: str, trace: str, unknown: Collection[str]) -> NewJob | RequestError:
         try:
-            return self._acceptance.job(job_id, request, trace=trace)
+            return self._acceptance.job(job_id, request, trace=trace, unknown=unknown)
         except RequestError as error:
             return error
 

@@ -10,7 +10,7 @@ _STORE = {
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
     "set": ("PROVIDERS",),
     "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
-    "zset": ("CLOSED", "DEAD", "IN_LEASED", "LANES"),
+    "zset": ("BACKLOGS", "BACKLOG_ALL", "CLOSED", "DEAD", "HANDLERS", "HANDLERS_EARLY", "IN_LEASED", "LANES"),
 }
 """Keys of the store that are not of a single job, lane or provider, by type."""
 
