@@ -1,13 +1,12 @@
 """The groups of settings: one for each step and each part of the system. `config.settings` puts them together."""
 
-import re
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from outwait.config.errors import Clash
+from outwait.config.patterns import HostsAndNetworks, Networks, Owned, ReceiverPatterns, split
 from outwait.config.reserved import name_pattern
 from outwait.config.urls import ProxyUrl, loopback
 
@@ -22,38 +21,19 @@ def _login(value: SecretStr) -> SecretStr:
     return value
 
 
-def _split(value: object) -> object:
-    """Accept `a.b,c.d` as well as a JSON list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
 def _secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < SECRET_MIN_LENGTH:
         raise ValueError(f"must have at least {SECRET_MIN_LENGTH} characters: `openssl rand -hex 32` makes one")
     return value
 
 
-def _host_or_network(value: str) -> str:
-    try:
-        ip_network(value, strict=False)
-    except ValueError:
-        if not _HOST.fullmatch(value.lower()):
-            raise ValueError(
-                "must be host names (media.internal, *.svc.cluster.local), addresses or networks (10.1.0.0/16)"
-            ) from None
-    return value
-
-
-_HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
-
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
 """Address of a service: http or https, without query or fragment."""
 
 WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
-Names = Annotated[list[str], BeforeValidator(_split)]
-HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(_split)]
-NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(_split)]
+Names = Annotated[list[str], BeforeValidator(split)]
+NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -106,6 +86,20 @@ class PollSettings(StepSettings):
     unknown_for: Seconds = Field(
         default=900,
         description="Seconds in which several polls must say that the external id is unknown before the job fails.",
+    )
+
+
+class DeliverSettings(StepSettings):
+    """The deliver step. What is more than its two limits waits in its tenant's backlog."""
+
+    per_tenant: int = Field(
+        default=128,
+        ge=1,
+        description="Maximum number of deliveries of one tenant at the same time: of all its webhooks, and for each "
+        "handler and other kind of target.",
+    )
+    per_host: int = Field(
+        default=32, ge=1, description="Maximum number of webhooks of one tenant to one host at the same time."
     )
 
 
@@ -186,6 +180,10 @@ class HandlerSettings(Group):
 
     modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
+    expected: Names = Field(
+        default=[],
+        description="Handlers that jobs may name though no worker has said that it has them: workers of 0.2.0 do not.",
+    )
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
     streams: NamePatterns = Field(
         default=["outwait-stream:*"],
@@ -194,6 +192,11 @@ class HandlerSettings(Group):
     queues: NamePatterns = Field(
         default=["outwait-queue:*"],
         description="Patterns of the queues that `celery://` targets may name; `celery` only if it is listed as such.",
+    )
+    tenants: Owned = Field(
+        default={},
+        description='Targets that belong to tenants, by pattern: `{"crm": ["acme"]}`. The first pattern that matches '
+        "counts; a target that none matches is for all.",
     )
     traceparent: bool = Field(
         default=False,
@@ -238,11 +241,32 @@ class WebSettings(Group):
     public_url: BaseUrl | None = Field(
         default=None, description="URL at which providers reach the web process; without it, no provider webhooks."
     )
+    trusted_proxies: Networks = Field(
+        default=[],
+        description="Addresses and networks of the proxies in front: `10.0.0.5,10.1.0.0/16`. Only what they say about "
+        "a caller's address counts.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for", description="Header in which the trusted proxies name the caller's address."
+    )
+    connections: int = Field(
+        default=1000, ge=1, description="Maximum number of open connections; fewer if fewer files may be open."
+    )
+    connections_per_address: int = Field(
+        default=200,
+        ge=1,
+        description="The same of one address (IPv6: of one /64 network). Trusted proxies have no such limit.",
+    )
+    read_time: Seconds = Field(
+        default=10,
+        description="Seconds for the head of a request, and for each part of its body (at least 1 KiB a second).",
+    )
     body_max: int = Field(default=4_194_304, ge=1024, description="Maximum size of a request's body, in bytes.")
     targets: Names = Field(
         default=["https://*", "[a-z]*"],
         description="Patterns of targets that HTTP producers may name; by default handlers' names and https URLs.",
     )
+    priority_max: int = Field(default=9, ge=5, le=9, description="Highest priority that HTTP producers may name.")
     cors_origins: Names = Field(default=[], description="Origins whose pages may call the API from a browser.")
     session: Seconds = Field(default=12 * 3600, description="Seconds for which a login to the pages is valid.")
     flower_url: BaseUrl | None = Field(
@@ -266,7 +290,7 @@ class OutboundSettings(Group):
 class WebhookSettings(Group):
     """Signed webhooks to `https://` targets."""
 
-    secrets: Annotated[list[WebhookSecret], BeforeValidator(_split)] = Field(
+    secrets: Annotated[list[WebhookSecret], BeforeValidator(split)] = Field(
         default=[],
         max_length=2,
         description="Master secrets from which receivers' secrets are derived, newest first; two while they rotate.",
@@ -275,7 +299,12 @@ class WebhookSettings(Group):
         default=False,
         description="Workers have the secrets: `https://` targets are accepted in processes without them.",
     )
-    schedule: Annotated[list[Seconds], BeforeValidator(_split)] = Field(
+    shared: ReceiverPatterns = Field(
+        default=[],
+        description="Patterns of receivers that serve all tenants, with one secret: `https://crm.example/*`. They must "
+        "obey the `tenant` in the envelope.",
+    )
+    schedule: Annotated[list[Seconds], BeforeValidator(split)] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
         min_length=1,
         description="Seconds between attempts; after the last attempt the delivery is dead.",

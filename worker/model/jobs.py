@@ -78,6 +78,9 @@ class UncertainPolicy(StrEnum):
     FAIL = "fail"
 
 
+TARGETS_MAX, TARGET_LENGTH_MAX = 20, 500
+"""Targets that a job may name, and characters of one."""
+
 NORMAL = 5
 """The default priority of a job."""
 
@@ -95,9 +98,9 @@ class JobRequest(BaseModel):
     params: dict[str, JsonValue] = Field(
         default={}, description="The operation's parameters, as the provider names them."
     )
-    targets: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] = Field(
+    targets: list[Annotated[str, StringConstraints(min_length=1, max_length=TARGET_LENGTH_MAX)]] = Field(
         default=[],
-        max_length=20,
+        max_length=TARGETS_MAX,
         description="Handlers that get the result, instead of those that the routes in the settings name.",
     )
     idempotency_key: str | None = Field(
@@ -121,7 +124,9 @@ class JobRequest(BaseModel):
         default=None,
         description="Owner of the job. Tenants take turns, so that one tenant's backlog does not delay another's jobs.",
     )
-    priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted first, 0 last.")
+    priority: int = Field(
+        default=NORMAL, ge=0, le=9, description="Order of a tenant's jobs: 9 is submitted first, 0 last."
+    )
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 

@@ -6,11 +6,11 @@ from outwait.worker.store.inbox import lists_of
 from outwait.worker.store.keys import Keys
 
 _STORE = {
-    "hash": ("ACCESS", "ENDPOINTS", "IN_MESSAGES", "STATS", "USED"),
+    "hash": ("ACCESS", "ACCESS_LIMITED", "ENDPOINTS", "IN_MESSAGES", "IN_TAKES", "STATS", "USED"),
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
     "set": ("PROVIDERS",),
     "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
-    "zset": ("CLOSED", "DEAD", "IN_LEASED", "LANES"),
+    "zset": ("BACKLOGS", "BACKLOG_ALL", "CLOSED", "DEAD", "HANDLERS", "HANDLERS_EARLY", "IN_LEASED", "LANES"),
 }
 """Keys of the store that are not of a single job, lane or provider, by type."""
 

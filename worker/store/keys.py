@@ -14,10 +14,19 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | rv:JOB        | string | the error of a job whose id was revoked before it came: it is then cancelled  | TTL      |
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
 | k:KEY         | string | job id of an idempotency key; of a tenant's job it is tk:TENANT/KEY          | purge    |
-| due:LANE      | zset   | job or delivery id -> when it is due; in submit lanes also turns, below 1e12 |          |
-| fair:LANE     | hash   | turns of a submit lane: BAND -> reached, BAND:TENANT -> the tenant's last    | empty    |
+| due:LANE      | zset   | job or delivery id -> when it is due; below 0 its place in a tenant's line    |          |
+| lines:LANE    | hash   | tenant -> number of its line in a submit lane; /lines, /places: counters      | empty    |
+| turns:LANE    | list   | the tenants that have a line, whose turn is next first                        | empty    |
+| fair:LANE     | hash   | turns of a submit lane in release 0.2.0                                       | empty    |
 | leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
+| adm:SCOPE     | zset   | delivery id -> when it was admitted to its lane (record/admission.lua)       | empty    |
+| bl:SCOPE      | zset   | delivery id -> when it is due; it waits to be admitted                       | empty    |
+| bl-hosts:SCOPE | zset   | host (empty but for webhooks) -> when it has its next turn                   | empty    |
+| backlogs      | zset   | scope -> when somebody must look at its backlog next                         |          |
+| backlog       | zset   | the deliveries of all backlogs: id -> when it is due                         |          |
+| handlers      | zset   | a handler function's name (empty: none) -> when a worker last had it         |          |
+| handlers-early | zset   | a name that jobs had before any worker said what it has -> when              |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
 | providers     | set    | providers that have jobs                                                     |          |
@@ -28,12 +37,13 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | gov:GROUP     | hash   | the governor's state (fields.py)                                             |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
 | access        | hash   | API keys: id -> JSON with the hash of its secret                             |          |
+| keys-limited  | hash   | the same of keys with an end, networks or the scope `keys`: 0.2.0 must refuse them |       |
 | w:JOB         | list   | webhooks, oldest first, capped: "milliseconds " and msgpack, deflated if large | purge  |
 | w-unknown     | list   | webhooks for jobs that are gone, the same, newest last, capped               |          |
 | w-secret      | string | 32 random bytes that make the tokens in webhook URLs                         |          |
 | used          | hash   | API keys: id -> second in which it was used, a minute old at most             |          |
 | session:HASH  | string | the API key that a login to the pages was made with                          | TTL      |
-| endpoints     | hash   | disabled receivers of webhooks: URL without its query -> JSON: since, why    |          |
+| endpoints     | hash   | disabled receivers of webhooks: [TENANT ]URL without query -> JSON: why …    |          |
 | stats         | hash   | what was counted since the store began, for /metrics: "what:label:…" -> number  |          |
 | stat:MINUTE   | hash   | what was counted in that minute since 1970, and gauges, for charts           | 25 hours |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |
@@ -44,6 +54,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
 | copied        | string | nothing: what is promised is followed by a write that `WAIT` waits for          |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
+
+A SCOPE is TENANT/KIND, the deliveries that share room; in adm: and bl: a webhook's host follows after a space.
 
 The fields of the hashes j:, d: and gov: are in fields.py.
 """
@@ -63,8 +75,17 @@ _PREFIXES = {
     "TENANT": "tn:",
     "DUE": "due:",
     "LEASED": "leased:",
+    "LINES": "lines:",
+    "TURNS": "turns:",
     "FAIR": "fair:",
     "LANES": "lanes",
+    "ADMITTED": "adm:",
+    "BACKLOGS": "backlogs",
+    "BACKLOG_HOSTS": "bl-hosts:",
+    "BACKLOG": "bl:",
+    "BACKLOG_ALL": "backlog",
+    "HANDLERS": "handlers",
+    "HANDLERS_EARLY": "handlers-early",
     "INDEX": "ix:",
     "PROVIDERS": "providers",
     "CLOSED": "closed",
@@ -75,6 +96,7 @@ _PREFIXES = {
     "TOKEN": "token:",
     "LOCK": "lock:",
     "ACCESS": "access",
+    "ACCESS_LIMITED": "keys-limited",
     "WEBHOOKS": "w:",
     "WEBHOOKS_UNKNOWN": "w-unknown",
     "WEBHOOKS_SECRET": "w-secret",

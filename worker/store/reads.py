@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
-from outwait.worker.model.lanes import Lane
+from outwait.worker.model.lanes import BACKLOG, Lane
 from outwait.worker.store import codec, timeline
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import DeliveryField, JobField
@@ -19,8 +19,12 @@ _LEDGER = {
 }
 """Where each count of the ledger stands."""
 
-TURNS = 1e12
-"""Scores below are turns in a submit lane, not times (prelude.lua)."""
+FIRST_TIME = 1e12
+"""Scores below are places in lines of a submit lane, not times (prelude.lua)."""
+
+
+LANES_SHOWN = 500
+"""Lanes that are read to be shown or counted, those first that must be looked at first."""
 
 
 class LaneStatus(NamedTuple):
@@ -142,7 +146,8 @@ class Reads:
             now = second * 1000 + micro // 1000
             for lane, first in zip(wanted, rows[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
-                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), JobField.CREATED)
+                first_job = self._keys("JOB", first[0][0].decode() if first else "")
+                pipe.hmget(first_job, JobField.DUE, JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
             LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
@@ -150,9 +155,21 @@ class Reads:
         ]
 
     async def active_lanes(self) -> list[Lane]:
-        """Lanes in which something stands."""
+        """Lanes in which something stands, at most `LANES_SHOWN`."""
         async with self._connection.translated():
-            return [Lane.parse(lane.decode()) for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
+            names = await self._redis.zrange(self._keys("LANES"), 0, LANES_SHOWN - 1)
+        return [Lane.parse(lane.decode()) for lane in names]
+
+    async def backlog(self) -> LaneStatus:
+        """The deliveries that wait for their retry, or for their tenant's turn, as if they stood in one lane."""
+        key = self._keys("BACKLOG_ALL")
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            now = await self._connection.now_ms()
+            pipe.zcount(key, "-inf", now)
+            pipe.zcard(key)
+            pipe.zrange(key, 0, 0, withscores=True)
+            due, waiting, first = await pipe.execute()
+        return LaneStatus(BACKLOG, due, waiting, 0, max(0.0, (now - first[0][1]) / 1000) if first else 0.0)
 
     async def providers(self) -> list[str]:
         """Providers that have jobs."""
@@ -225,7 +242,7 @@ def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes |
 def _due(score: float | None, fields: dict[str, str]) -> float | None:
     if score is None or score == float("inf"):
         return None
-    return (score if score >= TURNS else int(fields[JobField.CREATED])) / 1000
+    return (score if score >= FIRST_TIME else int(fields.get(JobField.DUE) or fields[JobField.CREATED])) / 1000
 
 
 def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
@@ -242,9 +259,9 @@ def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
     )
 
 
-def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
-    """Seconds for which the first job is late; a job that waits for its turn has been due since it was created."""
+def _age(first: Sequence[tuple[bytes, float]], times: Sequence[bytes | None], now: int) -> float:
+    """Seconds for which the first job is late; `times`: when a job in a line was due, or else created."""
     if not first:
         return 0.0
-    since = first[0][1] if first[0][1] >= TURNS else int(created or now)
+    since = first[0][1] if first[0][1] >= FIRST_TIME else int(next(filter(None, times), now))
     return max(0.0, (now - since) / 1000)

@@ -30,7 +30,11 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
+    "enqueue": ("submits/lines",),
+    "claim": ("submits/lines", "submits/turns"),
+    "due_lanes": ("record/admission",),
     "record": (
+        "record/admission",
         "record/jobs",
         "record/webhooks",
         "record/deliveries",
