@@ -181,6 +181,7 @@ class AsyncClient:
             JobNotFound: no such job.
             WrongState: it is not uncertain.
             InvalidRequest: the external id is missing or too much, or no webhook says how the job ended.
+            ExternalIdTaken: another job has the external id.
         """
         await self._side.resolve(job_id, choice, external_id)
 

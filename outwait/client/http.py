@@ -11,6 +11,7 @@ from outwait.client.store import Enqueued
 from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.model.errors import (
     Conflict,
+    ExternalIdTaken,
     Forbidden,
     InvalidRequest,
     JobNotFound,
@@ -42,6 +43,7 @@ _ERRORS: dict[str, type[OutwaitError]] = {
         InvalidRequest,
         WrongState,
         Conflict,
+        ExternalIdTaken,
         JobNotFound,
         NotReplayable,
         Unauthenticated,

@@ -11,7 +11,7 @@ from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
-from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
+from outwait.worker.model.errors import Conflict, ExternalIdTaken, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import Cancel, Choice, Repoll, Resolve, Resume, Suspend
@@ -199,6 +199,7 @@ class StoreClient:
             JobNotFound: no such job.
             WrongState: it is not uncertain.
             InvalidRequest: the external id is missing, or no webhook says how it ended.
+            ExternalIdTaken: another job has the external id.
         """
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
@@ -208,7 +209,14 @@ class StoreClient:
         outcome = Resolve(
             work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
         )
+        if choice is Choice.SUBMITTED_AS:
+            await self._store.lanes.caught_up()
         ((code,), _) = await self._store.lanes.record([outcome])
+        if code is Recorded.TAKEN:
+            raise ExternalIdTaken(
+                f"another job of {job.provider} has the external id {external_id!r}, and its result is that job's: "
+                f"give the id under which the provider has job {job_id}, or choose resubmit or fail"
+            )
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             raise WrongState(f"job {job_id} is not uncertain but {state}: there is nothing to decide")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from outwait.worker.model.errors import (
     Conflict,
+    ExternalIdTaken,
     Forbidden,
     InvalidRequest,
     JobNotFound,
@@ -39,6 +40,7 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     InvalidRequest: (422, "The request is invalid"),
     WrongState: (409, "The job is in another state"),
     Conflict: (409, "A different request has this id or key"),
+    ExternalIdTaken: (409, "Another job has this external id"),
     JobNotFound: (404, "There is no such job"),
     NotReplayable: (409, "No delivery can be repeated"),
     Unauthenticated: (401, "A valid API key is needed"),

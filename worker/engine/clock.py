@@ -68,6 +68,7 @@ class Clock:
         self._serves = serves
         self._unserved = UnservedLanes(lanes, policies)
         self._purge_at = 0.0
+        self._catch_up_at = 0.0
         self._was_away = False
         self._epoch = lanes.epoch
         self._claim_at = 0.0
@@ -88,6 +89,7 @@ class Clock:
         if self._was_away or self._lanes.in_outage:  # another thread's question may have met it
             await self._lanes.probe()  # reads may work long before writes do
         await self._purge()
+        await self._catch_up()
         lanes, wait = await self._lanes.due_lanes(LANES_AT_ONCE + self._unserved.count)
         if seconds() - self._ticked > self._still:
             self._was_away = True  # Redis, or this process, stood still: leases may have ended that are renewed now
@@ -125,6 +127,13 @@ class Clock:
         if now >= self._purge_at:
             full = await self._lanes.purge() >= 100
             self._purge_at = now + (0 if full else PURGE_EVERY * random.uniform(0.5, 1.5))
+
+    async def _catch_up(self) -> None:
+        """Some stored jobs of a release before in each tick; once all are done, a question now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._catch_up_at:
+            more = await self._lanes.catch_up()
+            self._catch_up_at = now + (0 if more else PURGE_EVERY * random.uniform(0.5, 1.5))
 
 
 def _row(claim: Claim) -> list[object]:

@@ -5,6 +5,7 @@ OutwaitError
 │   ├── InvalidRequest          malformed, unknown provider or operation, invalid parameter, too large
 │   │   └── WrongState          the job's state does not allow this
 │   ├── Conflict                a different request has the same job id or idempotency key
+│   ├── ExternalIdTaken         another job of the provider has this external id
 │   ├── JobNotFound             no job has this id, or it was purged
 │   ├── NotReplayable           the job has no delivery that can be repeated
 │   ├── Unauthenticated         the request has no API key, or the key is unknown or revoked
@@ -68,6 +69,12 @@ class Conflict(RequestError):
     """A different request has the same job id or idempotency key."""
 
     code = "conflict"
+
+
+class ExternalIdTaken(RequestError):
+    """Another job of the provider has this external id, and with it the result."""
+
+    code = "external_id_taken"
 
 
 class JobNotFound(RequestError):

@@ -18,3 +18,4 @@ class Recorded(IntEnum):
     CANCEL_PENDING = 2  # a cancel that waits for a submit's answer
     REFUSED = 0  # the fence is stale, or the job has ended
     UNKNOWN = -1  # purged
+    TAKEN = -2  # another job of the provider has the external id

@@ -9,7 +9,7 @@ _STORE = {
     "hash": ("ACCESS", "ENDPOINTS", "IN_MESSAGES", "STATS", "USED"),
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
     "set": ("PROVIDERS",),
-    "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
+    "string": ("CATCH_UP", "COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
     "zset": ("CLOSED", "DEAD", "IN_LEASED", "LANES"),
 }
 """Keys of the store that are not of a single job, lane or provider, by type."""

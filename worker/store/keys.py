@@ -20,6 +20,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
+| xid:PROV:HASH | hash   | rest of an external id's hash -> the job that has the id                     | purge    |
+| catch-up      | string | how far stored jobs of a release before are up to date; `done` for an hour   |          |
 | providers     | set    | providers that have jobs                                                     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
@@ -66,6 +68,8 @@ _PREFIXES = {
     "FAIR": "fair:",
     "LANES": "lanes",
     "INDEX": "ix:",
+    "EXTERNAL": "xid:",
+    "CATCH_UP": "catch-up",
     "PROVIDERS": "providers",
     "CLOSED": "closed",
     "DEAD": "dead",

@@ -20,6 +20,10 @@ OVERDUE_LEASE_MS = 10_000
 """Milliseconds in which a job whose deadline passed is ended by whoever leased it for that."""
 
 
+CATCH_UP_JOBS = 300
+"""Stored jobs, about, that one call brings up to date: a millisecond of Redis's time."""
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job to record, as the enqueue script reads it; a field that has its default is not sent.
 
@@ -185,6 +189,15 @@ class Lanes:
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    async def catch_up(self) -> bool:
+        """Bring some stored jobs of a release before up to date; whether more are to be done."""
+        return bool(await self._run("catch_up", limit=CATCH_UP_JOBS))
+
+    async def caught_up(self) -> None:
+        """The same, for all of them: after it every job with an external id is known by it."""
+        while await self.catch_up():
+            pass
 
     @property
     def in_outage(self) -> bool:

@@ -112,13 +112,46 @@ local function set_state(job, state)
   job.state = state
 end
 
+-- Where it stands which job has an external id: a bucket and a field of fixed length, however long the provider's ids are.
+local function place_of(provider, external_id)
+  local hash = redis.sha1hex(external_id)
+  return EXTERNAL .. provider .. ':' .. string.sub(hash, 1, 3), string.sub(hash, 4, 16)
+end
+
+-- Whether another job of this provider has the external id: its result would be that job's.
+local function is_taken(job, external_id)
+  if not external_id or external_id == '' then return false end
+  local owner = call('HGET', place_of(job.provider, external_id))
+  return owner and owner ~= job.id and call('HGET', JOB .. owner, job_field.external_id) == external_id
+end
+
+-- A job leaves its external id to others: it is purged, or gets another one.
+local function leave_external_id(job_id, provider, external_id)
+  local bucket, field = place_of(provider, external_id)
+  if call('HGET', bucket, field) == job_id then call('HDEL', bucket, field) end
+end
+
+-- Give a job an external id that no other job has.
+local function set_external_id(job, external_id)
+  local bucket, field = place_of(job.provider, external_id)
+  local before = call('HGET', JOB .. job.id, job_field.external_id)
+  if before and before ~= external_id then leave_external_id(job.id, job.provider, before) end
+  call('HSET', bucket, field, job.id)
+  call('HSET', JOB .. job.id, job_field.external_id, external_id)
+end
+
 -- A submit's answer is lost, and a webhook named the external id: the job waits under it and is polled at once. A job that
--- is to be cancelled stays where it is and only gets the id, so that its provider can be notified. Returns the new lane.
+-- is to be cancelled stays where it is and only gets the id, so that its provider can be notified. Returns the new lane;
+-- nil too for an id that another job has: a person decides.
 local function adopt(job, external_id)
   local key = JOB .. job.id
   call('HDEL', key, job_field.webhook_external_id)
+  if is_taken(job, external_id) then
+    note(job.id, 'warning', 'not adopted: another job has the external id ' .. external_id)
+    return nil
+  end
   call('HSET', key, job_field.submitted, now)
-  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
+  if external_id ~= '' then set_external_id(job, external_id) end
   if call('HEXISTS', key, job_field.cancel_requested) == 1 then return nil end
   local lane = poll_lane(job.provider)
   take_out(job.lane, job.id)

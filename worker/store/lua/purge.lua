@@ -3,8 +3,9 @@
 -- Returns    how many were forgotten
 local jobs = call('ZRANGEBYSCORE', CLOSED, '-inf', now, 'LIMIT', 0, arguments.limit)
 for _, job_id in ipairs(jobs) do
-  local provider, state, deliveries, key, tenant = get(
-    JOB .. job_id, job_field.provider, job_field.state, job_field.deliveries, job_field.idempotency_key, job_field.tenant)
+  local provider, state, deliveries, key, tenant, external_id = get(
+    JOB .. job_id, job_field.provider, job_field.state, job_field.deliveries, job_field.idempotency_key, job_field.tenant,
+    job_field.external_id)
   for n = 1, tonumber(deliveries or 0) do
     call('DEL', DELIVERY .. job_id .. '#' .. n)
     call('ZREM', DEAD, job_id .. '#' .. n)
@@ -12,6 +13,7 @@ for _, job_id in ipairs(jobs) do
   for _, alias in ipairs(call('SMEMBERS', ALIASES .. job_id)) do call('DEL', ALIAS .. alias) end
   if provider then call('ZREM', INDEX .. provider .. ':' .. state, job_id) end
   if key then call('DEL', key_of(tenant, key)) end
+  if external_id then leave_external_id(job_id, provider, external_id) end
   if tenant then call('ZREM', TENANT .. tenant, job_id) end
   call('DEL', JOB .. job_id, SPEC .. job_id, RESULT .. job_id, TIMELINE .. job_id, ERROR .. job_id,
              ALIASES .. job_id, WEBHOOKS .. job_id)
