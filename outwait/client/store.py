@@ -102,10 +102,10 @@ class StoreClient:
         return await self._store.reads.job(job_id)
 
     async def named(self, job_ids: Sequence[str]) -> list[Job]:
-        """These jobs as they stand, in few round trips. Raises JobNotFound if one of them is not stored."""
+        """These jobs as a list shows them, in few round trips. Raises JobNotFound if one of them is not stored."""
         jobs: dict[str, Job] = {}
         for start in range(0, len(job_ids), READ_AT_ONCE):
-            jobs.update({job.id: job for job in await self._store.reads.jobs(job_ids[start : start + READ_AT_ONCE])})
+            jobs.update({job.id: job for job in await self._store.reads.listed(job_ids[start : start + READ_AT_ONCE])})
         return [jobs.get(job_id) or await self.job(job_id) for job_id in job_ids]  # an alias is no job's own id
 
     async def end_of(self, job_id: str, seconds: float) -> Job:

@@ -1,26 +1,14 @@
 """Shows jobs: their states, requests, results, timelines and deliveries. Reads only."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from outwait.worker.model.errors import JobNotFound
-from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
+from outwait.worker.model.jobs import Claim, Delivery, Job, JobState, TimelineEntry
 from outwait.worker.model.lanes import Lane
-from outwait.worker.store import codec, timeline
+from outwait.worker.store import codec, rows, timeline
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.fields import DeliveryField, JobField
-
-_LEDGER = {
-    "submits": JobField.SUBMITS,
-    "polls": JobField.POLLS,
-    "fetches": JobField.FETCHES,
-    "webhooks": JobField.WEBHOOKS,
-    "deliveries": JobField.DELIVERY_ATTEMPTS,
-}
-"""Where each count of the ledger stands."""
-
-TURNS = 1e12
-"""Scores below are turns in a submit lane, not times (prelude.lua)."""
+from outwait.worker.store.fields import JobField
 
 
 class LaneStatus(NamedTuple):
@@ -84,8 +72,8 @@ class Reads:
             for claim in claims:
                 pipe.hget(self._keys("JOB", claim.work_id), JobField.FENCE)
                 pipe.exists(self._keys("SPEC", claim.work_id))
-            rows = await pipe.execute()
-        found = zip(claims, rows[::2], rows[1::2], strict=True)
+            replies = await pipe.execute()
+        found = zip(claims, replies[::2], replies[1::2], strict=True)
         return frozenset(claim.work_id for claim, fence, spec in found if int(fence or -1) == claim.fence and not spec)
 
     async def result(self, job_id: str) -> Any:
@@ -138,14 +126,16 @@ class Reads:
                 pipe.zcard(self._keys("DUE", str(lane)))
                 pipe.zcard(self._keys("LEASED", str(lane)))
                 pipe.zrange(self._keys("DUE", str(lane)), 0, 0, withscores=True)
-            (second, micro), *rows = await pipe.execute()
+            (second, micro), *replies = await pipe.execute()
             now = second * 1000 + micro // 1000
-            for lane, first in zip(wanted, rows[2::3], strict=True):
+            for lane, first in zip(wanted, replies[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
                 pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
-            LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
+            LaneStatus(
+                lane, due[2 * i], replies[3 * i], replies[3 * i + 1], _age(replies[3 * i + 2], due[2 * i + 1], now)
+            )
             for i, lane in enumerate(wanted)
         ]
 
@@ -161,23 +151,44 @@ class Reads:
 
     async def jobs(self, ids: Sequence[str]) -> list[Job]:
         """The jobs that exist among these ids."""
-        if not ids:
-            return []
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hgetall(self._keys("JOB", job_id))
                 pipe.get(self._keys("SPEC", job_id))
                 pipe.get(self._keys("ERROR", job_id))
-            rows = await pipe.execute()
+            read = await pipe.execute() if ids else []
             stored = [
-                (job_id, {k.decode(): v.decode() for k, v in rows[3 * i].items()}, rows[3 * i + 1], rows[3 * i + 2])
-                for i, job_id in enumerate(ids)
-                if rows[3 * i]
+                (job_id, rows.texts(row), rows.shown(spec), codec.decode_error(error) if error else None)
+                for job_id, row, spec, error in zip(ids, read[::3], read[1::3], read[2::3], strict=True)
+                if row
             ]
             for job_id, fields, _, _ in stored:
                 pipe.zscore(self._keys("DUE", fields.get(JobField.LANE, "")), job_id)
             due = await pipe.execute() if stored else []
-        return [_job(job_id, fields, spec, error, due[i]) for i, (job_id, fields, spec, error) in enumerate(stored)]
+        return [rows.job(*parts, score) for parts, score in zip(stored, due, strict=True)]
+
+    async def listed(self, ids: Sequence[str]) -> list[Job]:
+        """The same for a list, which takes little memory: large requests are not read, and their jobs are abridged."""
+        limit = rows.LISTED_MAX
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(self._keys("JOB", job_id))
+                pipe.strlen(self._keys("SPEC", job_id))
+                pipe.getrange(self._keys("ERROR", job_id), 0, limit)
+            read = await pipe.execute() if ids else []
+            stored = [
+                (job_id, rows.texts(row), size <= limit, rows.brief_error(error))
+                for job_id, row, size, error in zip(ids, read[::3], read[1::3], read[2::3], strict=True)
+                if row
+            ]
+            for job_id, fields, is_small, _ in stored:
+                pipe.zscore(self._keys("DUE", fields.get(JobField.LANE, "")), job_id)
+                pipe.getrange(self._keys("SPEC", job_id), 0, limit - 1 if is_small else 0)
+            more = await pipe.execute() if stored else []
+        return [
+            rows.job(job_id, fields, rows.shown_within(spec) if is_small else None, error, score)
+            for (job_id, fields, is_small, error), score, spec in zip(stored, more[::2], more[1::2], strict=True)
+        ]
 
     async def _deliveries(self, ids: Sequence[str]) -> list[Delivery]:
         if not ids:
@@ -185,8 +196,8 @@ class Reads:
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for delivery_id in ids:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id))
-            rows = await pipe.execute()
-        return [delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
+            replies = await pipe.execute()
+        return [rows.delivery(delivery_id, row) for delivery_id, row in zip(ids, replies, strict=True) if row]
 
 
 def _spec(blob: bytes) -> Spec:
@@ -194,57 +205,9 @@ def _spec(blob: bytes) -> Spec:
     return Spec(spec.get("params", {}), tuple(spec.get("targets", ())), spec.get("metadata", {}))
 
 
-def _seconds(value: str | None) -> float | None:
-    return int(value) / 1000 if value else None
-
-
-def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes | None, due: float | None) -> Job:
-    asked = _spec(spec) if spec else Spec({}, (), {})
-    return Job(
-        id=job_id,
-        provider=fields[JobField.PROVIDER],
-        operation=fields[JobField.OPERATION],
-        state=JobState(fields[JobField.STATE]),
-        created=int(fields[JobField.CREATED]) / 1000,
-        external_id=fields.get(JobField.EXTERNAL_ID),
-        provider_status=fields.get(JobField.PROVIDER_STATUS),
-        submitted=_seconds(fields.get(JobField.SUBMITTED)),
-        ended=_seconds(fields.get(JobField.ENDED)),
-        closed=_seconds(fields.get(JobField.CLOSED)),
-        deadline=_seconds(fields.get(JobField.DEADLINE)),
-        due=_due(due, fields),
-        attempts=int(fields.get(JobField.ATTEMPTS, 0)),
-        ledger=Ledger(**{count: int(fields.get(field, 0)) for count, field in _LEDGER.items()}),
-        error=codec.decode_error(error) if error else None,
-        targets=asked.targets,
-        metadata=asked.metadata,
-        tenant=fields.get(JobField.TENANT),
-    )
-
-
-def _due(score: float | None, fields: dict[str, str]) -> float | None:
-    if score is None or score == float("inf"):
-        return None
-    return (score if score >= TURNS else int(fields[JobField.CREATED])) / 1000
-
-
-def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
-    """A delivery as it is stored."""
-    fields = {name.decode(): value for name, value in row.items()}
-    error = fields.get(DeliveryField.ERROR)
-    return Delivery(
-        id=delivery_id,
-        job_id=job_of(delivery_id),
-        target=fields[DeliveryField.TARGET].decode(),
-        state=DeliveryState(fields[DeliveryField.STATE].decode()),
-        attempts=int(fields.get(DeliveryField.ATTEMPTS, 0)),
-        error=codec.decode_error(error) if error else None,
-    )
-
-
 def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
     """Seconds for which the first job is late; a job that waits for its turn has been due since it was created."""
     if not first:
         return 0.0
-    since = first[0][1] if first[0][1] >= TURNS else int(created or now)
+    since = first[0][1] if first[0][1] >= rows.TURNS else int(created or now)
     return max(0.0, (now - since) / 1000)
