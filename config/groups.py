@@ -140,6 +140,26 @@ class StoreSettings(Group):
     )
 
 
+class TenantSettings(Group):
+    """What the jobs of one tenant may take. Jobs without a tenant have no such limits."""
+
+    open_jobs: int = Field(
+        default=0, ge=0, description="Maximum number of a tenant's jobs that have not ended; 0 is no limit."
+    )
+    jobs_per_minute: int = Field(
+        default=0, ge=0, description="Maximum number of jobs that a tenant may enqueue in a minute; 0 is no limit."
+    )
+    memory_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Share of Redis's `maxmemory` that a tenant's requests and results may take; 1 is no limit.",
+    )
+    bytes: int = Field(
+        default=0, ge=0, description="Maximum size of a tenant's stored requests and results; 0: only the share counts."
+    )
+
+
 class WorkerSettings(Group):
     """One worker process."""
 

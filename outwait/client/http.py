@@ -19,7 +19,9 @@ from outwait.worker.model.errors import (
     OperatorError,
     OutwaitError,
     ProviderNotConfigured,
+    QuotaExceeded,
     RequestError,
+    StorageExceeded,
     StoreRefused,
     StoreUnavailable,
     StoreUnfit,
@@ -46,6 +48,8 @@ _ERRORS: dict[str, type[OutwaitError]] = {
         ExternalIdTaken,
         JobNotFound,
         NotReplayable,
+        QuotaExceeded,
+        StorageExceeded,
         Unauthenticated,
         Forbidden,
         ProviderNotConfigured,
@@ -196,9 +200,13 @@ class HttpClient:
 
     def _error(self, answer: httpx.Response) -> OutwaitError:
         try:
-            return _known(msgspec.json.decode(answer.content, type=_Problem))
+            error = _known(msgspec.json.decode(answer.content, type=_Problem))
         except msgspec.DecodeError:
             return _strange(f"{self._url} answered {answer.status_code} and no problem details", answer.status_code)
+        after = answer.headers.get("retry-after", "")
+        if isinstance(error, QuotaExceeded) and after.isdecimal():
+            error.retry_after = float(after)
+        return error
 
 
 def _enqueued(item: _Item) -> Enqueued | RequestError:

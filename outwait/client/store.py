@@ -10,6 +10,7 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
+from outwait.worker.engine.quotas import quota_error
 from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
 from outwait.worker.model.errors import Conflict, ExternalIdTaken, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
@@ -76,7 +77,7 @@ class StoreClient:
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
         """Record a job; `trace` is its `traceparent`.
 
-        Raises InvalidRequest, Conflict, StoreUnfit or StoreUnavailable.
+        Raises InvalidRequest, Conflict, QuotaExceeded, StoreUnfit or StoreUnavailable.
         """
         (answer,) = await self.enqueue_many([(request, job_id)], trace=trace)
         if isinstance(answer, RequestError):
@@ -317,3 +318,5 @@ class StoreClient:
             case EnqueueResult.CONFLICT:
                 given = f"job id {job.id!r}" if job_id == job.id else f"idempotency key {job.key!r}"
                 return Conflict(f"{given} belongs to job {job_id}, which asks for something else; use a new one")
+            case EnqueueResult.OVER_QUOTA:
+                return quota_error(job.tenant, job_id)

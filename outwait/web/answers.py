@@ -190,8 +190,9 @@ _REASONS: dict[int, str] = {
     403: "The API key lacks the scope or is for another tenant, or OUTWAIT_WEB__TARGETS does not allow the target.",
     404: "It does not exist, or it belongs to another tenant.",
     409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
-    413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
+    413: "The body is larger than OUTWAIT_WEB__BODY_MAX; or the tenant's storage is full.",
     415: "The body's content type is not application/json.",
     422: "The request is invalid. `errors` names the invalid fields, if there are any.",
+    429: "The tenant has reached a quota. Try again after Retry-After.",
     503: "Redis does not answer, or refuses writes for a while; `detail` says why. Try again after Retry-After.",
 }

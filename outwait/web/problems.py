@@ -1,6 +1,7 @@
 """Errors of the HTTP API as problem details (RFC 9457): a stable `code`, a status, and what to do."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -22,6 +23,8 @@ from outwait.worker.model.errors import (
     OperatorError,
     OutwaitError,
     ProviderNotConfigured,
+    QuotaExceeded,
+    StorageExceeded,
     StoreRefused,
     StoreUnavailable,
     StoreUnfit,
@@ -43,6 +46,8 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     ExternalIdTaken: (409, "Another job has this external id"),
     JobNotFound: (404, "There is no such job"),
     NotReplayable: (409, "No delivery can be repeated"),
+    QuotaExceeded: (429, "The tenant has reached a quota"),
+    StorageExceeded: (413, "The tenant's storage is full"),
     Unauthenticated: (401, "A valid API key is needed"),
     Forbidden: (403, "The API key does not allow this"),
     ProviderNotConfigured: (503, "The provider is not configured"),
@@ -109,6 +114,8 @@ def of(error: OutwaitError) -> Response:
     """The answer for an error."""
     described = describe(error)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(described.status)
+    if isinstance(error, QuotaExceeded) and error.retry_after is not None:
+        headers = {"Retry-After": f"{math.ceil(error.retry_after)}"}
     return _answer(described, headers)
 
 

@@ -9,6 +9,7 @@ class EnqueueResult(IntEnum):
     CREATED = 1
     SAME = 2
     CONFLICT = 3
+    OVER_QUOTA = 4  # its tenant may not have it now
 
 
 class Recorded(IntEnum):

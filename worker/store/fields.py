@@ -49,6 +49,8 @@ class JobField(StrEnum):
     FETCHES = "nf"  # ledger: requests sent
     WEBHOOKS = "nw"  # ledger: webhooks received
     DELIVERY_ATTEMPTS = "nd"  # ledger: handler runs
+    COUNTED_BYTES = "cb"  # bytes that were counted for its tenant; absent if it has none, or is not counted yet
+    COUNTED_OPEN = "co"  # 1 if it was counted as an open job of its tenant, else 0
 
 
 class DeliveryField(StrEnum):
@@ -78,7 +80,21 @@ class GovernorField(StrEnum):
     TURNS_YIELDED = "ty"  # how often that lane left its turn to the other one since
 
 
-TABLES = {"job_field": JobField, "delivery_field": DeliveryField, "governor_field": GovernorField}
+class UseField(StrEnum):
+    """Fields of what a tenant uses, `use:TENANT`."""
+
+    OPEN_JOBS = "uo"  # count
+    BYTES = "ub"  # of requests and results, and a share for each job
+    MINUTE = "um"  # since 1970, of the next count
+    ENQUEUED = "un"  # jobs that were created in that minute
+
+
+TABLES = {
+    "job_field": JobField,
+    "delivery_field": DeliveryField,
+    "governor_field": GovernorField,
+    "use_field": UseField,
+}
 """What the names of fields begin with in the scripts."""
 
 

@@ -22,6 +22,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
 | xid:PROV:HASH | hash   | rest of an external id's hash -> the job that has the id                     | purge    |
 | catch-up      | string | how far stored jobs of a release before are up to date; `done` for an hour   |          |
+| use:TENANT    | hash   | what a tenant's jobs take (fields.py), for its quotas                        | purge    |
 | providers     | set    | providers that have jobs                                                     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
@@ -47,7 +48,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | copied        | string | nothing: what is promised is followed by a write that `WAIT` waits for          |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
-The fields of the hashes j:, d: and gov: are in fields.py.
+The fields of the hashes j:, d:, gov: and use: are in fields.py.
 """
 
 _PREFIXES = {
@@ -63,6 +64,7 @@ _PREFIXES = {
     "IDEMPOTENCY": "k:",
     "TENANT_KEY": "tk:",
     "TENANT": "tn:",
+    "USE": "use:",
     "DUE": "due:",
     "LEASED": "leased:",
     "FAIR": "fair:",

@@ -12,6 +12,7 @@ from outwait.worker.model.outcomes import Outcome
 from outwait.worker.model.times import milliseconds
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.quotas import Quotas
 
 UNSERVED_AFTER = 30.0
 """Seconds for which no worker has looked at a lane, after which none serves it."""
@@ -110,11 +111,14 @@ class Lanes:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._retention_ms = milliseconds(connection.settings.store.retention)
+        self._quotas = Quotas(connection)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
-        """Record new jobs; for each what became of it and the id of the job that stands for it."""
+        """Record new jobs; for each what became of it, and the id of the job that stands for it or what is exceeded."""
         began = time.monotonic()
-        answer = _answers.decode(await self._run("enqueue", promised=True, jobs=jobs, retention_ms=self._retention_ms))
+        quotas = await self._quotas.limits() if any(job.tenant for job in jobs) else None
+        reply = await self._run("enqueue", promised=True, jobs=jobs, retention_ms=self._retention_ms, quotas=quotas)
+        answer = _answers.decode(reply)
         if any(code == EnqueueResult.CREATED for code, _ in answer):
             self._connection.wrote(began)
         return [(EnqueueResult(code), job_id) for code, job_id in answer]

@@ -57,6 +57,12 @@ class Reads:
             raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
         return jobs[0]
 
+    async def tenant(self, job_id: str) -> str:
+        """The tenant of a job; empty if it has none."""
+        async with self._connection.translated():
+            tenant = await self._redis.hget(self._keys("JOB", job_id), JobField.TENANT)
+        return tenant.decode() if tenant else ""
+
     async def specs(self, job_ids: Sequence[str]) -> list[Spec | None]:
         """What was asked for, job by job."""
         async with self._connection.translated():

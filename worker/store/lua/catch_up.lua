@@ -1,5 +1,5 @@
--- Bring some jobs that a release before stored up to date: which job has which external id. Workers of two releases may
--- run at once, so this begins again an hour after its end.
+-- Bring some jobs that a release before stored up to date: which job has which external id, and what each tenant's
+-- jobs take. Workers of two releases may run at once, so this begins again an hour after its end.
 -- Arguments  limit (of jobs, about)
 -- Returns    1 if more are to be done, 0 if all are
 local DONE, AGAIN_MS = 'done', 3600000
@@ -19,6 +19,7 @@ local function bring_up(job_id)
     local bucket, field = place_of(provider, external_id)
     call('HSETNX', bucket, field, job_id)
   end
+  account(job_id)
 end
 
 local state = call('GET', CATCH_UP)

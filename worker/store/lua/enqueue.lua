@@ -1,8 +1,9 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
--- Uses       the codes of codes.py (CREATED, SAME, CONFLICT), NORMAL_PRIORITY
+-- Uses       the codes of codes.py (CREATED, SAME, CONFLICT, OVER_QUOTA), NORMAL_PRIORITY
 -- Arguments  jobs (array of store.lanes.NewJob; a field that is absent has its default),
---            retention_ms (that an alias of a job is kept)
--- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes
+--            retention_ms (that an alias of a job is kept), quotas (store.quotas.QuotaLimits, if a job has a tenant)
+-- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes; with
+--            OVER_QUOTA, in its place what is exceeded: "open LIMIT", "rate LIMIT SECONDS" or "bytes LIMIT"
 -- States     (none) -> queued | failed | cancelled (its id was revoked before it came)
 local answers = {}
 
@@ -32,6 +33,26 @@ local function next_turn(lane, tenant, priority)
   local turn = math.max(tonumber(reached or 0), tonumber(last or 0)) + 1
   call('HSET', FAIR .. lane, of_tenant, turn)
   return band * BAND + turn
+end
+
+-- What a new job of a tenant would exceed; nil if it may be created, which counts for the rate at once.
+local function exceeded(job)
+  local quotas, key = arguments.quotas, job.tenant and USE .. job.tenant
+  if not (quotas and key) or job.error then return nil end
+  local open, bytes, minute, enqueued = get(
+    key, use_field.open_jobs, use_field.bytes, use_field.minute, use_field.enqueued)
+  if quotas.open_jobs and tonumber(open or 0) >= quotas.open_jobs then return 'open ' .. quotas.open_jobs end
+  if quotas.bytes and tonumber(bytes or 0) + JOB_BYTES + #job.spec > quotas.bytes then
+    return string.format('bytes %.0f', quotas.bytes)
+  end
+  if not quotas.jobs_per_minute then return nil end
+  local this_minute = math.floor(now / 60000)
+  if tonumber(minute or 0) ~= this_minute then enqueued = 0 end
+  if tonumber(enqueued) >= quotas.jobs_per_minute then
+    return string.format('rate %d %d', quotas.jobs_per_minute, 60 - math.floor(now / 1000) % 60)
+  end
+  call('HSET', key, use_field.minute, this_minute, use_field.enqueued, enqueued + 1)
+  return nil
 end
 
 local function create(job)
@@ -67,6 +88,7 @@ local function create(job)
   if job.tenant then
     call('HSET', key, job_field.tenant, job.tenant)
     call('ZADD', TENANT .. job.tenant, now, id)
+    account(id)
   end
   if job.trace then call('HSET', key, job_field.trace, job.trace) end
   if ended then
@@ -81,7 +103,10 @@ end
 for i, job in ipairs(arguments.jobs) do
   local id = job.id
   local known_id, digest, by_id = existing(id, job.tenant, job.key)
-  if not digest then
+  local excess = not digest and exceeded(job)
+  if excess then
+    answers[i] = {OVER_QUOTA, excess}
+  elseif not digest then
     create(job)
     answers[i] = {CREATED, id}
   elseif digest == job.digest then
@@ -94,8 +119,8 @@ for i, job in ipairs(arguments.jobs) do
     if by_id then note(known_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
     answers[i] = {CONFLICT, by_id and id or known_id}
   end
-  -- The message of a key's conflict stays leased: the caller records the refusal under the message's own id next.
-  if job.message and (answers[i][1] ~= CONFLICT or by_id) then
+  -- The message of a key's conflict, or over a quota, stays leased: the caller records the refusal under its id next.
+  if job.message and not excess and (answers[i][1] ~= CONFLICT or by_id) then
     call('ZREM', IN_LEASED, job.message)
     call('HDEL', IN_MESSAGES, job.message)
     call('HDEL', IN_TAKES, job.message)

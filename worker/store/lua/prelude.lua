@@ -112,6 +112,27 @@ local function set_state(job, state)
   job.state = state
 end
 
+-- States of jobs that have not ended.
+local OPEN = {queued = true, waiting = true, uncertain = true}
+
+-- Count a job for its tenant as it stands now. It carries what was counted for it, so counts are exact however often, and
+-- after whatever, this is called: what changed is added.
+local JOB_BYTES = 1024  -- what a job takes beside its request and its result
+
+local function account(job_id)
+  local key = JOB .. job_id
+  local tenant, state, counted_bytes, counted_open = get(
+    key, job_field.tenant, job_field.state, job_field.counted_bytes, job_field.counted_open)
+  if not tenant then return end
+  local open = OPEN[state] and 1 or 0
+  local bytes = JOB_BYTES + call('STRLEN', SPEC .. job_id) + call('STRLEN', RESULT .. job_id)
+  local more_open, more_bytes = open - (counted_open or 0), bytes - (counted_bytes or 0)
+  if more_open == 0 and more_bytes == 0 then return end
+  call('HSET', key, job_field.counted_bytes, bytes, job_field.counted_open, open)
+  call('HINCRBY', USE .. tenant, use_field.open_jobs, more_open)
+  call('HINCRBY', USE .. tenant, use_field.bytes, more_bytes)
+end
+
 -- Where it stands which job has an external id: a bucket and a field of fixed length, however long the provider's ids are.
 local function place_of(provider, external_id)
   local hash = redis.sha1hex(external_id)

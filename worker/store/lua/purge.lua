@@ -3,9 +3,9 @@
 -- Returns    how many were forgotten
 local jobs = call('ZRANGEBYSCORE', CLOSED, '-inf', now, 'LIMIT', 0, arguments.limit)
 for _, job_id in ipairs(jobs) do
-  local provider, state, deliveries, key, tenant, external_id = get(
+  local provider, state, deliveries, key, tenant, external_id, counted_bytes = get(
     JOB .. job_id, job_field.provider, job_field.state, job_field.deliveries, job_field.idempotency_key, job_field.tenant,
-    job_field.external_id)
+    job_field.external_id, job_field.counted_bytes)
   for n = 1, tonumber(deliveries or 0) do
     call('DEL', DELIVERY .. job_id .. '#' .. n)
     call('ZREM', DEAD, job_id .. '#' .. n)
@@ -14,7 +14,11 @@ for _, job_id in ipairs(jobs) do
   if provider then call('ZREM', INDEX .. provider .. ':' .. state, job_id) end
   if key then call('DEL', key_of(tenant, key)) end
   if external_id then leave_external_id(job_id, provider, external_id) end
-  if tenant then call('ZREM', TENANT .. tenant, job_id) end
+  if tenant then
+    call('ZREM', TENANT .. tenant, job_id)
+    if counted_bytes then call('HINCRBY', USE .. tenant, use_field.bytes, -counted_bytes) end
+    if call('EXISTS', TENANT .. tenant) == 0 then call('DEL', USE .. tenant) end
+  end
   call('DEL', JOB .. job_id, SPEC .. job_id, RESULT .. job_id, TIMELINE .. job_id, ERROR .. job_id,
              ALIASES .. job_id, WEBHOOKS .. job_id)
   call('ZREM', CLOSED, job_id)

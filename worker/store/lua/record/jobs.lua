@@ -1,9 +1,8 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
 -- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …)
--- Gives    verbs, due_now, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
+-- Gives    verbs, due_now, NO_FENCE, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local NO_FENCE = -1
-local OPEN = {queued = true, waiting = true, uncertain = true}
 local verbs = {}
 local due_now = {}  -- lanes that have work due now
 local healthy = {}  -- providers that answered as they should: their breakers close
@@ -76,6 +75,7 @@ local function finish(job, state, detail)
              job_field.webhook_external_id)
   note(job.id, state, detail)
   move(job, 'callback', now, job_field.ended, now)
+  account(job.id)
   return WRITTEN
 end
 

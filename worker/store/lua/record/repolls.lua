@@ -1,5 +1,5 @@
 -- The verb that takes up an ended job again.
--- Uses     verbs, OPEN, NO_FENCE, load_job, move (record/jobs.lua)
+-- Uses     verbs, NO_FENCE, load_job, move (record/jobs.lua)
 -- Gives    verbs.repoll
 
 -- Forget the deliveries of the job's last end, whatever became of them: the timeline keeps that. Their numbers are not
@@ -33,6 +33,7 @@ function verbs.repoll(outcome)
   call('HINCRBY', key, job_field.repolls, 1)
   if deadline then call('HSET', key, job_field.deadline, now + deadline - job.created) end
   set_state(job, 'waiting')
+  account(job.id)
   note(job.id, 'repolled', 'it had ' .. before)
   local at = math.max(now, (ended or 0) + outcome.min_interval_ms)
   move(job, poll_lane(job.provider), at, job_field.not_before, at, job_field.submitted, submitted or now)

@@ -1,5 +1,5 @@
 -- The verb of webhooks.
--- Uses     verbs, due_now, NO_FENCE, OPEN, load_job, adopt_if_named (record/jobs.lua)
+-- Uses     verbs, due_now, NO_FENCE, load_job, adopt_if_named (record/jobs.lua)
 -- Gives    verbs.webhook_received
 local WEBHOOKS_MAX = 20  -- webhooks of one job that are kept; more are only counted, so that nobody pushes these out
 local UNKNOWN_MAX = 200  -- webhooks for jobs that are gone
