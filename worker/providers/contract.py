@@ -82,6 +82,15 @@ class Operation:
     expiry: float | None = None  # life of the external id after the submit
 
 
+Tenant = Callable[[], Awaitable[str]]
+"""Reads the tenant of a job from the store, for a provider that needs it; empty if it has none."""
+
+
+async def no_tenant() -> str:
+    """Of a job without a tenant."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A job to submit."""
@@ -90,6 +99,7 @@ class Submission:
     operation: str
     params: Any  # an instance of the operation's params model
     webhook_url: str | None = None
+    tenant: Tenant = no_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,7 @@ class Waiting:
     memo: str  # a note from submit for poll, at most 64 bytes
     age: float  # seconds since the submit
     params: Callable[[], Awaitable[Any]]  # reads the parameters from the store, for a poll that needs them
+    tenant: Tenant = no_tenant
 
 
 @dataclass(frozen=True, slots=True)
