@@ -259,12 +259,17 @@ class StoreClient:
         return code is Recorded.WRITTEN
 
     async def disabled_receivers(self) -> list[DisabledReceiver]:
-        """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
+        """Receivers of webhooks that answered 410 Gone, the newest first, each with the tenant to whose result."""
         return await self._store.receivers.all()
 
-    async def enable(self, receiver: str) -> bool:
-        """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._store.receivers.enable(receiver)
+    async def enable(self, receiver: str, tenant: str | None = None) -> bool:
+        """Let a tenant's results be sent to a receiver again; whether it was disabled for that tenant.
+
+        Args:
+            receiver: its URL in canonical form, without the query.
+            tenant: None for jobs without a tenant.
+        """
+        return await self._store.receivers.enable(receiver, tenant)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""

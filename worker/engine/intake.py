@@ -187,5 +187,5 @@ class Intake:
         )
 
     def _refusal(self, job: NewJob, error: RequestError) -> Ready:
-        fields = {"provider": job.provider, "operation": job.operation}
+        fields = {"provider": job.provider, "operation": job.operation, "tenant": job.tenant or None}
         return Ready(self._acceptance.refused(job.id, fields, error, message=job.message), {})
