@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from outwait.client.store import StoreClient
+from outwait.config.exits import Exit
 from outwait.config.settings import Settings
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.model.errors import ExternalIdTaken
@@ -228,7 +229,7 @@ async def test_another_tenants_result_is_not_handed_over(stack: Stack) -> None:
             answer = await http.post(f"/v1/jobs/{attacker}/resolve", json=choice)
         assert (answer.status_code, answer.json()["code"]) == (409, "external_id_taken")
         typed = stack.run("resolve", attacker, "--submitted-as", external_id)
-        assert typed.returncode != 0
+        assert typed.returncode == Exit.REFUSED
         assert "another job of unless has the external id" in typed.stderr
         assert (await client.job(attacker)).state is JobState.UNCERTAIN
         assert victim not in answer.text + typed.stderr

@@ -31,6 +31,7 @@ from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import JobField, UseField
 from outwait.worker.store.lanes import LanePolicy, Lanes
+from outwait.worker.store.provider_webhooks import Webhook
 from outwait.worker.store.store import Store
 from tests.stack import Stack, ended, query, until
 
@@ -68,6 +69,7 @@ async def stored(connection: Connection, tenant: str = "a") -> tuple[int, int]:
     for job_id in [name.decode() for name in await redis.zrange(keys("TENANT", tenant), 0, -1)]:
         state = JobState((await redis.hget(keys("JOB", job_id), JobField.STATE)).decode())
         open_jobs += not state.ended
+        size += sum(len(entry.partition(b" ")[2]) for entry in await redis.lrange(keys("WEBHOOKS", job_id), 0, -1))
         size += 1024 + await redis.strlen(keys("SPEC", job_id)) + await redis.strlen(keys("RESULT", job_id))
     return open_jobs, size
 
@@ -181,6 +183,11 @@ async def test_counts_are_exact_from_the_enqueue_to_the_purge(settings: Settings
         assert await use(connection) == await stored(connection)
         await client.repoll("one")
         assert await use(connection) == await stored(connection) == (2, (await stored(connection))[1])
+        bodies = [os.urandom(3000) for _ in range(25)]
+        received = [client.webhooks.webhook_received(Webhook("unless", "one", body, len(body), "")) for body in bodies]
+        await lanes.record(received)
+        assert await use(connection) == await stored(connection)
+        assert (await use(connection))[1] > 20 * 3000
         ends = [End(work_id=name, fence=NO_FENCE, state="succeeded", result=RESULT) for name in ("one", "two")]
         await lanes.record([*ends, *ends])
         assert await use(connection) == await stored(connection)

@@ -50,6 +50,7 @@ class JobField(StrEnum):
     WEBHOOKS = "nw"  # ledger: webhooks received
     DELIVERY_ATTEMPTS = "nd"  # ledger: handler runs
     COUNTED_BYTES = "cb"  # bytes that were counted for its tenant; absent if it has none, or is not counted yet
+    WEBHOOK_BYTES = "wb"  # of its webhooks that are kept
     COUNTED_OPEN = "co"  # 1 if it was counted as an open job of its tenant, else 0
 
 

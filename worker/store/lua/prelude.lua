@@ -121,11 +121,11 @@ local JOB_BYTES = 1024  -- what a job takes beside its request and its result
 
 local function account(job_id)
   local key = JOB .. job_id
-  local tenant, state, counted_bytes, counted_open = get(
-    key, job_field.tenant, job_field.state, job_field.counted_bytes, job_field.counted_open)
+  local tenant, state, counted_bytes, counted_open, webhook_bytes = get(
+    key, job_field.tenant, job_field.state, job_field.counted_bytes, job_field.counted_open, job_field.webhook_bytes)
   if not tenant then return end
   local open = OPEN[state] and 1 or 0
-  local bytes = JOB_BYTES + call('STRLEN', SPEC .. job_id) + call('STRLEN', RESULT .. job_id)
+  local bytes = JOB_BYTES + call('STRLEN', SPEC .. job_id) + call('STRLEN', RESULT .. job_id) + (webhook_bytes or 0)
   local more_open, more_bytes = open - (counted_open or 0), bytes - (counted_bytes or 0)
   if more_open == 0 and more_bytes == 0 then return end
   call('HSET', key, job_field.counted_bytes, bytes, job_field.counted_open, open)

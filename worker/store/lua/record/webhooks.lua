@@ -44,7 +44,11 @@ local function keep_webhook(job, webhook)
   local key = JOB .. job.id
   local count = call('HINCRBY', key, job_field.webhooks, 1)
   call('HSET', key, job_field.webhook_nonce, webhook.nonce)
-  if count <= WEBHOOKS_MAX then call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record)) end
+  if count <= WEBHOOKS_MAX then
+    call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record))
+    call('HINCRBY', key, job_field.webhook_bytes, #webhook.record)
+    account(job.id)
+  end
   local kind = count > 1 and 'again, ' or job.state == 'queued' and 'early, ' or not OPEN[job.state] and 'late, ' or ''
   return count, kind
 end
