@@ -136,7 +136,8 @@ class Reads:
             now = second * 1000 + micro // 1000
             for lane, first in zip(wanted, replies[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
-                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), JobField.CREATED)
+                first_job = self._keys("JOB", first[0][0].decode() if first else "")
+                pipe.hmget(first_job, JobField.DUE, JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
             LaneStatus(
@@ -211,9 +212,9 @@ def _spec(blob: bytes) -> Spec:
     return Spec(spec.get("params", {}), tuple(spec.get("targets", ())), spec.get("metadata", {}))
 
 
-def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
-    """Seconds for which the first job is late; a job that waits for its turn has been due since it was created."""
+def _age(first: Sequence[tuple[bytes, float]], times: Sequence[bytes | None], now: int) -> float:
+    """Seconds for which the first job is late; `times`: when a job in a line was due, or else created."""
     if not first:
         return 0.0
-    since = first[0][1] if first[0][1] >= rows.TURNS else int(created or now)
+    since = first[0][1] if first[0][1] >= rows.FIRST_TIME else int(next(filter(None, times), now))
     return max(0.0, (now - since) / 1000)

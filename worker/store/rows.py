@@ -22,8 +22,8 @@ _LEDGER = {
 LISTED_MAX = 8192
 """Bytes of a request, or an error, that a list reads: so many of a page's 500 jobs are 4 MiB, not 500."""
 
-TURNS = 1e12
-"""Scores below are turns in a submit lane, not times (prelude.lua)."""
+FIRST_TIME = 1e12
+"""Scores below are places in lines of a submit lane, not times (prelude.lua)."""
 
 
 class Shown(msgspec.Struct):
@@ -104,7 +104,7 @@ def job(job_id: str, fields: dict[str, str], request: Shown | None, error: JobEr
 def _due(score: float | None, fields: dict[str, str]) -> float | None:
     if score is None or score == float("inf"):
         return None
-    return (score if score >= TURNS else int(fields[JobField.CREATED])) / 1000
+    return (score if score >= FIRST_TIME else int(fields.get(JobField.DUE) or fields[JobField.CREATED])) / 1000
 
 
 def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:

@@ -30,6 +30,8 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
+    "enqueue": ("submits/lines",),
+    "claim": ("submits/lines", "submits/turns"),
     "record": (
         "record/jobs",
         "record/webhooks",
