@@ -30,7 +30,7 @@ from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
 
-NO_SPEC = Spec({}, (), {})
+NO_SPEC = Spec()
 
 
 @app.task(name="tasks.callback", ignore_result=True, shared=False)

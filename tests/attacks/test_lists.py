@@ -5,6 +5,7 @@ In release 0.2.0 a page of 300 jobs with 1 MB of metadata each took 951 MiB in t
 
 import json
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from outwait.worker.providers.registry import PROBLEM_SHOWN, PROBLEMS_SHOWN, des
 from outwait.worker.store.access import Access, Scope
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.lanes import Lanes
+from outwait.worker.store.reads import Reads
 from outwait.worker.store.rows import LISTED_MAX
 from tests.stack import Stack, query
 
@@ -67,6 +69,21 @@ async def test_a_page_of_large_jobs_takes_little_memory(stack: Stack) -> None:
     assert all((job["metadata"], job["abridged"]) == ({}, True) for job in others)
     assert (whole["metadata"], whole["abridged"]) == (METADATA, False)
     assert len(page.content) < MEBIBYTE
+
+
+async def test_a_step_decodes_no_metadata(settings: Settings, connection: Connection) -> None:
+    """Protected by worker/store/reads.py `Spec`: four such jobs took 78 MB, and a batch may have 64."""
+    async with StoreClient(settings) as client:
+        for name in ("0", "1", "2", "3"):
+            await client.enqueue(query(name, metadata=METADATA, targets=["crm"]), job_id=name)
+    tracemalloc.start()
+    try:
+        specs = await Reads(connection).specs(["0", "1", "2", "3"])
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [spec and (spec.params["query"], spec.targets) for spec in specs] == [(str(n), ("crm",)) for n in range(4)]
+    assert taken < 4 * MEBIBYTE
 
 
 async def test_an_error_of_any_length_is_listed_by_its_beginning(settings: Settings, connection: Connection) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Claim, Delivery, Job, JobState, TimelineEntry
 from outwait.worker.model.lanes import Lane
@@ -21,12 +23,14 @@ class LaneStatus(NamedTuple):
     oldest_due_age: float
 
 
-class Spec(NamedTuple):
-    """What the producer asked for."""
+class Spec(msgspec.Struct, frozen=True):
+    """What a step reads of a request. Metadata is not decoded: a batch of jobs may have 64 MB of it."""
 
-    params: dict[str, Any]
-    targets: tuple[str, ...]
-    metadata: dict[str, Any]
+    params: dict[str, Any] = {}
+    targets: tuple[str, ...] = ()
+
+
+_decode_spec = msgspec.json.Decoder(Spec).decode
 
 
 class Reads:
@@ -67,7 +71,7 @@ class Reads:
         """What was asked for, job by job."""
         async with self._connection.translated():
             blobs = await self._redis.mget([self._keys("SPEC", job_id) for job_id in job_ids])
-        return [None if blob is None else _spec(blob) for blob in blobs]
+        return [None if blob is None else _decode_spec(codec.inflate(blob)) for blob in blobs]
 
     async def without_spec(self, claims: Sequence[Claim]) -> frozenset[str]:
         """The ids of the claimed jobs whose request is lost: this Redis has the job under this claim, and no request.
@@ -205,11 +209,6 @@ class Reads:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id))
             replies = await pipe.execute()
         return [rows.delivery(delivery_id, row) for delivery_id, row in zip(ids, replies, strict=True) if row]
-
-
-def _spec(blob: bytes) -> Spec:
-    spec = codec.decode(blob)
-    return Spec(spec.get("params", {}), tuple(spec.get("targets", ())), spec.get("metadata", {}))
 
 
 def _age(first: Sequence[tuple[bytes, float]], times: Sequence[bytes | None], now: int) -> float:
