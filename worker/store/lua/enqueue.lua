@@ -24,24 +24,51 @@ local function existing(id, tenant, key)
   return job_id, call('HGET', JOB .. job_id, job_field.digest)
 end
 
--- What a new job of a tenant would exceed; nil if it may be created, which counts for the rate at once.
-local function exceeded(job)
-  local quotas, key = arguments.quotas, job.tenant and USE .. job.tenant
-  if not (quotas and key) or job.error then return nil end
+-- What the tenants of these jobs take: read once, and written once, in `write_uses`.
+local uses = {}
+local this_minute = math.floor(now / 60000)
+
+local function use_of(tenant)
+  local use = uses[tenant]
+  if use then return use end
   local open, bytes, minute, enqueued = get(
-    key, use_field.open_jobs, use_field.bytes, use_field.minute, use_field.enqueued)
-  if quotas.open_jobs and tonumber(open or 0) >= quotas.open_jobs then return 'open ' .. quotas.open_jobs end
-  if quotas.bytes and tonumber(bytes or 0) + JOB_BYTES + #job.spec > quotas.bytes then
+    USE .. tenant, use_field.open_jobs, use_field.bytes, use_field.minute, use_field.enqueued)
+  use = {open = tonumber(open or 0), bytes = tonumber(bytes or 0), more_open = 0, more_bytes = 0}
+  use.enqueued = tonumber(minute or 0) == this_minute and tonumber(enqueued) or 0
+  uses[tenant] = use
+  return use
+end
+
+-- What a new job of a tenant would exceed; nil if it may be created.
+local function exceeded(job)
+  local quotas = arguments.quotas
+  if not (quotas and job.tenant) or job.error then return nil end
+  local use, limit = use_of(job.tenant), quotas.jobs_per_minute
+  if quotas.open_jobs and use.open + use.more_open >= quotas.open_jobs then return 'open ' .. quotas.open_jobs end
+  if quotas.bytes and use.bytes + use.more_bytes + JOB_BYTES + #job.spec > quotas.bytes then
     return string.format('bytes %.0f', quotas.bytes)
   end
-  if not quotas.jobs_per_minute then return nil end
-  local this_minute = math.floor(now / 60000)
-  if tonumber(minute or 0) ~= this_minute then enqueued = 0 end
-  if tonumber(enqueued) >= quotas.jobs_per_minute then
-    return string.format('rate %d %d', quotas.jobs_per_minute, 60 - math.floor(now / 1000) % 60)
+  if limit and use.enqueued >= limit then
+    return string.format('rate %d %d', limit, 60 - math.floor(now / 1000) % 60)
   end
-  call('HSET', key, use_field.minute, this_minute, use_field.enqueued, enqueued + 1)
   return nil
+end
+
+-- Count a new job for its tenant, as `account` does for others.
+local function account_new(job, open)
+  local use, bytes = use_of(job.tenant), JOB_BYTES + #job.spec
+  call('HSET', JOB .. job.id, job_field.tenant, job.tenant, job_field.counted_bytes, bytes, job_field.counted_open, open)
+  use.more_open, use.more_bytes, use.enqueued = use.more_open + open, use.more_bytes + bytes, use.enqueued + 1
+end
+
+local function write_uses()
+  for tenant, use in pairs(uses) do
+    if use.more_bytes > 0 then
+      call('HSET', USE .. tenant, use_field.minute, this_minute, use_field.enqueued, use.enqueued)
+      call('HINCRBY', USE .. tenant, use_field.open_jobs, use.more_open)
+      call('HINCRBY', USE .. tenant, use_field.bytes, use.more_bytes)
+    end
+  end
 end
 
 local function create(job)
@@ -75,9 +102,8 @@ local function create(job)
     call('HSET', key, job_field.ended, now)
   end
   if job.tenant then
-    call('HSET', key, job_field.tenant, job.tenant)
+    account_new(job, ended and 0 or 1)
     call('ZADD', TENANT .. job.tenant, now, id)
-    account(id)
   end
   if job.trace then call('HSET', key, job_field.trace, job.trace) end
   if job.priority then call('HSET', key, job_field.priority, job.priority) end
@@ -117,5 +143,6 @@ for i, job in ipairs(arguments.jobs) do
     call('HDEL', IN_TAKES, job.message)
   end
 end
+write_uses()
 write_tallies()
 return cmsgpack.pack(answers)
