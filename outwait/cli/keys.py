@@ -11,15 +11,19 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
+from outwait.cli.since import duration
 from outwait.config.exits import Exit
 from outwait.config.settings import Settings
-from outwait.worker.store.access import Access, ApiKey, Scope
+from outwait.worker.model.api_keys import ApiKey, Scope, made_by
+from outwait.worker.store.access import Access, NewKey
 from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
 """File in the data folder of `outwait up`: an API key for the person who runs it."""
 
 T = TypeVar("T")
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `outwait keys list`.")]
 
 keys = typer.Typer(help="Create, list and revoke API keys. They are used for the HTTP API and to log in to the pages.")
 
@@ -33,16 +37,36 @@ def create(
         typer.Option(help="What the key allows; give the option once for each scope. enqueue costs money."),
     ] = [Scope.READ],  # noqa: B006 - typer copies it
     tenant: Annotated[str | None, typer.Option(help="Limit the key to the jobs of one tenant.")] = None,
+    expires: Annotated[
+        float | None, duration("Time for which the key is valid: 12h, 90d. Without it, for ever.")
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="NETWORK", help="Address or network of its callers; once for each of them."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create an API key and print it. It cannot be shown again: only its hash is stored."""
-    created = _ask(current(context).settings(), lambda access: access.create(name, set(scope), tenant))
-    if as_json:
-        print_json({"key": created.text, **_fields(created.key)})
-        return
-    typer.echo(created.text)
-    say(f"This is the API key {name!r} with the scopes {_scopes(created.key)}; its id is {created.key.id}.")
-    say("It is shown only once. Keep it as you keep a password.")
+    made = _ask(
+        current(context).settings(),
+        lambda access: access.create(name, set(scope), tenant, ttl_s=expires, networks=network or ()),
+    )
+    _print_new(made, as_json=as_json)
+
+
+@keys.command()
+def rotate(
+    context: typer.Context,
+    key_id: KeyId,
+    overlap: Annotated[float, duration("Time for which the old key stays valid: 1h, 7d.")] = 86400.0,
+    as_json: Json = False,
+) -> None:
+    """Create a key that takes the place of another one, with the same name, rights and end. The old one ends later."""
+    made = _ask(current(context).settings(), lambda access: access.rotate(key_id, overlap))
+    if made is None:
+        say(f"Error: no valid API key has the id {key_id!r}. `outwait keys list` shows the ids.")
+        raise typer.Exit(Exit.NOT_FOUND)
+    _print_new(made, as_json=as_json)
 
 
 @keys.command("list")
@@ -58,23 +82,30 @@ def list_keys(context: typer.Context, as_json: Json = False) -> None:
             key.name,
             _scopes(key),
             key.tenant or "all",
+            ", ".join(key.networks) or "anywhere",
             when(key.created),
             when(key.used) if key.used else "never",
+            when(key.expires) if key.expires else "never",
         )
         for key in all_keys
     ]
     empty = "There are no API keys. `outwait keys create NAME` creates one."
-    print_table(("id", "name", "scopes", "tenant", "created", "used"), rows, empty=empty)
+    print_table(("id", "name", "scopes", "tenant", "from", "created", "used", "expires"), rows, empty=empty)
 
 
 @keys.command()
 def revoke(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `outwait keys list`.")],
+    key_id: KeyId,
+    made: Annotated[bool, typer.Option("--made", help="Also revoke the keys that it has made over HTTP.")] = False,
     as_json: Json = False,
 ) -> None:
     """Revoke an API key. The key, and every login with it, stops working at once."""
-    existed = _ask(current(context).settings(), lambda access: access.revoke(key_id))
+
+    async def revoked(access: Access) -> bool:
+        return await access.revoke(key_id, *(made_by(await access.all(), key_id) if made else ()))
+
+    existed = _ask(current(context).settings(), revoked)
     if as_json:
         print_json({"id": key_id, "revoked": existed})
     elif existed:
@@ -83,6 +114,15 @@ def revoke(
         say(f"Error: no API key has the id {key_id!r}. `outwait keys list` shows the ids.")
     if not existed:
         raise typer.Exit(Exit.NOT_FOUND)
+
+
+def _print_new(made: NewKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"key": made.text, **_fields(made.key)})
+        return
+    typer.echo(made.text)
+    say(f"This is the API key {made.key.name!r} with the scopes {_scopes(made.key)}; its id is {made.key.id}.")
+    say("It is shown only once. Keep it as you keep a password.")
 
 
 def local_key(settings: Settings, folder: Path) -> Path:

@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outwait.web.client_address import client_address
 
 log = logging.getLogger(__name__)
 
@@ -97,5 +100,6 @@ class _Request:
             "status": self._status,
             "ms": round((time.perf_counter() - self._began) * 1000, 1),
             "caller": key.name if key else "",
+            "address": client_address(HTTPConnection(self._scope)),
         }
         log.log(logging.DEBUG if self._scope["path"].startswith(QUIET) else logging.INFO, "request", extra=fields)

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from outwait.web.client_address import client_address
 from outwait.web.pages.rendering import HEADERS, render
 from outwait.web.pages.session import (
     TooManyTries,
@@ -40,17 +41,10 @@ async def log_in(
 ) -> Response:
     """Open a session and redirect to the requested page."""
     check_origin(request, shared)
-    address, tries = request.client.host if request.client else "", _tries(request)
-    try:
-        tries.check(address)
-    except TooManyTries as refusal:
-        return render(request, "login.html", status=429, next=safe_path(next), error=str(refusal))
-    api_key = await shared.access.find(key.strip())
+    address = client_address(request)
+    api_key = await shared.access.find(key.strip(), address)
     if api_key is None:
-        tries.wrong(address)
-        log.warning("login-refused", extra={"address": address})
-        error = "This API key is unknown or was revoked."
-        return render(request, "login.html", status=401, next=safe_path(next), error=error)
+        return _refused(request, address, safe_path(next))
     if Scope.READ not in api_key.scopes:
         error = f"The API key {api_key.name!r} cannot view the pages: it lacks the scope read."
         return render(request, "login.html", status=403, next=safe_path(next), error=error)
@@ -71,6 +65,13 @@ async def log_out(request: Request, shared: Shared, viewer: Viewing, csrf: Annot
     return answer
 
 
-def _tries(request: Request) -> Tries:
+def _refused(request: Request, address: str, next_path: str) -> Response:
+    """The answer to a wrong key. Only wrong keys are counted and refused: nobody can lock another person out."""
     tries: Tries = request.app.state.tries
-    return tries
+    try:
+        tries.wrong(address)
+    except TooManyTries as refusal:
+        return render(request, "login.html", status=429, next=next_path, error=str(refusal))
+    log.warning("login-refused", extra={"address": address})
+    error = "This API key is unknown, was revoked or has expired."
+    return render(request, "login.html", status=401, next=next_path, error=error)
