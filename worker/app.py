@@ -159,7 +159,7 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         return Intake(store.lanes, store.inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
 
 
-app = Outwait("outwait", include=[f"outwait.tasks.{step}" for step in Step])
+app = Outwait("outwait", include=[f"outwait.tasks.{name}" for name in ("accept", *Step)])
 app.add_defaults(lambda: celery_config(app.settings))
 
 
@@ -236,6 +236,8 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
 
         async def tick() -> float | None:
             nonlocal fit
+            if worker_state.should_stop is Exit.UNAVAILABLE:  # said once
+                return None
             fit = fit or await _fit(store)
             if not fit:
                 return None

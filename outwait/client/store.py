@@ -21,7 +21,7 @@ from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.dead import DeadDelivery
 from outwait.worker.store.governors import GroupStatus
-from outwait.worker.store.health import Finding
+from outwait.worker.store.health import Finding, is_unusable
 from outwait.worker.store.inbox import Parked
 from outwait.worker.store.lanes import LanePolicy, NewJob
 from outwait.worker.store.listing import Filter, Page
@@ -300,8 +300,8 @@ class StoreClient:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         health = self._store.health
         findings = await health.findings()
-        if any((finding.level, finding.subject) == ("error", "mode") for finding in findings):
-            return findings  # nothing else can be asked of it
+        if is_unusable(findings):
+            return findings
         return [*findings, await health.writes(), *await health.key_types()]
 
     def _submit_policy(self, provider: str) -> LanePolicy:

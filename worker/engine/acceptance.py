@@ -71,7 +71,11 @@ class Acceptance:
         self._registry.validate(request.provider, request.operation, request.params)
         canonical = [self._target(target, request.tenant) for target in request.targets]
         fields = {"params": request.params, "targets": canonical, "metadata": request.metadata}
-        spec = codec.encode({name: value for name, value in fields.items() if value})
+        try:
+            spec = codec.encode({name: value for name, value in fields.items() if value})
+            digest = codec.digest(request)
+        except (ValueError, OverflowError) as error:  # lone surrogates; a number that is too large
+            raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
         if len(spec) > self.params_max:
             raise InvalidRequest(
                 f"the request has {len(spec)} bytes, but OUTWAIT_STORE__PARAMS_MAX allows {self.params_max}: "
@@ -82,7 +86,7 @@ class Acceptance:
             id=job_id,
             provider=request.provider,
             operation=request.operation,
-            digest=codec.digest(request),
+            digest=digest,
             spec=codec.blob(spec, self._compress_above),
             key=request.idempotency_key or "",
             deadline_ms=milliseconds(countdown + deadline),
