@@ -42,6 +42,7 @@ class JobField(StrEnum):
     UNKNOWN_POLLS = "up"  # polls that said that the external id is unknown, since the last one that found the job
     UNKNOWN_SINCE = "us"  # ms, of the first of them
     REPOLLS = "rp"  # how often a person had it polled again after it had ended
+    CONFLICTS = "nc"  # other requests that came under its id and were refused; the first has an entry in the timeline
     EXPIRES = "xe"  # ms, when the external id expires, as the provider said last
     EXPIRY_WARNED = "xw"  # 1 once there was a warning that the external id expires
     SUBMITS = "ns"  # ledger: requests sent

@@ -102,9 +102,12 @@ class Reads:
 
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
         """What happened to a job, oldest first."""
-        async with self._connection.translated():
-            lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
-        return [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.lrange(self._keys("TIMELINE", job_id), 0, -1)
+            pipe.hget(self._keys("JOB", job_id), JobField.CONFLICTS)
+            lines, conflicts = await pipe.execute()
+        entries = [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        return timeline.counted(entries, int(conflicts or 0))
 
     async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
         """The other ids that mean these jobs."""

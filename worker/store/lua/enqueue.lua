@@ -34,6 +34,13 @@ local function next_turn(lane, tenant, priority)
   return band * BAND + turn
 end
 
+-- Another request came under a job's id. Only the first is an entry of its timeline: whoever knows the id could push out
+-- all others. The rest are counted.
+local function note_conflict(job_id, id)
+  if call('HINCRBY', JOB .. job_id, job_field.conflicts, 1) > 1 then return tally('event:conflict') end
+  note(job_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused')
+end
+
 local function create(job)
   local id, provider, refused = job.id, job.provider, job.error
   local revoked = not refused and call('GET', REVOKED .. id)
@@ -91,7 +98,7 @@ for i, job in ipairs(arguments.jobs) do
     end
     answers[i] = {SAME, known_id}
   else
-    if by_id then note(known_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
+    if by_id then note_conflict(known_id, id) end
     answers[i] = {CONFLICT, by_id and id or known_id}
   end
   -- The message of a key's conflict stays leased: the caller records the refusal under the message's own id next.

@@ -343,8 +343,9 @@ function verbs.cancel(outcome)
   if not OPEN[job.state] then return REFUSED end
   call('SET', ERROR .. job.id, outcome.error)
   if call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
-  call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
-  note(job.id, 'cancel-asked', 'its submit is on its way')
+  if call('HSET', JOB .. job.id, job_field.cancel_requested, 1) == 1 then
+    note(job.id, 'cancel-asked', 'its submit is on its way')
+  end
   return CANCEL_PENDING
 end
 
