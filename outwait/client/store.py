@@ -12,6 +12,7 @@ from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
+from outwait.worker.model.external_ids import is_external_id
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import Cancel, Choice, Repoll, Resolve, Resume, Suspend
@@ -203,6 +204,8 @@ class StoreClient:
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
+        if external_id and not is_external_id(external_id):
+            raise InvalidRequest("this is no external id: up to 500 printable characters, without control characters")
         error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(

@@ -36,7 +36,7 @@ async def test_messages_that_conflict_leave_a_timeline_as_it_was(client: StoreCl
 
 
 async def test_asking_for_a_cancel_again_and_again_is_one_entry(client: StoreClient) -> None:
-    """Protected by worker/store/lua/record/jobs.lua `verbs.cancel`: while a submit is on its way, and for any caller."""
+    """Protected by worker/store/lua/record/jobs.lua `verbs.cancel`, while a submit is on its way."""
     job_id = (await client.enqueue(query("mine"))).job_id
     lane, lanes = Lane.of(Step.SUBMIT, "unless"), client._store.lanes
     (claim,) = await lanes.claim(lane, POLICY)
