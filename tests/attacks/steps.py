@@ -7,6 +7,7 @@ finds is what `re` finds (test_patterns.py compares them).
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from re import _constants as sre  # type: ignore[attr-defined] # the parse tree has no public name
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -33,6 +34,17 @@ class TooMuch(Exception):
     """More steps than `ENOUGH`."""
 
 
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Room for a match, for its time only: what recurses in C must not have it, since it ends the process then."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 10_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 class Pattern:
     """One pattern, parsed."""
 
@@ -41,7 +53,6 @@ class Pattern:
         self.text = given.decode("latin-1") if isinstance(given, bytes) else given
         self.flags = pattern.flags & ~(re.UNICODE | re.ASCII)
         self.nodes: Nodes = list(parser.parse(self.text, self.flags))
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 100_000))
 
     def work(self, text: str, *, anchored: bool) -> tuple[int, tuple[int, int] | None]:
         """Steps for a text, and the first match: at the beginning only, or as `sub` does everywhere."""
@@ -49,13 +60,14 @@ class Pattern:
         first: tuple[int, int] | None = None
         place = 0
         try:
-            while place <= len(text):
-                end = run.match(self.nodes, 0, place, lambda at: at)
-                if first is None and end is not None:
-                    first = (place, end)
-                if anchored:
-                    break
-                place = end if end is not None and end > place else place + 1
+            with _deep_recursion():
+                while place <= len(text):
+                    end = run.match(self.nodes, 0, place, lambda at: at)
+                    if first is None and end is not None:
+                        first = (place, end)
+                    if anchored:
+                        break
+                    place = end if end is not None and end > place else place + 1
         except TooMuch:
             return ENOUGH, first
         return run.steps, first
