@@ -24,7 +24,7 @@ from outwait.worker.providers.oauth import AccessToken
 from outwait.worker.store.access import Scope
 from outwait.worker.store.store import Store
 from tests.patience import PATIENCE
-from tests.stack import Stack, query, until
+from tests.stack import Stack, closed, query, until
 
 DEEP, DEEPER = 600, 100_000
 """Levels that Python's JSON reads and then trips over, and levels that it does not read."""
@@ -38,6 +38,8 @@ GZIP, CUT, ROT13 = (
     ("Content-Type", "text/json; charset=rot13"),
 )
 
+SILENCE = ("Retry-After", "3600")
+
 SUBMITS: Mapping[str, tuple[Any, ...]] = {
     "refused-deep": (400, b"[" * DEEPER),
     "refused-large": (400, b'"' + b"x" * 3_000_000 + b'"'),
@@ -48,6 +50,7 @@ SUBMITS: Mapping[str, tuple[Any, ...]] = {
     "accepted-deep": (200, b'{"questionId": ' + b"[" * DEEPER),
     "accepted-damaged": (200, b"no gzip", GZIP),
     "long-id": (200, b'{"questionId": "%s"}' % (b"x" * 100_000)),
+    "silence": (429, b"{}", SILENCE),
     "control-id": (200, b'{"questionId": "q\\u001b[2J\\u202e"}'),
 }
 """What the answer to a submit is, by the job's question."""
@@ -71,6 +74,8 @@ class Odd(BaseHTTPRequestHandler):
         name = self.path.partition("questionId=")[2]
         self.polls[name] += 1
         match name:
+            case "silence-later":
+                self._answer(429, b"{}", SILENCE)
             case "result-deep":
                 self._answer(200, DONE % (b"[" * DEEP + b"]" * DEEP))
             case "result-deeper":
@@ -238,3 +243,27 @@ def test_depth_is_told_at_its_limit() -> None:
     assert json_object(nested(200))
     with pytest.raises(ResultTooLarge, match="200 levels"):
         json_object(nested(201))
+
+
+@pytest.mark.parametrize("name", ["silence", "silence-later"])
+async def test_no_retry_after_delays_a_deadline_or_a_cancel(client: StoreClient, name: str) -> None:
+    """Protected by worker/store/lua/lapsed.lua: the provider wants an hour of silence, at the submit or at a poll."""
+    try:
+        first = (await client.enqueue(query(name, deadline=5))).job_id
+
+        async def silenced() -> bool:
+            (status,) = [status for status in await client.providers() if status.provider == "unless"]
+            return status.paused_until is not None
+
+        await until(silenced)
+        second = (await client.enqueue(query("after", deadline=5))).job_id
+        third = (await client.enqueue(query("cancelled"))).job_id
+        assert await client.cancel(third)
+        states = {job_id: (await closed(client, job_id)).state for job_id in (first, second, third)}
+        assert states == {first: JobState.EXPIRED, second: JobState.EXPIRED, third: JobState.CANCELLED}
+        assert await silenced()
+        assert Odd.submits["after"] == 0
+        late = [job.ended - job.deadline for job in await client.named([first, second]) if job.ended and job.deadline]
+        assert max(late) < PATIENCE
+    finally:
+        await client.resume("unless")

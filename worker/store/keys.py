@@ -21,6 +21,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
 | providers     | set    | providers that have jobs                                                     |          |
+| deadlines     | zset   | open job -> its deadline, or when somebody must look at it next after that     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
 | took:PROV:OP  | list   | how long the last jobs that succeeded took, newest first, capped             |          |
@@ -67,6 +68,7 @@ _PREFIXES = {
     "LANES": "lanes",
     "INDEX": "ix:",
     "PROVIDERS": "providers",
+    "DEADLINES": "deadlines",
     "CLOSED": "closed",
     "DEAD": "dead",
     "TOOK": "took:",

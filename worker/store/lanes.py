@@ -96,6 +96,7 @@ _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
+_lapsed = msgspec.msgpack.Decoder(list[Held])
 _overdue = msgspec.msgpack.Decoder(tuple[list[Held], int, int])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
 
@@ -181,6 +182,10 @@ class Lanes:
         """
         answer = await self._run("overdue", lane=str(lane), lease_ms=OVERDUE_LEASE_MS, offset=offset, limit=limit)
         return _overdue.decode(answer)
+
+    async def lapsed(self, limit: int = 100) -> list[Held]:
+        """Lease jobs whose deadline has passed and that nothing else ends in time, such as its provider's silence."""
+        return _lapsed.decode(await self._run("lapsed", lease_ms=OVERDUE_LEASE_MS, limit=limit))
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""

@@ -49,7 +49,10 @@ local function create(job)
   if ended then state, lane = refused and 'failed' or 'cancelled', 'callback' end
   call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
              job_field.created, now, job_field.digest, job.digest, job_field.fence, 0, job_field.lane, lane)
-  if job.deadline_ms then call('HSET', key, job_field.deadline, now + job.deadline_ms) end
+  if job.deadline_ms then
+    call('HSET', key, job_field.deadline, now + job.deadline_ms)
+    if not ended then call('ZADD', DEADLINES, now + job.deadline_ms, id) end
+  end
   call('SET', SPEC .. id, job.spec)
   if job.key then
     call('HSET', key, job_field.idempotency_key, job.key)

@@ -72,6 +72,7 @@ end
 
 local function finish(job, state, detail)
   set_state(job, state)
+  call('ZREM', DEADLINES, job.id)
   call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
              job_field.webhook_external_id)
   note(job.id, state, detail)

@@ -31,7 +31,11 @@ function verbs.repoll(outcome)
   call('HDEL', key, job_field.ended, job_field.closed, job_field.open_deliveries, job_field.webhook_ended,
              job_field.unknown_polls, job_field.unknown_since, job_field.expiry_warned)
   call('HINCRBY', key, job_field.repolls, 1)
-  if deadline then call('HSET', key, job_field.deadline, now + deadline - job.created) end
+  if deadline then
+    deadline = now + deadline - job.created
+    call('HSET', key, job_field.deadline, deadline)
+    call('ZADD', DEADLINES, deadline, job.id)
+  end
   set_state(job, 'waiting')
   note(job.id, 'repolled', 'it had ' .. before)
   local at = math.max(now, (ended or 0) + outcome.min_interval_ms)
