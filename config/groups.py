@@ -119,6 +119,9 @@ class StoreSettings(Group):
     retention: Seconds = Field(
         default=7 * 86400, description="Seconds for which a closed job is kept before it is purged."
     )
+    audit_retention: Seconds = Field(
+        default=90 * 86400, description="Seconds for which the acts of persons are kept (`outwait audit`)."
+    )
     params_max: int = Field(default=1_048_576, ge=1, description="Maximum size of a job's request, in bytes of JSON.")
     result_max: int = Field(default=33_554_432, ge=1, description="Maximum size of a provider's answer, in bytes.")
     compress_above: int = Field(

@@ -11,9 +11,11 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
+from outwait.client.store import local_actor
 from outwait.config.exits import Exit
 from outwait.config.settings import Settings
-from outwait.worker.store.access import Access, ApiKey, Scope
+from outwait.worker.model.acts import ActKind, Via
+from outwait.worker.store.access import ApiKey, NewKey, Scope
 from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
@@ -36,7 +38,13 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create an API key and print it. It cannot be shown again: only its hash is stored."""
-    created = _ask(current(context).settings(), lambda access: access.create(name, set(scope), tenant))
+
+    async def make(store: Store) -> NewKey:
+        made = await store.access.create(name, set(scope), tenant)
+        await _note(store, ActKind.CREATE_KEY, made.key)
+        return made
+
+    created = _ask(current(context).settings(), make)
     if as_json:
         print_json({"key": created.text, **_fields(created.key)})
         return
@@ -48,7 +56,7 @@ def create(
 @keys.command("list")
 def list_keys(context: typer.Context, as_json: Json = False) -> None:
     """List the API keys, and when each was last used."""
-    all_keys = _ask(current(context).settings(), lambda access: access.all())
+    all_keys = _ask(current(context).settings(), lambda store: store.access.all())
     if as_json:
         print_json([_fields(key) for key in all_keys])
         return
@@ -74,7 +82,15 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Revoke an API key. The key, and every login with it, stops working at once."""
-    existed = _ask(current(context).settings(), lambda access: access.revoke(key_id))
+
+    async def end(store: Store) -> bool:
+        known = next((key for key in await store.access.all() if key.id == key_id), None)
+        existed = await store.access.revoke(key_id)
+        if existed and known:
+            await _note(store, ActKind.REVOKE_KEY, known)
+        return existed
+
+    existed = _ask(current(context).settings(), end)
     if as_json:
         print_json({"id": key_id, "revoked": existed})
     elif existed:
@@ -92,10 +108,11 @@ def local_key(settings: Settings, folder: Path) -> Path:
     """
     file = folder / LOCAL
 
-    async def ensure(access: Access) -> None:
-        if file.exists() and await access.find(file.read_text().strip()):
+    async def ensure(store: Store) -> None:
+        if file.exists() and await store.access.find(file.read_text().strip()):
             return
-        created = await access.create("local", set(Scope))
+        created = await store.access.create("local", set(Scope))
+        await _note(store, ActKind.CREATE_KEY, created.key)
         with contextlib.suppress(FileNotFoundError):
             file.unlink()  # an old file may have wider permissions
         file.touch(mode=0o600, exist_ok=False)
@@ -105,12 +122,17 @@ def local_key(settings: Settings, folder: Path) -> Path:
     return file
 
 
-def _ask(settings: Settings, question: Callable[[Access], Awaitable[T]]) -> T:
+def _ask(settings: Settings, question: Callable[[Store], Awaitable[T]]) -> T:
     async def run() -> T:
         async with Store.open(settings) as store:
-            return await question(store.access)
+            return await question(store)
 
     return asyncio.run(run())
+
+
+async def _note(store: Store, what: ActKind, key: ApiKey) -> None:
+    words = f"{_scopes(key)}; tenant {key.tenant or 'all'}"
+    await store.audit.write(local_actor(Via.COMMAND).act(what, about=f"{key.id} {key.name}", detail=words))
 
 
 def _fields(key: ApiKey) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from outwait.cli import (
+    audit,
     decide,
     demo,
     doctor,
@@ -79,6 +80,7 @@ for _panel, _commands in {
         jobs.parked,
     ),
     "Providers": (providers.providers, providers.pause, providers.resume),
+    "Access": (audit.audit,),
     "Receivers": (receivers.webhook_secret, receivers.endpoints),
     "Check": (doctor.config, doctor.doctor),
 }.items():

@@ -1,7 +1,10 @@
 """The client's side that speaks to the store. The command line and the web edge use it directly."""
 
+import getpass
+import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from copy import copy
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 from uuid import uuid4
@@ -11,6 +14,7 @@ from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
 from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
+from outwait.worker.model.acts import Act, ActKind, Actor, Via
 from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
 from outwait.worker.model.external_ids import is_external_id
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
@@ -35,6 +39,15 @@ READ_AT_ONCE = 500
 """Jobs that one round trip reads."""
 
 
+def local_actor(via: Via) -> Actor:
+    """The user of the system who runs this process."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        user = "unknown"
+    return Actor(who=user, via=via, address=socket.gethostname())
+
+
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
 
@@ -48,10 +61,12 @@ class StoreClient:
     Args:
         settings: where the store is.
         registry: the providers, which validate parameters; built from the settings if not given.
+        actor: the person who decides, for the audit trail; by default the user of the system.
     """
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+    def __init__(self, settings: Settings, registry: Registry | None = None, actor: Actor | None = None) -> None:
         self._settings = settings
+        self._actor = actor or local_actor(Via.CLIENT)
         self._store = Store.open(settings)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
@@ -73,6 +88,12 @@ class StoreClient:
         """Close the connections."""
         await self._watches.aclose()
         await self._store.close()
+
+    def acting(self, actor: Actor) -> Self:
+        """The same client, for what this person decides."""
+        acting = copy(self)
+        acting._actor = actor  # noqa: SLF001 - it is one of us
+        return acting
 
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
         """Record a job; `trace` is its `traceparent`.
@@ -163,7 +184,8 @@ class StoreClient:
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
-        return await self._replays.of_job((await self.job(job_id)).id, target)
+        act = self._actor.act(ActKind.REPLAY, detail=target or "")
+        return await self._replays.of_job((await self.job(job_id)).id, target, act=act)
 
     async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
         """Repeat everything that is dead now, or what matches the filters.
@@ -174,7 +196,10 @@ class StoreClient:
         Raises:
             InvalidRequest: `target` or `provider` is none.
         """
-        return await self._replays.all(**filters)
+        words = ", ".join(f"{name}={value}" for name, value in filters.items() if value is not None)
+        return await self._replays.all(
+            self._actor.act(ActKind.REPLAY, about="dead deliveries", detail=words), **filters
+        )
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is notified, where it can be.
@@ -188,7 +213,9 @@ class StoreClient:
         """
         job = await self.job(job_id)
         error = JobError("cancelled", reason).text()
-        ((code,), _) = await self._store.lanes.record([Cancel(work_id=job.id, error=error)])
+        ((code,), _) = await self._store.lanes.record(
+            [Cancel(work_id=job.id, error=error, act=self._actor.act(ActKind.CANCEL, detail=reason))]
+        )
         if code <= 0:
             raise WrongState(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
         return code is Recorded.WRITTEN
@@ -209,7 +236,11 @@ class StoreClient:
         error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(
-            work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
+            work_id=job.id,
+            choice=choice,
+            detail=error if choice is Choice.FAIL else external_id,
+            end_outcome=ending,
+            act=self._actor.act(ActKind.RESOLVE, detail=f"{choice} {external_id}".strip()),
         )
         ((code,), _) = await self._store.lanes.record([outcome])
         if code is not Recorded.WRITTEN:
@@ -229,7 +260,9 @@ class StoreClient:
         if job.submitted is None and job.external_id is None:
             raise WrongState(f"job {job_id} cannot be polled: its provider never took it (it is {job.state})")
         interval_ms = milliseconds(self._registry.longest_interval(job.provider))
-        ((code,), _) = await self._store.lanes.record([Repoll(work_id=job.id, min_interval_ms=interval_ms)])
+        ((code,), _) = await self._store.lanes.record(
+            [Repoll(work_id=job.id, min_interval_ms=interval_ms, act=self._actor.act(ActKind.REPOLL))]
+        )
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             why = "it has its result" if state is JobState.SUCCEEDED else "it has not ended"
@@ -241,7 +274,9 @@ class StoreClient:
 
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider until a person resumes it. Raises InvalidRequest for an unknown provider."""
-        await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
+        name = self._submit_policy(provider).provider
+        act = self._actor.act(ActKind.PAUSE, about=name, detail=reason)
+        await self._store.lanes.record([Suspend(provider=name, reason=reason, by=self._actor.words, act=act)])
 
     async def resume(self, provider: str) -> bool:
         """Let a provider go on; whether it was paused, by a person or by its own answer.
@@ -249,7 +284,9 @@ class StoreClient:
         Raises InvalidRequest for an unknown provider.
         """
         policy = self._submit_policy(provider)
-        ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
+        ((code,), _) = await self._store.lanes.record(
+            [Resume(provider=policy.provider, act=self._actor.act(ActKind.RESUME, about=policy.provider))]
+        )
         return code is Recorded.WRITTEN
 
     async def disabled_receivers(self) -> list[DisabledReceiver]:
@@ -258,7 +295,20 @@ class StoreClient:
 
     async def enable(self, receiver: str) -> bool:
         """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        return await self._store.receivers.enable(receiver)
+        was_disabled = await self._store.receivers.enable(receiver)
+        await self.note(ActKind.ENABLE_RECEIVER, about=receiver)
+        return was_disabled
+
+    async def note(self, what: ActKind, *, about: str = "", detail: str = "") -> None:
+        """Store in the audit trail what was done in another way than by a method of this client."""
+        await self._store.audit.write(self._actor.act(what, about=about, detail=detail))
+
+    async def acts(
+        self, limit: int = 50, *, tenant: str | None = None, job: str | None = None, until: float | None = None
+    ) -> list[Act]:
+        """What persons did, newest first. Raises JobNotFound."""
+        job_id = (await self.job(job)).id if job is not None else None
+        return await self._store.audit.newest(limit, tenant=tenant, job=job_id, until=until)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""

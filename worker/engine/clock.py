@@ -131,7 +131,6 @@ class Clock:
             full = await self._lanes.purge() >= 100
             self._purge_at = now + (0 if full else PURGE_EVERY * random.uniform(0.5, 1.5))
 
-
     async def _end_lapsed(self) -> None:
         """End what its deadline ends and no step does: its provider is silenced, say."""
         now = asyncio.get_running_loop().time()

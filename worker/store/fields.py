@@ -70,6 +70,7 @@ class GovernorField(StrEnum):
     PAUSE_REASON = "pr"
     SUSPENDED = "mp"  # ms, when a person stopped the provider; absent while nobody has
     SUSPEND_REASON = "mr"
+    SUSPENDED_BY = "mb"  # the person, in words
     OUTAGES = "bf"  # outages in a row
     OPEN_UNTIL = "bo"  # ms; the breaker is open until then, and after it one probe goes
     TIMES_OPENED = "bt"  # in a row; each doubles the time

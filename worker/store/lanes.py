@@ -107,6 +107,7 @@ class Lanes:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._retention_ms = milliseconds(connection.settings.store.retention)
+        self._audit_ms = milliseconds(connection.settings.store.audit_retention)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
         """Record new jobs; for each what became of it and the id of the job that stands for it."""
@@ -160,7 +161,9 @@ class Lanes:
             StoreRefused: at least one of them can never be written.
         """
         began = time.monotonic()
-        answer = await self._run("record", promised=True, outcomes=outcomes, retention_ms=self._retention_ms)
+        answer = await self._run(
+            "record", promised=True, outcomes=outcomes, retention_ms=self._retention_ms, audit_ms=self._audit_ms
+        )
         codes, lanes = _recorded.decode(answer)
         if any(code > 0 for code in codes):
             self._connection.wrote(began)

@@ -30,7 +30,9 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
+    "act": ("record/acts",),
     "record": (
+        "record/acts",
         "record/jobs",
         "record/webhooks",
         "record/deliveries",

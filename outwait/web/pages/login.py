@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from outwait.web.actors import actor, address_of, caller
 from outwait.web.pages.rendering import HEADERS, render
 from outwait.web.pages.session import (
     TooManyTries,
@@ -18,6 +19,7 @@ from outwait.web.pages.session import (
     set_cookie,
 )
 from outwait.web.services import Shared
+from outwait.worker.model.acts import ActKind, Actor, Via
 from outwait.worker.store.access import Scope
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ async def log_in(
 ) -> Response:
     """Open a session and redirect to the requested page."""
     check_origin(request, shared)
-    address, tries = request.client.host if request.client else "", _tries(request)
+    address, tries = address_of(request), _tries(request)
     try:
         tries.check(address)
     except TooManyTries as refusal:
@@ -49,13 +51,16 @@ async def log_in(
     if api_key is None:
         tries.wrong(address)
         log.warning("login-refused", extra={"address": address})
+        stranger = Actor(who="unknown", via=Via.PAGE, address=address)
+        await shared.client.acting(stranger).note(ActKind.LOGIN_REFUSED, about="pages")
         error = "This API key is unknown or was revoked."
         return render(request, "login.html", status=401, next=safe_path(next), error=error)
     if Scope.READ not in api_key.scopes:
         error = f"The API key {api_key.name!r} cannot view the pages: it lacks the scope read."
         return render(request, "login.html", status=403, next=safe_path(next), error=error)
     await shared.access.log_out(request.cookies.get(cookie_name(request, shared), ""))
-    log.info("logged-in", extra={"key": api_key.name, "address": address})
+    log.info("logged-in", extra={"caller": caller(api_key), "address": address})
+    await shared.client.acting(actor(request, api_key, Via.PAGE)).note(ActKind.LOGIN, about="pages")
     answer = RedirectResponse(safe_path(next), 303, HEADERS)
     set_cookie(answer, request, shared, await shared.access.log_in(api_key, shared.settings.web.session))
     return answer
