@@ -24,6 +24,7 @@ from outwait.cli import (
     watch,
 )
 from outwait.cli.exits import report_error
+from outwait.cli.output import say
 from outwait.cli.session import DATA, Session, current
 from outwait.config.exits import Exit
 
@@ -97,5 +98,5 @@ def run() -> None:
         app(obj=session)
     except Exception as error:  # noqa: BLE001 - the last resort: every error becomes a message and an exit code
         if session.debug:
-            traceback.print_exc()
+            say(traceback.format_exc())
         sys.exit(report_error(error))
