@@ -62,6 +62,13 @@ class Reads:
             job_id = await self._redis.get(name)
         return job_id.decode() if job_id else None
 
+    async def belongs(self, job_id: str, tenant: str) -> bool:
+        """Whether there is such a job and it is this tenant's. What Redis does is the same if it is not, and why."""
+        name = await self.resolve(job_id)
+        async with self._connection.translated():
+            owner = await self._redis.hget(self._keys("JOB", name), JobField.TENANT)
+        return bool(owner == tenant.encode())
+
     async def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         jobs = await self.jobs([await self.resolve(job_id)])
