@@ -1,13 +1,12 @@
 """The groups of settings: one for each step and each part of the system. `config.settings` puts them together."""
 
-import re
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from outwait.config.errors import Clash
+from outwait.config.patterns import HostsAndNetworks, Owned, ReceiverPatterns, split
 from outwait.config.reserved import name_pattern
 from outwait.config.urls import ProxyUrl
 
@@ -26,38 +25,19 @@ def _loopback(address: str) -> bool:
     return address in {"localhost", "::1"} or address.startswith("127.")
 
 
-def _split(value: object) -> object:
-    """Accept `a.b,c.d` as well as a JSON list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
 def _secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < SECRET_MIN_LENGTH:
         raise ValueError(f"must have at least {SECRET_MIN_LENGTH} characters: `openssl rand -hex 32` makes one")
     return value
 
 
-def _host_or_network(value: str) -> str:
-    try:
-        ip_network(value, strict=False)
-    except ValueError:
-        if not _HOST.fullmatch(value.lower()):
-            raise ValueError(
-                "must be host names (media.internal, *.svc.cluster.local), addresses or networks (10.1.0.0/16)"
-            ) from None
-    return value
-
-
-_HOST = re.compile(r"(?!.*(?:^|\.)[0-9]+$)(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
-
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+[^?#\s]*$")]
 """Address of a service: http or https, without query or fragment."""
 
 WebhookSecret = Annotated[SecretStr, AfterValidator(_secret)]
 Login = Annotated[SecretStr, AfterValidator(_login)]
-Names = Annotated[list[str], BeforeValidator(_split)]
-HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(_split)]
-NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(_split)]
+Names = Annotated[list[str], BeforeValidator(split)]
+NamePatterns = Annotated[list[Annotated[str, AfterValidator(name_pattern)]], BeforeValidator(split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -202,6 +182,11 @@ class HandlerSettings(Group):
         default=["outwait-queue:*"],
         description="Patterns of the queues that `celery://` targets may name; `celery` only if it is listed as such.",
     )
+    tenants: Owned = Field(
+        default={},
+        description='Targets that belong to tenants, by pattern: `{"crm": ["acme"]}`. The first pattern that matches '
+        "counts; a target that none matches is for all.",
+    )
     traceparent: bool = Field(
         default=False,
         description="Pass the producer's trace context on to `https://` and `celery://` targets, as `traceparent`.",
@@ -273,12 +258,17 @@ class OutboundSettings(Group):
 class WebhookSettings(Group):
     """Signed webhooks to `https://` targets."""
 
-    secrets: Annotated[list[WebhookSecret], BeforeValidator(_split)] = Field(
+    secrets: Annotated[list[WebhookSecret], BeforeValidator(split)] = Field(
         default=[],
         max_length=2,
         description="Master secrets from which receivers' secrets are derived, newest first; two while they rotate.",
     )
-    schedule: Annotated[list[Seconds], BeforeValidator(_split)] = Field(
+    shared: ReceiverPatterns = Field(
+        default=[],
+        description="Patterns of receivers that serve all tenants, with one secret: `https://crm.example/*`. They must "
+        "obey the `tenant` in the envelope.",
+    )
+    schedule: Annotated[list[Seconds], BeforeValidator(split)] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
         min_length=1,
         description="Seconds between attempts; after the last attempt the delivery is dead.",

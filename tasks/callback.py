@@ -21,6 +21,7 @@ from outwait.worker.model.errors import OperatorError, ProviderError, StoreUnava
 from outwait.worker.model.jobs import Claim, Job, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
+from outwait.worker.model.owners import Owners
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Waiting
@@ -39,6 +40,7 @@ def callback(lane: str, claims: list[Any]) -> None:
     step = Callback(
         settings=runtime.settings.callback,
         routes=runtime.settings.handlers.routes,
+        owners=Owners(runtime.settings.handlers.tenants),
         gateway=partial(runtime.gateway, Step.CALLBACK),
         governors=runtime.store.governors,
         reads=runtime.store.reads,
@@ -55,6 +57,7 @@ class Callback:
     intent = False
     settings: StepSettings
     routes: Sequence[Route]
+    owners: Owners
     gateway: Callable[[str], ProviderGateway]
     governors: Governors
     reads: Reads
@@ -89,7 +92,12 @@ class Callback:
 
     def _targets(self, job: Job) -> tuple[str, ...]:
         asked = self._specs.get(job.id, NO_SPEC).targets
-        return tuple(dict.fromkeys(asked or targets.route(self.routes, job.provider, job.operation)))
+        return tuple(dict.fromkeys(asked or self._routed(job)))
+
+    def _routed(self, job: Job) -> Sequence[str]:
+        """The targets of the job's route, without those that belong to other tenants."""
+        routed = targets.route(self.routes, job.provider, job.operation)
+        return [target for target in routed if not self.owners.refusal(targets.parse(target), job.tenant)]
 
     async def _cancel(self, claim: Claim, names: tuple[str, ...], now_ms: int) -> Sequence[Outcome]:
         """Fan out, and tell the provider that nobody wants the job any more if its pauses and its rate allow that."""

@@ -151,6 +151,7 @@ class Deliver:
             created=job.created,
             ended=job.ended,
             attempt=claim.attempts + 1,
+            tenant=job.tenant,
         )
 
 

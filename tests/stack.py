@@ -118,7 +118,7 @@ class Stack:
             place = nested
             for group in groups:
                 place = place.setdefault(group, {})
-            place[last] = value
+            place[last] = _decoded(value)
         return Settings(_env_file=None, **nested)
 
     @property
@@ -219,6 +219,13 @@ class Stack:
             url = said.readline().strip()
         assert url.startswith("http"), "the sandbox did not start"
         return url
+
+
+def _decoded(value: str) -> Any:
+    """As in an environment: lists and objects are JSON."""
+    with suppress(ValueError):
+        return json.loads(value) if value.startswith(("[", "{")) else value
+    return value
 
 
 def _answers(url: str) -> bool:

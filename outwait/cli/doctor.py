@@ -62,6 +62,7 @@ def doctor(
         *_store(session),
         *_workers(),
         *_proxies(settings),
+        *_receivers_of_everybody(settings),
         *(asyncio.run(check_providers(settings)) if providers else []),
     ]
     if as_json:
@@ -198,6 +199,15 @@ def _waiting_for_people(*, held: bool, dead: bool, parked: bool, gone: bool) -> 
 def _proxies(settings: Settings) -> list[Finding]:
     names = proxies.unused(os.environ, settings.outbound)
     return [Finding("warning", "proxy", f"{', '.join(names)}: set, but not used", proxies.ADVICE)] if names else []
+
+
+def _receivers_of_everybody(settings: Settings) -> list[Finding]:
+    every = [pattern for pattern in settings.webhooks.shared if not any(map(str.isalnum, pattern.partition("://")[2]))]
+    if not every:
+        return []
+    message = f"OUTWAIT_WEBHOOKS__SHARED has {', '.join(every)}: whatever tenant sends a result, it verifies everywhere"
+    advice = "List only receivers that serve all tenants, and give the others their own secrets (docs/webhooks.md)."
+    return [Finding("warning", "secrets of webhooks", message, advice)]
 
 
 def _workers() -> list[Finding]:

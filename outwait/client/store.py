@@ -290,13 +290,18 @@ class StoreClient:
         return code is Recorded.WRITTEN
 
     async def disabled_receivers(self) -> list[DisabledReceiver]:
-        """Receivers of webhooks that answered 410 Gone, the newest first: nothing is sent to them."""
+        """Receivers of webhooks that answered 410 Gone, the newest first, each with the tenant to whose result."""
         return await self._store.receivers.all()
 
-    async def enable(self, receiver: str) -> bool:
-        """Let a receiver (its URL in canonical form, without query) be sent to again; whether it was disabled."""
-        was_disabled = await self._store.receivers.enable(receiver)
-        await self.note(ActKind.ENABLE_RECEIVER, about=receiver)
+    async def enable(self, receiver: str, tenant: str | None = None) -> bool:
+        """Let a tenant's results be sent to a receiver again; whether it was disabled for that tenant.
+
+        Args:
+            receiver: its URL in canonical form, without the query.
+            tenant: None for jobs without a tenant.
+        """
+        was_disabled = await self._store.receivers.enable(receiver, tenant)
+        await self.note(ActKind.ENABLE_RECEIVER, about=receiver, detail=f"of tenant {tenant}" if tenant else "")
         return was_disabled
 
     async def note(self, what: ActKind, *, about: str = "", detail: str = "") -> None:

@@ -8,11 +8,12 @@ from typing import Protocol, assert_never
 from outwait.config.errors import ConfigError
 from outwait.config.groups import HandlerSettings
 from outwait.tasks.handlers import files, functions, subprocess_runner
-from outwait.tasks.handlers.envelope import Envelope
+from outwait.tasks.handlers.envelope import TENANT_HEADER, Envelope
 from outwait.tasks.handlers.isolation import Isolated, Loop, Threads, failure
 from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import DeliveryFailed, DeliveryRefused, InvalidRequest
+from outwait.worker.model.owners import Owners
 from outwait.worker.model.targets import (
     CeleryTarget,
     FileTarget,
@@ -39,7 +40,8 @@ class Handlers:
     """The handlers of one process. Used from one event loop.
 
     Args:
-        settings: the modules with handler functions, the routes, and the folder of files.
+        settings: the modules with handler functions, the routes, the folder of files, and to which tenants targets
+            belong.
         send_task: Celery's `app.send_task`.
         streams: what appends to Redis streams.
         webhooks: what sends signed webhooks, if anything does.
@@ -63,6 +65,7 @@ class Handlers:
         self._streams = streams
         self._webhooks = webhooks
         self._destinations = destinations
+        self._owners = Owners(settings.tenants)
         self._functions = functions.load(settings.modules)
         self._check_routes(settings)
         self._lanes: dict[str, Isolated] = {}
@@ -106,7 +109,7 @@ class Handlers:
             DeliveryFailed: another attempt may succeed.
             DeliveryRefused: no attempt will succeed: the handler is unknown or not allowed, or it refused the delivery.
         """
-        match self._permitted(target):
+        match self._permitted(target, envelope.tenant):
             case FunctionTarget(name):
                 await self._run(name, envelope, time_limit, in_subprocess=in_subprocess)
             case CeleryTarget() as task:
@@ -126,13 +129,13 @@ class Handlers:
         for lane in self._lanes.values():
             lane.close()
 
-    def _permitted(self, target: str) -> Target:
+    def _permitted(self, target: str, tenant: str | None) -> Target:
         """The target, if it is allowed here: it may have been stored under other settings. Raises DeliveryRefused."""
         try:
             parsed = parse(target)
         except InvalidRequest as error:
             raise DeliveryRefused(str(error)) from None
-        if why := self._destinations.refusal(parsed):
+        if why := self._destinations.refusal(parsed) or self._owners.refusal(parsed, tenant):
             raise DeliveryRefused(why)
         return parsed
 
@@ -157,6 +160,7 @@ class Handlers:
             "delivery_id": envelope.delivery_id,
             "job_id": envelope.job_id,
             "envelope": envelope.json(),
+            **({"tenant": envelope.tenant} if envelope.tenant else {}),
         }
         try:
             async with asyncio.timeout(time_limit):
@@ -175,7 +179,7 @@ class Handlers:
             ignore_result=True,  # else Celery subscribes to a result that nobody here waits for
             argsrepr=f"(<delivery {envelope.delivery_id}>,)",  # results belong neither in logs nor in Flower
             kwargsrepr="{}",
-            headers={"traceparent": trace} if trace else None,
+            headers=_headers(envelope, trace) or None,
         )
 
     def _append(self, path: str, envelope: Envelope) -> None:
@@ -200,6 +204,12 @@ class Handlers:
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {why}")
                 if isinstance(parsed, WebhookTarget) and self._webhooks and (why := self._webhooks.refusal(parsed)):
                     raise ConfigError(f"OUTWAIT_HANDLERS__ROUTES: {why}")
+
+
+def _headers(envelope: Envelope, trace: str) -> dict[str, str]:
+    """What a message to another Celery app says beside the envelope."""
+    given = {"traceparent": trace, TENANT_HEADER: envelope.tenant or ""}
+    return {name: value for name, value in given.items() if value}
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

@@ -6,6 +6,9 @@ import msgspec
 
 from outwait.worker.model.jobs import JobError, JobState
 
+TENANT_HEADER = "outwait-tenant"
+"""Where webhooks and Celery messages name the tenant beside the envelope, if the job has one."""
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """One ended job, for one handler: version 1 of the contract with receivers (docs/handlers.md).
@@ -26,6 +29,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None  # seconds since 1970: when its outcome was decided
     attempt: int = 1  # of this delivery, counted from 1
     version: int = 1
+    tenant: str | None = None  # whose job it is; None if the producer named no tenant
 
     def json(self) -> bytes:
         """As one line of JSON."""

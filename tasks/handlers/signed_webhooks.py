@@ -2,15 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import NamedTuple, Protocol
 
 import httpx
 
 from outwait.config.groups import WebhookSettings
-from outwait.tasks.handlers.envelope import Envelope
+from outwait.tasks.handlers.envelope import TENANT_HEADER, Envelope
 from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError, Withheld
-from outwait.worker.model.targets import WebhookTarget
+from outwait.worker.model.targets import WebhookTarget, allowed
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.net.redaction import redact
 from outwait.worker.net.signatures import signed
@@ -41,12 +42,12 @@ class Sender(Protocol):
 class DisabledReceivers(Protocol):
     """Which receivers are disabled: the store."""
 
-    async def find(self, url: str) -> DisabledReceiver | None:
-        """The entry of a receiver that is disabled."""
+    async def find(self, url: str, tenant: str | None) -> DisabledReceiver | None:
+        """The entry of a receiver that is disabled for a tenant."""
         ...
 
-    async def disable(self, url: str, why: str) -> None:
-        """Send nothing more to a receiver."""
+    async def disable(self, url: str, why: str, tenant: str | None) -> None:
+        """Send nothing more of a tenant's to a receiver."""
         ...
 
 
@@ -54,7 +55,7 @@ class Webhooks:
     """Sends webhooks. Used from one event loop.
 
     Args:
-        settings: the master secrets and the time limit.
+        settings: the master secrets, the receivers that serve all tenants, and the time limit.
         guard: which receivers the operator allows though they are no public https ones.
         sender: the connections.
         receivers: which receivers are disabled.
@@ -62,6 +63,7 @@ class Webhooks:
 
     def __init__(self, settings: WebhookSettings, guard: Guard, sender: Sender, receivers: DisabledReceivers) -> None:
         self._secrets = [secret.get_secret_value() for secret in settings.secrets]
+        self._shared = settings.shared
         self._time_limit = settings.time_limit
         self._guard = guard
         self._sender = sender
@@ -85,20 +87,22 @@ class Webhooks:
 
         Raises:
             DeliveryFailed: the receiver gave no answer, or one that is not 2xx.
-            DeliveryRefused: nothing may be sent to the receiver, or it is disabled: now (it answered 410) or before.
+            DeliveryRefused: nothing may be sent to the receiver, or it is disabled for this tenant: now (it answered
+                410) or before.
             Withheld: the lease of the delivery may have ended, so nothing was sent.
         """
         if why := self.refusal(target):
             raise DeliveryRefused(why)
-        if disabled := await self._receivers.find(target.receiver):
-            raise DeliveryRefused(_disabled(target, disabled.why))
+        if disabled := await self._receivers.find(target.receiver, envelope.tenant):
+            raise DeliveryRefused(_disabled(target, envelope.tenant, disabled.why))
         async with self._free:
             answer = await self._post(target, self._request(target, envelope, trace))
         if 200 <= answer.status < 300:
             return answer.summary
         if answer.status == 410:
-            await self._receivers.disable(target.receiver, f"it answered {answer.summary}")
-            raise DeliveryRefused(_disabled(target, f"it answered {answer.summary}"))
+            why = f"it answered {answer.summary}"
+            await self._receivers.disable(target.receiver, why, envelope.tenant)
+            raise DeliveryRefused(_disabled(target, envelope.tenant, why))
         redirected = "; redirects are not followed: name where it leads to" if 300 <= answer.status < 400 else ""
         raise DeliveryFailed(f"{target.host} answered {answer.summary}{redirected}", retry_after=answer.retry_after)
 
@@ -119,12 +123,24 @@ class Webhooks:
 
     def _request(self, target: WebhookTarget, envelope: Envelope, trace: str) -> httpx.Request:
         body = envelope.json()
-        sent = signed(self._secrets, target.receiver, envelope.delivery_id, int(time.time()), body)
+        headers = signed(
+            self._secrets,
+            target.receiver,
+            envelope.delivery_id,
+            int(time.time()),
+            body,
+            self._signers(target, envelope.tenant or ""),
+        )
+        beside = {"content-type": "application/json", "traceparent": trace, TENANT_HEADER: envelope.tenant or ""}
+        headers |= {name: value for name, value in beside.items() if value}
         try:
-            headers = {"content-type": "application/json", **sent, **({"traceparent": trace} if trace else {})}
             return httpx.Request("POST", target.url, headers=headers, content=body)
         except httpx.InvalidURL as error:
             raise DeliveryRefused(f"{target.host}: {error}") from error
+
+    def _signers(self, target: WebhookTarget, tenant: str) -> Sequence[str]:
+        """Whose secrets sign. A receiver of all tenants may hold the shared secret, or the tenant's already."""
+        return ("", tenant) if tenant and allowed(target.receiver, self._shared) else (tenant,)
 
 
 class _Answer(NamedTuple):
@@ -155,8 +171,9 @@ def _no_answer(error: ProviderError, time_limit: float) -> str:
     return f"gave no answer: {redact(str(cause)) or type(cause).__name__}"
 
 
-def _disabled(target: WebhookTarget, why: str) -> str:
+def _disabled(target: WebhookTarget, tenant: str | None, why: str) -> str:
+    whose, option = (f" for tenant {tenant}", f" --tenant {tenant}") if tenant else ("", "")
     return (
-        f"the receiver at {target.host} is disabled: {why}. `outwait endpoints` shows it, and "
-        "`outwait endpoints --enable URL` lets it be sent to again"
+        f"the receiver at {target.host} is disabled{whose}: {why}. `outwait endpoints` shows it, and "
+        f"`outwait endpoints --enable URL{option}` lets it be sent to again"
     )

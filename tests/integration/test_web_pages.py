@@ -127,6 +127,19 @@ async def test_a_receiver_that_is_gone_is_shown_and_enabled(settings: Settings, 
     assert await receivers.all() == []
 
 
+async def test_a_receiver_is_enabled_for_one_tenant(settings: Settings, connection: Connection) -> None:
+    receivers = Receivers(connection)
+    for tenant in ("acme", "globex"):
+        await receivers.disable("https://crm.example/hook", "410 Gone", tenant)
+    async with visitor(settings, "http://127.0.0.1:8080") as client:
+        await logged_in(client, connection)
+        page = (await client.get("/dead")).text
+        (row,) = re.findall(r'<span class="tenant">acme</span>.*?</form>', page, re.DOTALL)
+        form = dict(re.findall(r'name="(csrf|receiver)" value="([0-9a-f]+)"', row))
+        assert (await client.post("/dead/enable", data=form)).status_code == 303
+    assert [each.tenant for each in await receivers.all()] == ["globex"]
+
+
 async def test_a_webhook_is_shown_as_text_and_without_its_urls(settings: Settings, connection: Connection) -> None:
     async with StoreClient(settings) as jobs:
         await jobs.enqueue(query(), job_id="heard")

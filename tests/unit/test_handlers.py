@@ -441,6 +441,7 @@ def test_the_envelope_is_plain_json() -> None:
         "ended": 2.5,
         "attempt": 3,
         "version": 1,
+        "tenant": None,
     }
     assert b"\n" not in envelope(result="two\nlines").json()
 

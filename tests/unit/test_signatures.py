@@ -42,6 +42,21 @@ def test_no_receiver_can_sign_for_another(receiver: str) -> None:
         standardwebhooks.Webhook(secret(NEW, receiver)).verify(b"{}", sent)
 
 
+@pytest.mark.parametrize("tenant", ["", "mallory", "acm", "acmehttps", "ACME"])
+def test_no_tenant_s_result_is_signed_for_another_s_receiver(tenant: str) -> None:
+    sent = signed([NEW], RECEIVER, "job-1#1", int(time.time()), b"{}", [tenant])
+    standardwebhooks.Webhook(secret(NEW, RECEIVER, tenant)).verify(b"{}", sent)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(secret(NEW, RECEIVER, "acme")).verify(b"{}", sent)
+
+
+def test_a_receiver_of_all_tenants_may_hold_the_shared_secret_or_the_tenant_s() -> None:
+    sent = signed([NEW, OLD], RECEIVER, "job-1#1", int(time.time()), b"{}", ["", "acme"])
+    for master in (OLD, NEW):
+        for tenant in ("", "acme"):
+            standardwebhooks.Webhook(secret(master, RECEIVER, tenant)).verify(b"{}", sent)
+
+
 def test_the_signature_covers_id_time_and_body() -> None:
     sent = signed([NEW], RECEIVER, "job-1#1", int(time.time()), b"{}")
     check = standardwebhooks.Webhook(secret(NEW, RECEIVER)).verify
@@ -58,3 +73,4 @@ def test_the_signature_covers_id_time_and_body() -> None:
 def test_a_secret_never_changes() -> None:
     # Receivers hold it: another derivation would make all of them refuse what we send.
     assert secret(NEW, RECEIVER) == "whsec_NCBjGmBo+ZT23MHLZg79tmbpak6O0LcBrQgk6jipJm8="
+    assert secret(NEW, RECEIVER, "acme") == "whsec_BNfp3NsriRaLwTz1Qf44MS+Ojo5z4cfXai2yxg1ipvw="

@@ -10,7 +10,8 @@ from outwait.config.settings import Settings
 from outwait.worker.model import targets
 from outwait.worker.model.destinations import Destinations
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
-from outwait.worker.model.jobs import JOB_ID_PATTERN, JobError, JobRequest
+from outwait.worker.model.jobs import JOB_ID_PATTERN, TENANT_PATTERN, JobError, JobRequest
+from outwait.worker.model.owners import Owners
 from outwait.worker.model.times import milliseconds
 from outwait.worker.net.outbound import Guard, webhook_refusal
 from outwait.worker.providers.registry import Registry, describe
@@ -32,7 +33,8 @@ class Acceptance:
 
     Args:
         registry: the providers, which validate parameters.
-        settings: the size limit of a request, and which streams, queues and receivers of webhooks are allowed.
+        settings: the size limit of a request, and which streams, queues and receivers of webhooks are allowed, and to
+            which tenants targets belong.
     """
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
@@ -43,6 +45,7 @@ class Acceptance:
         self._signs = bool(settings.webhooks.secrets)
         self._guard = Guard(settings.outbound.allow)
         self._destinations = Destinations.of(settings)
+        self._owners = Owners(settings.handlers.tenants)
 
     def request(self, raw: Any) -> JobRequest:
         """Read a request. Raises InvalidRequest if it does not follow the wire contract."""
@@ -67,7 +70,7 @@ class Acceptance:
         if not re.fullmatch(JOB_ID_PATTERN, job_id):
             raise InvalidRequest(f"job id {job_id[:200]!r} must match {JOB_ID_PATTERN}")
         self._registry.validate(request.provider, request.operation, request.params)
-        canonical = [self._target(target) for target in request.targets]
+        canonical = [self._target(target, request.tenant) for target in request.targets]
         fields = {"params": request.params, "targets": canonical, "metadata": request.metadata}
         spec = codec.encode({name: value for name, value in fields.items() if value})
         if len(spec) > self.params_max:
@@ -91,28 +94,31 @@ class Acceptance:
             trace=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 
-    def _target(self, text: str) -> str:
+    def _target(self, text: str, tenant: str | None) -> str:
         target = targets.parse(text)
         if isinstance(target, targets.WebhookTarget):
             why = webhook_refusal(target, signs=self._signs, guard=self._guard)
             if why:
                 raise InvalidRequest(f"target {target.host}: {why}")
-        if why := self._destinations.refusal(target):
+        if why := self._destinations.refusal(target) or self._owners.refusal(target, tenant):
             raise InvalidRequest(why)
         return targets.canonical(target)
 
-    def _valid_targets(self, raw: Any) -> list[str]:
+    def _valid_targets(self, raw: Any, tenant: str | None) -> list[str]:
         """The valid targets of a refused request: they are informed of the refusal."""
         valid = []
         for target in raw if isinstance(raw, list) else []:
             with suppress(InvalidRequest):
-                valid.append(self._target(str(target)))
+                valid.append(self._target(str(target), tenant))
         return valid
 
     def refused(self, job_id: str, raw: Any, error: OutwaitError, *, message: str = "") -> NewJob:
         """A job that has failed at once, so that its producer can read the reason under the job's id."""
         fields = raw if isinstance(raw, dict) else {}
-        spec = codec.encode({"targets": self._valid_targets(fields.get("targets"))})
+        tenant = _tenant(fields.get("tenant"))
+        # Without its tenant a refusal would look like that of a job without one, so no target gets it.
+        informed = [] if tenant is None else self._valid_targets(fields.get("targets"), tenant)
+        spec = codec.encode({"targets": informed})
         return NewJob(
             id=job_id,
             provider=self._provider(fields.get("provider")),
@@ -121,6 +127,7 @@ class Acceptance:
             spec=codec.blob(spec, self._compress_above),
             error=JobError(error.code, str(error)).text(),
             message=message,
+            tenant=tenant or "",
         )
 
     def _provider(self, value: Any) -> str:
@@ -129,3 +136,10 @@ class Acceptance:
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else UNKNOWN
+
+
+def _tenant(value: Any) -> str | None:
+    """The tenant of a request: "" if it names none, None if it cannot be read."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) and re.fullmatch(TENANT_PATTERN, value) else None

@@ -180,5 +180,5 @@ class Intake:
 
     def _conflict(self, job: NewJob, other: str) -> Ready:
         error = Conflict(f"the idempotency key {job.key!r} belongs to job {other}, whose request is different")
-        fields = {"provider": job.provider, "operation": job.operation}
+        fields = {"provider": job.provider, "operation": job.operation, "tenant": job.tenant or None}
         return Ready(self._acceptance.refused(job.id, fields, error, message=job.message), {})

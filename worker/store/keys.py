@@ -34,7 +34,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | w-secret      | string | 32 random bytes that make the tokens in webhook URLs                         |          |
 | used          | hash   | API keys: id -> second in which it was used, a minute old at most             |          |
 | session:HASH  | string | the API key that a login to the pages was made with                          | TTL      |
-| endpoints     | hash   | disabled receivers of webhooks: URL without its query -> JSON: since, why    |          |
+| endpoints     | hash   | disabled receivers of webhooks: [TENANT ]URL without query -> JSON: why …    |          |
 | stats         | hash   | what was counted since the store began, for /metrics: "what:label:…" -> number  |          |
 | stat:MINUTE   | hash   | what was counted in that minute since 1970, and gauges, for charts           | 25 hours |
 | in:leased     | zset   | taken-in message -> when its lease ends; in:messages hash: its bytes         |          |

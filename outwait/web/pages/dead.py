@@ -91,13 +91,13 @@ async def enable(shared: Shared, viewer: Operating, client: Deciding, receiver: 
     require_all_tenants(viewer.key)
     for disabled in await shared.client.disabled_receivers():
         if _name(disabled) == receiver:
-            await client.enable(disabled.url)
+            await client.enable(disabled.url, disabled.tenant)
     return _back(viewer, "enabled", 1)
 
 
 def _name(receiver: DisabledReceiver) -> str:
-    """The name of a receiver in a form; its URL may hold a secret."""
-    return hashlib.sha256(receiver.url.encode()).hexdigest()[:16]
+    """The name of a tenant's receiver in a form; its URL may hold a secret."""
+    return hashlib.sha256(f"{receiver.tenant or ''} {receiver.url}".encode()).hexdigest()[:16]
 
 
 def _filters(viewer: Viewer, target: str, provider: str, within: str) -> DeadFilter:
