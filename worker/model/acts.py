@@ -1,5 +1,6 @@
 """What persons did: who, what, when and from where. Pure data; the store keeps it apart from the timelines of jobs."""
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -114,5 +115,9 @@ OPERATORS, STRANGERS, OF_TENANT = "operators", "strangers", "tenant:"
 """Names of trails; a tenant's has its name behind it."""
 
 
+_PATH = re.compile(r"(https?://[^\s/?#]++)[/?#]\S*+")
+"""A URL with a path or a query, either of which may be a secret."""
+
+
 def _short(text: str) -> str:
-    return scrubbed(cut(text, TEXT_LIMIT))
+    return scrubbed(_PATH.sub(r"\1/…", cut(text, TEXT_LIMIT)))
