@@ -466,7 +466,7 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     left = [key async for key in connection.redis.scan_iter(match=f"{connection.keys.root}*")]
     empty_at_the_next_look = {connection.keys("LANES").encode(), connection.keys("FAIR", str(SUBMIT)).encode()}
     counts = {key for key in left if key.startswith(connection.keys("STAT").encode()[:-1])}
-    assert set(left) - empty_at_the_next_look - counts == {connection.keys("PROVIDERS").encode()}
+    assert set(left) - empty_at_the_next_look - counts == set()
     await connection.close()
 
 

@@ -70,7 +70,7 @@ class Replays:
         """Repeat all dead deliveries that match. Returns their number. Raises InvalidRequest as `dead` does."""
         count = 0
         async for page in self._pages(filters):
-            count += await self._repeat(page, None)
+            count += await self._repeat(page)
             if count and act is not None:
                 await self._store.audit.write(act)
                 act = None  # one entry, however many there are
@@ -88,7 +88,7 @@ class Replays:
                 if target in {None, dead.target} and provider in {None, dead.provider} and tenant in {None, dead.tenant}
             ]
 
-    async def _repeat(self, deliveries: Sequence[Delivery], act: NewAct | None) -> int:
+    async def _repeat(self, deliveries: Sequence[Delivery], act: NewAct | None = None) -> int:
         outcomes = [Replay(work_id=each.id, act=None if n else act) for n, each in enumerate(deliveries)]
         codes, _ = await self._store.lanes.record(outcomes)
         return sum(code > 0 for code in codes)

@@ -57,10 +57,10 @@ class Audit:
         self, trail: str, limit: int, oldest: float, tenant: str | None, until: float | None
     ) -> Sequence[Act]:
         acts: list[Act] = []
-        start = 0
+        start, at_once = 0, min(AT_ONCE, max(limit, 50))
         while len(acts) < limit:
             async with self._connection.translated():
-                rows = await self._redis.lrange(trail, start, start + AT_ONCE - 1)
+                rows = await self._redis.lrange(trail, start, start + at_once - 1)
             read = [act_of(row) for row in rows]
             acts += [
                 act
@@ -70,7 +70,7 @@ class Audit:
                 and tenant in {None, act.tenant, act.key_tenant}
             ]
             start += len(rows)
-            if len(rows) < AT_ONCE or read[-1].at <= oldest:
+            if len(rows) < at_once or read[-1].at <= oldest:
                 break
         return acts[:limit]
 

@@ -45,7 +45,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
 | copied        | string | nothing: what is promised is followed by a write that `WAIT` waits for          |          |
 | acts:TRAIL    | list   | what persons did, newest first, capped: "milliseconds job tenant JSON"        | TTL      |
-| acts-of:JOB   | list   | what persons did to one job, the same                                         | TTL      |
+| acts-of:JOB   | list   | what persons did to one job, the same                                         | purge    |
 | trails        | set    | the trails of acts: of operators, of strangers, of each tenant                |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 

@@ -24,7 +24,7 @@ for _, job_id in ipairs(jobs) do
   if key then call('DEL', key_of(tenant, key)) end
   if tenant then call('ZREM', TENANT .. tenant, job_id) end
   call('DEL', JOB .. job_id, SPEC .. job_id, RESULT .. job_id, TIMELINE .. job_id, ERROR .. job_id,
-             ALIASES .. job_id, WEBHOOKS .. job_id)
+             ALIASES .. job_id, WEBHOOKS .. job_id, JOB_ACTS .. job_id)
   call('ZREM', CLOSED, job_id)
 end
 return #jobs
