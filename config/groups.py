@@ -235,6 +235,7 @@ class WebSettings(Group):
         default=["https://*", "[a-z]*"],
         description="Patterns of targets that HTTP producers may name; by default handlers' names and https URLs.",
     )
+    priority_max: int = Field(default=9, ge=5, le=9, description="Highest priority that HTTP producers may name.")
     cors_origins: Names = Field(default=[], description="Origins whose pages may call the API from a browser.")
     session: Seconds = Field(default=12 * 3600, description="Seconds for which a login to the pages is valid.")
     flower_url: BaseUrl | None = Field(

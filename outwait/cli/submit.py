@@ -53,7 +53,7 @@ def submit(
     deadline: Annotated[float | None, typer.Option(help="Seconds from when it is due until it expires.")] = None,
     countdown: Annotated[float | None, typer.Option(help="Seconds before which the job is not submitted.")] = None,
     tenant: Annotated[str | None, typer.Option(help="The customer that the job belongs to.")] = None,
-    priority: Annotated[int, typer.Option(help="0 to 9; jobs with 9 are submitted first.")] = NORMAL,
+    priority: Annotated[int, typer.Option(help="0 to 9; of a tenant's jobs those with 9 go first.")] = NORMAL,
     metadata: Annotated[str | None, typer.Option(help="A JSON object that is passed to every handler.")] = None,
     as_json: Json = False,
 ) -> None:

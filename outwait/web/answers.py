@@ -195,7 +195,7 @@ def _first_line(kind: type | dict[str, Any]) -> str:
 _REASONS: dict[int, str] = {
     400: "The body is not valid JSON.",
     401: "The request has no API key, or the key is unknown or revoked.",
-    403: "The API key lacks the scope or is for another tenant, or OUTWAIT_WEB__TARGETS does not allow the target.",
+    403: "The API key lacks the scope or is for another tenant, or the settings forbid the target or priority.",
     404: "It does not exist, or it belongs to another tenant.",
     409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",

@@ -144,6 +144,9 @@ def _permitted(shared: Services, key: ApiKey, request: JobRequest) -> JobRequest
         if not targets.allowed(targets.canonical(targets.parse(target)), shared.settings.web.targets):
             scheme = target.partition(":")[0][:60]
             raise Forbidden(f"this target ({scheme}) is not allowed over HTTP: OUTWAIT_WEB__TARGETS does not list it")
+    highest = shared.settings.web.priority_max
+    if request.priority > highest:
+        raise Forbidden(f"priority {request.priority} is not allowed over HTTP: OUTWAIT_WEB__PRIORITY_MAX is {highest}")
     tenant = permitted_tenant(key, request.tenant)
     return request if tenant == request.tenant else request.model_copy(update={"tenant": tenant})
 

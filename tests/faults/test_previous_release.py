@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outwait.client.store import StoreClient
-from outwait.worker.model.jobs import JobState
+from outwait.worker.model.jobs import JobRequest, JobState
 from tests.faults import previous
 from tests.patience import PATIENCE
 from tests.stack import Stack, closed, query, until
@@ -58,11 +58,11 @@ async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: 
     beside = [f"{kind}-beside-{number}" for number in range(20)]
     async with both.stack.client() as client:
         first = both.hire(old=old_first)
-        await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in names])
+        await client.enqueue_many([(asked(number, name), name) for number, name in enumerate(names)])
         await until(lambda: submitted(client, names))
         second = both.hire(old=not old_first)
         await until(lambda: ready(both.stack, "worker" if old_first else "old"))
-        await client.enqueue_many([(query(name, targets=["file:both.jsonl"]), name) for name in beside])
+        await client.enqueue_many([(asked(number, name), name) for number, name in enumerate(beside)])
         await until(lambda: submitted(client, [*names, *beside]))
         first.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(first.wait, PATIENCE) == 0
@@ -75,6 +75,11 @@ async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: 
     assert both.stack.ledger()["totals"]["unless"]["repeated_submits"] == 0
     for log in ("old", "worker"):
         assert "Traceback" not in both.stack.logs(log)
+
+
+def asked(number: int, text: str) -> JobRequest:
+    """Of several tenants and priorities: each release takes jobs out of lines that the other one wrote."""
+    return query(text, targets=["file:both.jsonl"], tenant=f"t-{number % 3}", priority=number % 10)
 
 
 async def ready(stack: Stack, name: str) -> bool:

@@ -18,7 +18,7 @@ LANE = Lane.parse("submit:unless")
 
 
 async def test_a_backlog_of_100_000_jobs_holds_up_nobody_elses(tmp_path: Path) -> None:
-    """Protected by worker/store/lua/enqueue.lua `next_turn`, and claim.lua `next_turns`, which goes by it."""
+    """Protected by worker/store/lua/submits: `line_up` in lines.lua, and `next_turns` in turns.lua."""
     with EmbeddedRedis(tmp_path) as redis:
         settings = Settings(redis_url=redis.url, _env_file=None)
         connection = Connection(settings)

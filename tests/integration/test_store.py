@@ -464,7 +464,8 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     await asyncio.sleep(0.01)
     assert await lanes.purge() == 1
     left = [key async for key in connection.redis.scan_iter(match=f"{connection.keys.root}*")]
-    empty_at_the_next_look = {connection.keys("LANES").encode(), connection.keys("FAIR", str(SUBMIT)).encode()}
+    of_lane = {connection.keys(name, str(SUBMIT)).encode() for name in ("LINES", "TURNS")}
+    empty_at_the_next_look = {connection.keys("LANES").encode(), *of_lane}
     counts = {key for key in left if key.startswith(connection.keys("STAT").encode()[:-1])}
     assert set(left) - empty_at_the_next_look - counts == set()
     await connection.close()
@@ -591,17 +592,16 @@ async def test_a_renewed_probe_stays_the_only_one(lanes: Lanes) -> None:
 
 
 async def test_a_probe_that_sends_nothing_gives_its_place_to_the_next(lanes: Lanes) -> None:
-    """Protected by worker/store/lua/record/jobs.lua `leave`: for what is uncertain nothing is sent."""
+    """Protected by worker/store/lua/record/jobs.lua `leave`: a job whose parameters are invalid is not sent."""
     await lanes.enqueue([job("j1"), job("j2")])
-    item, fence = await begun(lanes, SUBMIT, policy=msgspec.structs.replace(GROUP, batch=1))
-    await lanes.record([Uncertain(work_id=item, fence=fence, reason="500", submits=1)])
     await lanes.record([Outage(provider="unless", reason="500", limit=1, wait_ms=1, longest_ms=1)])
     await asyncio.sleep(0.01)
     (probe,) = await lanes.claim(SUBMIT, GROUP)
-    assert (probe.work_id, await lanes.claim(SUBMIT, GROUP)) == (item, [])
-    await lanes.record([Hold(work_id=item, fence=probe.fence, reason="a person decides")])
+    assert (probe.work_id, await lanes.claim(SUBMIT, GROUP)) == ("j1", [])
+    error = JobError("invalid_request", "no such language").text()
+    await lanes.record([End(work_id="j1", fence=probe.fence, state=JobState.FAILED, error=error)])
     (following,) = await lanes.claim(SUBMIT, GROUP)
-    assert following.work_id not in {item, ""}
+    assert following.work_id == "j2"
     assert await lanes.claim(SUBMIT, GROUP) == [], "one probe at a time"
     outage = Outage(provider="unless", reason="500", limit=1, wait_ms=60_000, longest_ms=60_000)
     again = Retry(work_id=following.work_id, fence=following.fence, countdown_ms=0, reason="503", attempt=1)

@@ -121,7 +121,9 @@ class JobRequest(BaseModel):
         default=None,
         description="Owner of the job. Tenants take turns, so that one tenant's backlog does not delay another's jobs.",
     )
-    priority: int = Field(default=NORMAL, ge=0, le=9, description="9 is submitted first, 0 last.")
+    priority: int = Field(
+        default=NORMAL, ge=0, le=9, description="Order of a tenant's jobs: 9 is submitted first, 0 last."
+    )
     version: int = Field(default=1, ge=1, le=1, description="Version of this contract.")
 
 

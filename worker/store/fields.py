@@ -20,6 +20,8 @@ class JobField(StrEnum):
     IDEMPOTENCY_KEY = "ik"
     TENANT = "tn"
     TRACE = "tp"  # the producer's trace context (W3C traceparent)
+    PRIORITY = "pr"  # 0 to 9; absent: the default
+    DUE = "du"  # ms, when its last countdown ended, after which it stands in its tenant's line
     ATTEMPTS = "a"  # failed attempts of the present step
     CREATED = "c"  # ms
     SUBMITTED = "su"  # ms

@@ -14,8 +14,10 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | rv:JOB        | string | the error of a job whose id was revoked before it came: it is then cancelled  | TTL      |
 | as:JOB        | set    | the ids that mean this job                                                   | purge    |
 | k:KEY         | string | job id of an idempotency key; of a tenant's job it is tk:TENANT/KEY          | purge    |
-| due:LANE      | zset   | job or delivery id -> when it is due; in submit lanes also turns, below 1e12 |          |
-| fair:LANE     | hash   | turns of a submit lane: BAND -> reached, BAND:TENANT -> the tenant's last    | empty    |
+| due:LANE      | zset   | job or delivery id -> when it is due; below 0 its place in a tenant's line    |          |
+| lines:LANE    | hash   | tenant -> number of its line in a submit lane; /lines, /places: counters      | empty    |
+| turns:LANE    | list   | the tenants that have a line, whose turn is next first                        | empty    |
+| fair:LANE     | hash   | turns of a submit lane in release 0.2.0                                       | empty    |
 | leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
@@ -67,6 +69,8 @@ _PREFIXES = {
     "TENANT": "tn:",
     "DUE": "due:",
     "LEASED": "leased:",
+    "LINES": "lines:",
+    "TURNS": "turns:",
     "FAIR": "fair:",
     "LANES": "lanes",
     "INDEX": "ix:",

@@ -35,7 +35,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         message: the taken-in message that the job came in.
         countdown_ms: until its submit.
         tenant: whose job it is.
-        priority: 0 to 9; 9 is submitted before all others.
+        priority: 0 to 9; 9 is submitted before all others of its tenant.
         trace: the producer's trace context.
     """
 

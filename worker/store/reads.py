@@ -19,8 +19,8 @@ _LEDGER = {
 }
 """Where each count of the ledger stands."""
 
-TURNS = 1e12
-"""Scores below are turns in a submit lane, not times (prelude.lua)."""
+FIRST_TIME = 1e12
+"""Scores below are places in lines of a submit lane, not times (prelude.lua)."""
 
 
 class LaneStatus(NamedTuple):
@@ -152,7 +152,8 @@ class Reads:
             now = second * 1000 + micro // 1000
             for lane, first in zip(wanted, rows[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
-                pipe.hget(self._keys("JOB", first[0][0].decode() if first else ""), JobField.CREATED)
+                first_job = self._keys("JOB", first[0][0].decode() if first else "")
+                pipe.hmget(first_job, JobField.DUE, JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
             LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
@@ -235,7 +236,7 @@ def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes |
 def _due(score: float | None, fields: dict[str, str]) -> float | None:
     if score is None or score == float("inf"):
         return None
-    return (score if score >= TURNS else int(fields[JobField.CREATED])) / 1000
+    return (score if score >= FIRST_TIME else int(fields.get(JobField.DUE) or fields[JobField.CREATED])) / 1000
 
 
 def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
@@ -252,9 +253,9 @@ def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
     )
 
 
-def _age(first: Sequence[tuple[bytes, float]], created: bytes | None, now: int) -> float:
-    """Seconds for which the first job is late; a job that waits for its turn has been due since it was created."""
+def _age(first: Sequence[tuple[bytes, float]], times: Sequence[bytes | None], now: int) -> float:
+    """Seconds for which the first job is late; `times`: when a job in a line was due, or else created."""
     if not first:
         return 0.0
-    since = first[0][1] if first[0][1] >= TURNS else int(created or now)
+    since = first[0][1] if first[0][1] >= FIRST_TIME else int(next(filter(None, times), now))
     return max(0.0, (now - since) / 1000)

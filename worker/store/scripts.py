@@ -31,6 +31,8 @@ _pack = msgspec.msgpack.Encoder().encode
 
 _PARTS: Mapping[str, Sequence[str]] = {
     "act": ("record/acts",),
+    "enqueue": ("submits/lines",),
+    "claim": ("submits/lines", "submits/turns"),
     "record": (
         "record/acts",
         "record/jobs",

@@ -1,4 +1,5 @@
 -- Lease due work of one lane, as much as may go now. First puts back what outlived its lease.
+-- Uses       line_up_due, next_turns, reline (submits/turns.lua)
 -- Arguments  lane, policy (store.lanes.LanePolicy; a limit that is absent is none)
 -- Returns    msgpack array of claims, in the form that Celery's messages carry
 -- States     queued -> uncertain, for a submit whose lease ended after its request may have left;
@@ -60,13 +61,13 @@ local function gate()
   return 1, now + 200
 end
 
--- How many may go now, and when to look again if that is fewer than are due.
-local function allowance()
+-- How many may go now beside `uncertain` ones, and when to look again if that is fewer than are due.
+local function allowance(uncertain)
   local number, look_at = policy.batch, nil
   local function at_most(room, later)
     if room < number then number, look_at = room, later end
   end
-  at_most(policy.cap - call('ZCARD', leased), now + 50)
+  at_most(policy.cap - call('ZCARD', leased) - uncertain, now + 50)
   if not provider then return number, look_at end
   at_most(gate())
   if policy.in_flight then
@@ -87,18 +88,18 @@ local function allowance()
 end
 
 -- Raise a job's fence and read it; nil if it was purged. Returns the claim, in the order of model.jobs.Claim, and its fence.
--- A job that waited for its turn has been due since it was created.
+-- A job that waited for its turn has been due since its countdown ended, or since it was created.
 local function lease_job(work_id, due_at)
   local key = JOB .. work_id
   local old_fence, attempts, provider, operation, external_id, memo, state, created, submitted, deadline,
-    provider_status, polled, trace, unknown_polls, unknown_since, expires = unpack(call(
+    provider_status, polled, trace, unknown_polls, unknown_since, expires, lined_up = unpack(call(
       'HMGET', key, job_field.fence, job_field.attempts, job_field.provider, job_field.operation, job_field.external_id,
       job_field.memo, job_field.state, job_field.created, job_field.submitted, job_field.deadline,
       job_field.provider_status, job_field.last_poll, job_field.trace,
-      job_field.unknown_polls, job_field.unknown_since, job_field.expires))
+      job_field.unknown_polls, job_field.unknown_since, job_field.expires, job_field.due))
   if not old_fence then return nil end
   local fence, created_ms = old_fence + 1, tonumber(created)
-  local due_ms = due_at < TURNS and created_ms or due_at
+  local due_ms = due_at < FIRST_TIME and tonumber(lined_up or created) or due_at
   call('HSET', key, job_field.fence, fence, job_field.claimed, fence)
   local claim = {
     work_id, fence, provider, operation, external_id or '', memo or '', state, tonumber(attempts) or 0, created_ms,
@@ -126,26 +127,9 @@ local function lease_delivery(work_id, due_ms)
   return claim, fence
 end
 
--- In a submit lane: who is next, each with its score. Half of the places are for those whose countdown has ended, the
--- rest for tenants' turns.
-local function next_turns(number)
-  local timed = call('ZRANGEBYSCORE', due, TURNS, now, 'WITHSCORES', 'LIMIT', 0, number)
-  local turns = call('ZRANGEBYSCORE', due, '-inf', '(' .. TURNS, 'WITHSCORES', 'LIMIT', 0, number)
-  local chosen, reached = {}, {}
-  for i = 1, math.min(#timed, 2 * math.max(math.ceil(number / 2), number - #turns / 2)) do chosen[i] = timed[i] end
-  for i = 1, #turns, 2 do
-    if #chosen == 2 * number then break end
-    chosen[#chosen + 1] = turns[i]
-    chosen[#chosen + 1] = turns[i + 1]
-    local band = math.floor(turns[i + 1] / BAND)
-    reached[band] = turns[i + 1] - band * BAND
-  end
-  for band, turn in pairs(reached) do call('HSET', FAIR .. lane, band, turn) end
-  return chosen
-end
-
+-- Which work goes now, each with its score: as much as `number`.
 local function next_due(number)
-  if is_submit(lane) then return next_turns(number) end
+  if is_submit(lane) then return next_turns(lane, number) end
   return call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, number)
 end
 
@@ -164,17 +148,11 @@ local function take_turns(number)
   return math.ceil(number / 2)
 end
 
-put_back()
-local number, look_at = allowance()
-if rate_limit and number > 0 and number < policy.batch and other_lane_has_due_work() then
-  number = take_turns(number)
-  look_at = now + 50
-end
 local claims, stamps, moved = {}, {}, {}
-local ends = now + policy.lease_ms
-if number > 0 then
-  local lease = is_job and lease_job or lease_delivery
-  local chosen = next_due(number)
+
+-- Lease what was chosen, work and its scores. With `sends` each takes a place in the rate. Returns how many there were.
+local function lease_all(chosen, ends, sends)
+  local lease, before = is_job and lease_job or lease_delivery, #claims
   for i = 1, #chosen, 2 do
     local work_id = chosen[i]
     moved[#moved + 1] = work_id
@@ -183,12 +161,31 @@ if number > 0 then
       claims[#claims + 1] = claim
       stamps[#stamps + 1] = ends
       stamps[#stamps + 1] = work_id
-      if rate_limit then call('ZADD', RATE .. provider, ends, rate_entry(work_id, fence)) end
+      if sends and rate_limit then call('ZADD', RATE .. provider, ends, rate_entry(work_id, fence)) end
     end
   end
+  return #claims - before
 end
+
+put_back()
+local uncertain, more = {}, false
+if is_submit(lane) then uncertain, more = line_up_due(lane) end
+local room = math.max(0, math.min(policy.batch, policy.cap - call('ZCARD', leased)))
+more = more or #uncertain > 2 * room
+uncertain = {unpack(uncertain, 1, 2 * room)}
+local number, look_at = allowance(#uncertain / 2)
+if rate_limit and number > 0 and number < policy.batch and other_lane_has_due_work() then
+  number = take_turns(number)
+  look_at = now + 50
+end
+local ends = now + policy.lease_ms
+-- Nothing is sent for an uncertain job: no gate, rate or turn holds it. Its lease does not end with the probe's, which is
+-- known by that.
+lease_all(uncertain, ends + 1, false)
+local chosen = number > 0 and next_due(number) or {}
+local sent = lease_all(chosen, ends, true)
 -- Behind an open breaker this claim is the probe: nothing else goes until it is known, or its lease ends.
-if provider and #claims > 0 and call('HEXISTS', GOVERNOR .. provider, governor_field.open_until) == 1 then
+if provider and sent > 0 and call('HEXISTS', GOVERNOR .. provider, governor_field.open_until) == 1 then
   call('HSET', GOVERNOR .. provider, governor_field.probe_until, ends)
 end
 if #moved > 0 then call('ZREM', due, unpack(moved)) end
@@ -196,11 +193,12 @@ if #stamps > 0 then call('ZADD', leased, unpack(stamps)) end
 if rate_limit then call('PEXPIRE', RATE .. provider, window_ms + policy.lease_ms) end
 
 -- When this lane must be looked at next: work left over, the next countdown, or the next lease that may end.
+if is_submit(lane) and #chosen < 2 * number then reline(lane) end
 local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')
 local ending = call('ZRANGE', leased, 0, 0, 'WITHSCORES')
 local at = first[2] and tonumber(first[2])
-if not at then call('DEL', FAIR .. lane) end
-if at and at <= now then at = look_at or now end
+if not at then call('DEL', LINES .. lane, TURNS .. lane, FAIR .. lane) end
+if at and at <= now then at = not more and look_at or now end
 if ending[2] and (not at or tonumber(ending[2]) < at) then at = tonumber(ending[2]) end
 if at and at ~= math.huge then
   call('ZADD', LANES, at, lane)

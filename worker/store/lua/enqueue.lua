@@ -1,5 +1,5 @@
 -- Record new jobs. Same id or idempotency key and same request: the same job. Another request: conflict.
--- Uses       the codes of codes.py (CREATED, SAME, CONFLICT), NORMAL_PRIORITY
+-- Uses       the codes of codes.py (CREATED, SAME, CONFLICT), NORMAL_PRIORITY, line_up (submits/lines.lua)
 -- Arguments  jobs (array of store.lanes.NewJob; a field that is absent has its default),
 --            retention_ms (that an alias of a job is kept)
 -- Returns    array of {code, job id}; with CONFLICT, the job id is the given one if it is the id that clashes
@@ -21,17 +21,6 @@ local function existing(id, tenant, key)
   end
   if not job_id then return nil end
   return job_id, call('HGET', JOB .. job_id, job_field.digest)
-end
-
--- The turn of a job that is due at once: tenants take turns, however many jobs one of them has; a more urgent priority
--- goes before all others. Turns are far below any time, so that such a job is due.
-local function next_turn(lane, tenant, priority)
-  local band = 9 - priority
-  local of_tenant = band .. ':' .. (tenant or '')
-  local reached, last = get(FAIR .. lane, band, of_tenant)
-  local turn = math.max(tonumber(reached or 0), tonumber(last or 0)) + 1
-  call('HSET', FAIR .. lane, of_tenant, turn)
-  return band * BAND + turn
 end
 
 -- Another request came under a job's id. Only the first is an entry of its timeline: whoever knows the id could push out
@@ -79,12 +68,14 @@ local function create(job)
     call('ZADD', TENANT .. job.tenant, now, id)
   end
   if job.trace then call('HSET', key, job_field.trace, job.trace) end
+  if job.priority then call('HSET', key, job_field.priority, job.priority) end
   if ended then
     make_due(lane, id, now)
   elseif job.countdown_ms then
     make_due(lane, id, now + job.countdown_ms)
   else
-    make_due(lane, id, next_turn(lane, job.tenant, job.priority or NORMAL_PRIORITY))
+    line_up(lane, id, job.tenant, job.priority or NORMAL_PRIORITY)
+    call('ZADD', LANES, 'LT', now, lane)
   end
 end
 

@@ -7,8 +7,9 @@ local arguments = cmsgpack.unpack(ARGV[1])
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local TIMELINE_MAX, DETAIL_MAX = 200, 300
--- Scores of a submit lane's due set below TURNS are turns of tenants, in bands of one priority each; above, times.
-local TURNS, BAND = 1e12, 1e10
+-- Scores of due sets from here on are times. In submit lanes there are others: below 0 places in tenants' lines
+-- (submits/lines.lua), from 0 on turns of release 0.2.0, one BAND for each priority.
+local FIRST_TIME, BAND = 1e12, 1e10
 
 -- Several fields of a hash, one value each: false where there is none.
 local function get(key, ...) return unpack(call('HMGET', key, ...)) end
