@@ -109,7 +109,8 @@ class Waiting:
 class SubmitAnswer:
     """The provider accepted the job."""
 
-    external_id: str  # "" if the provider names none, and a webhook is all that follows: the job waits for it
+    # Up to 500 printable characters; "" if the provider names none and only a webhook follows: the job waits for it.
+    external_id: str
     memo: str = ""
     first_poll: float | None = None  # seconds; None: that of the operation
 
