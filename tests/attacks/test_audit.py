@@ -16,6 +16,7 @@ from outwait.worker.model.errors import Conflict
 from outwait.worker.model.jobs import Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.store.access import NewKey, Scope
+from outwait.worker.store.fields import GovernorField
 from outwait.worker.store.lanes import Held, LanePolicy
 from outwait.worker.store.store import Store
 from tests.patience import PATIENCE
@@ -112,6 +113,15 @@ async def test_who_paused_is_stored_and_shown(stack: Stack) -> None:
         assert (await caller.post("/v1/providers/unless/resume")).status_code == 200
         acts = [(act["what"], act["about"], act["detail"]) for act in await listed(caller, limit=2)]
         assert acts == [("resume", "unless", ""), ("pause", "unless", "an invoice")]
+
+
+async def test_a_pause_of_an_old_release_is_nobody_s(client: StoreClient) -> None:
+    """Protected by worker/store/governors.py: it knows no person, and leaves the one of the pause before."""
+    await client.pause("unless", "ours")
+    redis, governor = client._store.connection.redis, client._store.connection.keys("GOVERNOR", "unless")
+    await redis.hset(governor, mapping={GovernorField.SUSPENDED: 1_700_000_000_000, GovernorField.SUSPEND_REASON: "x"})
+    (status,) = [status for status in await client.providers() if status.provider == "unless"]
+    assert (status.suspended_why, status.suspended_by) == ("x", "")
 
 
 async def test_buttons_logins_and_commands_are_stored_too(stack: Stack) -> None:

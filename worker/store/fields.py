@@ -72,7 +72,7 @@ class GovernorField(StrEnum):
     PAUSE_REASON = "pr"
     SUSPENDED = "mp"  # ms, when a person stopped the provider; absent while nobody has
     SUSPEND_REASON = "mr"
-    SUSPENDED_BY = "mb"  # the person, in words
+    SUSPENDED_BY = "mb"  # when, as SUSPENDED, and who, in words; release 0.2.0 leaves it from another pause
     OUTAGES = "bf"  # outages in a row
     OPEN_UNTIL = "bo"  # ms; the breaker is open until then, and after it one probe goes
     TIMES_OPENED = "bt"  # in a row; each doubles the time

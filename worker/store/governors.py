@@ -113,8 +113,14 @@ def _status(
         breaker_until=opened / 1000 if opened > now else None,
         breaker_why=fields.get(GovernorField.OPEN_REASON, ""),
         outages=int(fields.get(GovernorField.OUTAGES, 0)),
-        suspended_by=fields.get(GovernorField.SUSPENDED_BY, "") if suspended else "",
+        suspended_by=_person(fields.get(GovernorField.SUSPENDED_BY, ""), suspended),
     )
+
+
+def _person(stored: str, suspended: str | None) -> str:
+    """Who made this pause; nobody if what is stored is of another one."""
+    since, _, person = stored.partition(" ")
+    return person if since == suspended else ""
 
 
 def _breaker(opened_until: float, now: int) -> Breaker:

@@ -19,7 +19,8 @@ end
 -- A person stops everything of this provider, until a person resumes it.
 function verbs.suspend(outcome)
   call('HSET', GOVERNOR .. outcome.provider, governor_field.suspended, now,
-             governor_field.suspend_reason, outcome.reason, governor_field.suspended_by, outcome.by or '')
+             governor_field.suspend_reason, outcome.reason, governor_field.suspended_by,
+             string.format('%.0f ', now) .. (outcome.by or ''))
   return WRITTEN
 end
 
