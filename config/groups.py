@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from outwait.config.errors import Clash
-from outwait.config.patterns import HostsAndNetworks, Owned, ReceiverPatterns, split
+from outwait.config.patterns import HostsAndNetworks, Networks, Owned, ReceiverPatterns, split
 from outwait.config.reserved import name_pattern
 from outwait.config.urls import ProxyUrl
 
@@ -229,6 +229,26 @@ class WebSettings(Group):
     port: int = Field(default=8080, ge=0, le=65535, description="Port on which the web process listens.")
     public_url: BaseUrl | None = Field(
         default=None, description="URL at which providers reach the web process; without it, no provider webhooks."
+    )
+    trusted_proxies: Networks = Field(
+        default=[],
+        description="Addresses and networks of the proxies in front: `10.0.0.5,10.1.0.0/16`. Only what they say about "
+        "a caller's address counts.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for", description="Header in which the trusted proxies name the caller's address."
+    )
+    connections: int = Field(
+        default=1000, ge=1, description="Maximum number of open connections; fewer if fewer files may be open."
+    )
+    connections_per_address: int = Field(
+        default=200,
+        ge=1,
+        description="The same of one address (IPv6: of one /64 network). Trusted proxies have no such limit.",
+    )
+    read_time: Seconds = Field(
+        default=10,
+        description="Seconds for the head of a request, and for each part of its body (at least 1 KiB a second).",
     )
     body_max: int = Field(default=4_194_304, ge=1024, description="Maximum size of a request's body, in bytes.")
     targets: Names = Field(

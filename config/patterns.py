@@ -39,6 +39,14 @@ def _host_or_network(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("must be addresses or networks (10.0.0.5, 10.1.0.0/16, 2001:db8::/32)") from None
+    return value
+
+
 def _receiver(value: str) -> str:
     if not _RECEIVER.fullmatch(value) or _DEFAULT_PORT.fullmatch(value):
         raise ValueError(
@@ -62,6 +70,7 @@ def _owned(value: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
     return value
 
 
+Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], BeforeValidator(split)]
 HostsAndNetworks = Annotated[list[Annotated[str, AfterValidator(_host_or_network)]], BeforeValidator(split)]
 ReceiverPatterns = Annotated[list[Annotated[str, AfterValidator(_receiver)]], BeforeValidator(split)]
 Owned = Annotated[dict[str, Annotated[list[str], BeforeValidator(split)]], AfterValidator(_owned)]

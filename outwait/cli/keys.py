@@ -11,17 +11,21 @@ import typer
 
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
+from outwait.cli.since import duration
 from outwait.client.store import local_actor
 from outwait.config.exits import Exit
 from outwait.config.settings import Settings
 from outwait.worker.model.acts import ActKind, Via
-from outwait.worker.store.access import ApiKey, NewKey, Scope
+from outwait.worker.model.api_keys import ApiKey, Scope, made_by
+from outwait.worker.store.access import NewKey
 from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
 """File in the data folder of `outwait up`: an API key for the person who runs it."""
 
 T = TypeVar("T")
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `outwait keys list`.")]
 
 keys = typer.Typer(help="Create, list and revoke API keys. They are used for the HTTP API and to log in to the pages.")
 
@@ -35,22 +39,45 @@ def create(
         typer.Option(help="What the key allows; give the option once for each scope. enqueue costs money."),
     ] = [Scope.READ],  # noqa: B006 - typer copies it
     tenant: Annotated[str | None, typer.Option(help="Limit the key to the jobs of one tenant.")] = None,
+    expires: Annotated[
+        float | None, duration("Time for which the key is valid: 12h, 90d. Without it, for ever.")
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="NETWORK", help="Address or network of its callers; once for each of them."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create an API key and print it. It cannot be shown again: only its hash is stored."""
 
     async def make(store: Store) -> NewKey:
-        made = await store.access.create(name, set(scope), tenant)
+        made = await store.access.create(name, set(scope), tenant, ttl_s=expires, networks=network or ())
         await _note(store, ActKind.CREATE_KEY, made.key)
         return made
 
-    created = _ask(current(context).settings(), make)
-    if as_json:
-        print_json({"key": created.text, **_fields(created.key)})
-        return
-    typer.echo(created.text)
-    say(f"This is the API key {name!r} with the scopes {_scopes(created.key)}; its id is {created.key.id}.")
-    say("It is shown only once. Keep it as you keep a password.")
+    _print_new(_ask(current(context).settings(), make), as_json=as_json)
+
+
+@keys.command()
+def rotate(
+    context: typer.Context,
+    key_id: KeyId,
+    overlap: Annotated[float, duration("Time for which the old key stays valid: 1h, 7d.")] = 86400.0,
+    as_json: Json = False,
+) -> None:
+    """Create a key that takes the place of another one, with the same name, rights and end. The old one ends later."""
+
+    async def replace(store: Store) -> NewKey | None:
+        made = await store.access.rotate(key_id, overlap)
+        if made is not None:
+            await _note(store, ActKind.ROTATE_KEY, made.key, f"in place of {key_id}")
+        return made
+
+    made = _ask(current(context).settings(), replace)
+    if made is None:
+        say(f"Error: no valid API key has the id {key_id!r}. `outwait keys list` shows the ids.")
+        raise typer.Exit(Exit.NOT_FOUND)
+    _print_new(made, as_json=as_json)
 
 
 @keys.command("list")
@@ -66,28 +93,32 @@ def list_keys(context: typer.Context, as_json: Json = False) -> None:
             key.name,
             _scopes(key),
             key.tenant or "all",
+            ", ".join(key.networks) or "anywhere",
             when(key.created),
             when(key.used) if key.used else "never",
+            when(key.expires) if key.expires else "never",
         )
         for key in all_keys
     ]
     empty = "There are no API keys. `outwait keys create NAME` creates one."
-    print_table(("id", "name", "scopes", "tenant", "created", "used"), rows, empty=empty)
+    print_table(("id", "name", "scopes", "tenant", "from", "created", "used", "expires"), rows, empty=empty)
 
 
 @keys.command()
 def revoke(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `outwait keys list`.")],
+    key_id: KeyId,
+    made: Annotated[bool, typer.Option("--made", help="Also revoke the keys that it has made over HTTP.")] = False,
     as_json: Json = False,
 ) -> None:
     """Revoke an API key. The key, and every login with it, stops working at once."""
 
     async def end(store: Store) -> bool:
-        known = next((key for key in await store.access.all() if key.id == key_id), None)
-        existed = await store.access.revoke(key_id)
-        if existed and known:
-            await _note(store, ActKind.REVOKE_KEY, known)
+        known = {key.id: key for key in await store.access.all()}
+        ids = (key_id, *(made_by(list(known.values()), key_id) if made else ()))
+        existed = await store.access.revoke(*ids)
+        for key in (known[each] for each in ids if existed and each in known):
+            await _note(store, ActKind.REVOKE_KEY, key)
         return existed
 
     existed = _ask(current(context).settings(), end)
@@ -99,6 +130,15 @@ def revoke(
         say(f"Error: no API key has the id {key_id!r}. `outwait keys list` shows the ids.")
     if not existed:
         raise typer.Exit(Exit.NOT_FOUND)
+
+
+def _print_new(made: NewKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"key": made.text, **_fields(made.key)})
+        return
+    typer.echo(made.text)
+    say(f"This is the API key {made.key.name!r} with the scopes {_scopes(made.key)}; its id is {made.key.id}.")
+    say("It is shown only once. Keep it as you keep a password.")
 
 
 def local_key(settings: Settings, folder: Path) -> Path:
@@ -130,8 +170,8 @@ def _ask(settings: Settings, question: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def _note(store: Store, what: ActKind, key: ApiKey) -> None:
-    words = f"{_scopes(key)}; tenant {key.tenant or 'all'}"
+async def _note(store: Store, what: ActKind, key: ApiKey, note: str = "") -> None:
+    words = "; ".join(filter(None, (_scopes(key), f"tenant {key.tenant or 'all'}", note)))
     await store.audit.write(local_actor(Via.COMMAND).act(what, about=f"{key.id} {key.name}", detail=words))
 
 

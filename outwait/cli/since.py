@@ -35,6 +35,19 @@ class Moment:
             ) from None
 
 
+def duration(help_text: str) -> Any:
+    """An option whose value is a time, in seconds."""
+    return typer.Option(parser=_seconds, metavar="TIME", help=help_text)
+
+
+def _seconds(text: str | float) -> float:
+    if isinstance(text, float):
+        return text  # the default
+    if time_given := _AGO.fullmatch(text):
+        return float(time_given[1]) * _UNITS[time_given[2]]
+    raise typer.BadParameter(f"{text!r} is no time (30m, 12h, 90d)")
+
+
 def moment(help_text: str) -> Any:
     """An option whose value is a point in time."""
     return typer.Option(parser=Moment.parse, metavar="WHEN", help=help_text)

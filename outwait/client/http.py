@@ -54,6 +54,9 @@ _ERRORS: dict[str, type[OutwaitError]] = {
 }
 """The errors that a problem's `code` names."""
 
+_BUSY = (429, 503)
+"""Statuses of a web process that has too much to do now. The same request may come again, as after an outage."""
+
 
 class _Problem(msgspec.Struct, frozen=True):
     status: int
@@ -212,6 +215,8 @@ def _known(problem: _Problem) -> OutwaitError:
     kind = _ERRORS.get(problem.code)
     if kind is not None:
         return kind(message)
+    if problem.status in _BUSY:
+        return StoreUnavailable(message)
     return InvalidRequest(message) if problem.status < 500 else OutwaitError(f"{problem.code}: {message}")
 
 

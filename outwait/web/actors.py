@@ -6,20 +6,16 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from outwait.client.store import StoreClient
-from outwait.web.auth import Operator
+from outwait.web.auth import KeyMaker, Operator
+from outwait.web.client_address import client_address
 from outwait.web.services import Shared
 from outwait.worker.model.acts import Actor, Via
-from outwait.worker.store.access import ApiKey
-
-
-def address_of(request: HTTPConnection) -> str:
-    """The address that the request came from."""
-    return request.client.host if request.client else ""
+from outwait.worker.model.api_keys import ApiKey
 
 
 def actor(request: HTTPConnection, key: ApiKey, via: Via) -> Actor:
     """The owner of the key."""
-    return Actor(who=key.name, via=via, key=key.id, address=address_of(request), key_tenant=key.tenant or "")
+    return Actor(who=key.name, via=via, key=key.id, address=client_address(request), key_tenant=key.tenant or "")
 
 
 def caller(key: ApiKey) -> str:
@@ -33,3 +29,11 @@ async def _deciding(request: Request, shared: Shared, key: Operator) -> StoreCli
 
 Deciding = Annotated[StoreClient, Depends(_deciding)]
 """A route's parameter: the client for what the caller decides."""
+
+
+async def _making_keys(request: Request, shared: Shared, key: KeyMaker) -> StoreClient:
+    return shared.client.acting(actor(request, key, Via.HTTP))
+
+
+MakingKeys = Annotated[StoreClient, Depends(_making_keys)]
+"""The same for a caller who makes and revokes keys."""

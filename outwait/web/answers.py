@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from outwait.web.problems import MEDIA_TYPE, Problem
 from outwait.worker.model.acts import Act
+from outwait.worker.model.api_keys import ApiKey
 from outwait.worker.model.jobs import Delivery, Job, JobError, TimelineEntry
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.dead import DeadDelivery
@@ -125,6 +126,24 @@ class Counts(msgspec.Struct, frozen=True):
     counts: dict[str, dict[str, int]]
 
 
+class Keys(msgspec.Struct, frozen=True):
+    """API keys, oldest first; for a week also those that have expired."""
+
+    keys: list[ApiKey]
+
+
+class CreatedKey(ApiKey, frozen=True, kw_only=True):
+    """A key just made. `key` is its text: what its owner sends. It cannot be read again."""
+
+    key: str
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The ids of the keys that were revoked."""
+
+    revoked: list[str]
+
+
 TYPES = (
     EnqueuedJob,
     EnqueuedJobs,
@@ -137,6 +156,9 @@ TYPES = (
     Resumed,
     Acts,
     Counts,
+    Keys,
+    CreatedKey,
+    Revoked,
     JobError,
     Problem,
 )
@@ -194,12 +216,13 @@ def _first_line(kind: type | dict[str, Any]) -> str:
 
 _REASONS: dict[int, str] = {
     400: "The body is not valid JSON.",
-    401: "The request has no API key, or the key is unknown or revoked.",
-    403: "The API key lacks the scope or is for another tenant, or the settings forbid the target or priority.",
+    401: "The request has no API key, or the key is unknown, revoked or expired.",
+    403: "The API key lacks the scope, is for another tenant or address, or the target or priority is not allowed.",
     404: "It does not exist, or it belongs to another tenant.",
     409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
     413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
     415: "The body's content type is not application/json.",
     422: "The request is invalid. `errors` names the invalid fields, if there are any.",
+    429: "Too many requests of this tenant wait for jobs already. Try again after Retry-After.",
     503: "Redis does not answer, or refuses writes for a while; `detail` says why. Try again after Retry-After.",
 }

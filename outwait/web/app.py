@@ -12,6 +12,7 @@ from outwait.web import (
     enqueue,
     health,
     jobs,
+    keys,
     metrics,
     openapi,
     pages,
@@ -44,13 +45,14 @@ def create(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.web = settings.web
     problems.install(app)
     openapi.install(app)
     _guard(app, settings)
     app.include_router(provider_webhooks.router)  # first, so that a burst of webhooks is compared with no other route
     app.include_router(health.router)
     app.include_router(metrics.router)
-    for part in (enqueue, stream, jobs, decisions, providers, audit):
+    for part in (enqueue, stream, jobs, decisions, providers, keys, audit):
         app.include_router(part.router)
     pages.install(app)
     return app

@@ -12,8 +12,8 @@ from outwait.web.auth import Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute
 from outwait.web.services import Shared
 from outwait.worker.model.acts import Act
+from outwait.worker.model.api_keys import ApiKey, Scope
 from outwait.worker.model.jobs import JOB_ID_PATTERN, TENANT_PATTERN
-from outwait.worker.store.access import ApiKey, Scope
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from outwait.web.client_address import client_address
 from outwait.web.services import Services, services
 from outwait.worker.model.errors import Forbidden, JobNotFound, StoreUnavailable, Unauthenticated
 from outwait.worker.model.jobs import Job
@@ -17,16 +18,16 @@ _bearer = HTTPBearer(
 
 
 async def authenticate(request: Request) -> ApiKey:
-    """The API key of the request; it is looked up only once. Raises Unauthenticated."""
+    """The API key of the request; it is looked up only once. Raises Unauthenticated or Forbidden."""
     cached: ApiKey | None = getattr(request.state, "key", None)
     if cached is not None:
         return cached
     bearer = await _bearer(request)
     if bearer is None:
         raise Unauthenticated("send an API key (Authorization: Bearer ow_…); `outwait keys create NAME` creates one")
-    key = await services(request).access.find(bearer.credentials)
+    key = await services(request).access.find(bearer.credentials, client_address(request))
     if key is None:
-        raise Unauthenticated("this API key is unknown or was revoked")
+        raise Unauthenticated("this API key is unknown, was revoked or has expired")
     request.state.key = key
     return key
 
@@ -34,8 +35,9 @@ async def authenticate(request: Request) -> ApiKey:
 async def still_valid(request: Request) -> bool:
     """Whether the key that opened a stream is still valid. While the store does not answer, it counts as valid."""
     bearer = await _bearer(request)
+    find = services(request).access.find
     try:
-        return bearer is not None and await services(request).access.find(bearer.credentials) is not None
+        return bearer is not None and await find(bearer.credentials, client_address(request)) is not None
     except StoreUnavailable:
         return True
 
@@ -86,3 +88,4 @@ async def visible(shared: Services, key: ApiKey, job_id: str) -> Job:
 Enqueuer = Annotated[ApiKey, Depends(needs(Scope.ENQUEUE))]
 Reader = Annotated[ApiKey, Depends(needs(Scope.READ))]
 Operator = Annotated[ApiKey, Depends(needs(Scope.OPERATE))]
+KeyMaker = Annotated[ApiKey, Depends(needs(Scope.KEYS))]

@@ -75,7 +75,7 @@ async def list_jobs(shared: Shared, key: Reader, query: Annotated[Listing, Query
     return answer(JobPage([shown_job(job) for job in page.jobs], page.cursor))
 
 
-@router.get("/{job_id}", operation_id="getJob", responses=documented(Job, 404, example=_JOB))
+@router.get("/{job_id}", operation_id="getJob", responses=documented(Job, 404, 429, example=_JOB))
 async def job(
     job_id: JobId,
     shared: Shared,
@@ -88,7 +88,9 @@ async def job(
     """The job in its present state. With `wait`, the answer comes when the job ends, or after that many seconds."""
     job = await visible(shared, key, job_id)
     if wait and not job.state.ended:
-        job = await shared.watch.end_of(job.id, shared.client.job, wait)
+        shared.waiting.check(key)
+        with shared.waiting.place(key):
+            job = await shared.watch.end_of(job.id, shared.client.job, wait)
     return answer(shown_job(job))
 
 

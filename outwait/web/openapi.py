@@ -14,6 +14,7 @@ TAGS = [
     {"name": "deliveries", "description": "Read deliveries and repeat them."},
     {"name": "providers", "description": "Read operations, limits and counts; pause and resume providers."},
     {"name": "audit", "description": "Read what persons did."},
+    {"name": "keys", "description": "Create, rotate and revoke API keys that allow no more than yours."},
 ]
 
 DESCRIPTION = """Durable jobs on slow, asynchronous AI APIs. Each job is submitted once; all handlers get its result.

@@ -9,7 +9,9 @@ from fastapi import Depends, Request
 
 from outwait.client.store import StoreClient
 from outwait.config.settings import Settings
+from outwait.web.connections import affordable
 from outwait.web.mailbox import Mailbox
+from outwait.web.waiting import Waiting
 from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.access import Access
 from outwait.worker.store.store import Store
@@ -27,6 +29,7 @@ class Services:
     access: Access
     mailbox: Mailbox
     watch: Watch
+    waiting: Waiting
 
 
 @asynccontextmanager
@@ -35,7 +38,8 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
     registry = build(settings.providers)
     async with Store.open(settings) as store, StoreClient(settings, registry) as client, Watch(settings) as watch:
         mailbox = Mailbox(store, registry)
-        yield Services(settings, registry, client, store, store.access, mailbox, watch)
+        waiting = Waiting(max(1, affordable(settings.web.connections) // 2))
+        yield Services(settings, registry, client, store, store.access, mailbox, watch, waiting)
 
 
 def services(request: Request) -> Services:

@@ -47,7 +47,7 @@ _GONE = {"description": "The job is closed, and no event follows the one that La
 @router.get(
     "/{job_id}/events",
     operation_id="followJob",
-    responses=documented({"type": "string"}, 404) | {200: _STREAM, 204: _GONE},
+    responses=documented({"type": "string"}, 404, 429) | {200: _STREAM, 204: _GONE},
     response_class=StreamingResponse,
 )
 async def follow(
@@ -64,10 +64,17 @@ async def follow(
     if job.closed and not _after(last_event_id, await _events(shared, job.id)):
         return Response(status_code=204)
 
+    shared.waiting.check(key)
+
     async def key_valid() -> bool:
         return await still_valid(request)
 
-    return StreamingResponse(_stream(shared, job.id, last_event_id, key_valid), media_type="text/event-stream")
+    async def counted() -> AsyncIterator[bytes]:
+        with shared.waiting.place(key):
+            async for part in _stream(shared, job.id, last_event_id, key_valid):
+                yield part
+
+    return StreamingResponse(counted(), media_type="text/event-stream")
 
 
 async def _stream(

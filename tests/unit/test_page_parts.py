@@ -127,13 +127,22 @@ def test_tries_are_counted_by_address_and_forgotten_with_time(monkeypatch: pytes
     monkeypatch.setattr(session.time, "monotonic", lambda: now)
     tries = session.Tries()
     for _ in range(session.TRIES):
-        tries.check("10.0.0.1")
         tries.wrong("10.0.0.1")
-    with pytest.raises(session.TooManyTries):
-        tries.check("10.0.0.1")
-    tries.check("10.0.0.2")
+    for same in ("10.0.0.1", "10.0.0.1"):
+        with pytest.raises(session.TooManyTries):
+            tries.wrong(same)
+    tries.wrong("10.0.0.2")
     now += session.TRIES_IN + 1
-    tries.check("10.0.0.1")
+    tries.wrong("10.0.0.1")
+
+
+def test_tries_of_one_ipv6_network_are_counted_together() -> None:
+    tries = session.Tries()
+    for number in range(session.TRIES):
+        tries.wrong(f"2001:db8::{number}")
+    with pytest.raises(session.TooManyTries):
+        tries.wrong("2001:db8::ffff")
+    tries.wrong("2001:db8:0:1::1")
 
 
 def test_a_link_cannot_make_the_pages_say_what_it_likes() -> None:

@@ -32,6 +32,7 @@ class ActKind(StrEnum):
     RESUME = "resume"
     ENABLE_RECEIVER = "enable-receiver"
     CREATE_KEY = "create-key"
+    ROTATE_KEY = "rotate-key"
     REVOKE_KEY = "revoke-key"
     LOGIN = "login"
     LOGIN_REFUSED = "login-refused"

@@ -6,7 +6,7 @@ from outwait.worker.store.inbox import lists_of
 from outwait.worker.store.keys import Keys
 
 _STORE = {
-    "hash": ("ACCESS", "ENDPOINTS", "IN_MESSAGES", "IN_TAKES", "STATS", "USED"),
+    "hash": ("ACCESS", "ACCESS_LIMITED", "ENDPOINTS", "IN_MESSAGES", "IN_TAKES", "STATS", "USED"),
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
     "set": ("PROVIDERS", "TRAILS"),
     "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),

@@ -31,6 +31,7 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | gov:GROUP     | hash   | the governor's state (fields.py)                                             |          |
 | token:NAME    | string | an access token, with its TTL; `lock:NAME`: who renews it                    | TTL      |
 | access        | hash   | API keys: id -> JSON with the hash of its secret                             |          |
+| keys-limited  | hash   | the same of keys with an end, networks or the scope `keys`: 0.2.0 must refuse them |       |
 | w:JOB         | list   | webhooks, oldest first, capped: "milliseconds " and msgpack, deflated if large | purge  |
 | w-unknown     | list   | webhooks for jobs that are gone, the same, newest last, capped               |          |
 | w-secret      | string | 32 random bytes that make the tokens in webhook URLs                         |          |
@@ -84,6 +85,7 @@ _PREFIXES = {
     "TOKEN": "token:",
     "LOCK": "lock:",
     "ACCESS": "access",
+    "ACCESS_LIMITED": "keys-limited",
     "WEBHOOKS": "w:",
     "WEBHOOKS_UNKNOWN": "w-unknown",
     "WEBHOOKS_SECRET": "w-secret",

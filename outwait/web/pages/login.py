@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from outwait.web.actors import actor, address_of, caller
+from outwait.web.actors import actor, caller
+from outwait.web.client_address import client_address
 from outwait.web.pages.rendering import HEADERS, render
 from outwait.web.pages.session import (
     TooManyTries,
@@ -18,7 +19,7 @@ from outwait.web.pages.session import (
     safe_path,
     set_cookie,
 )
-from outwait.web.services import Shared
+from outwait.web.services import Services, Shared
 from outwait.worker.model.acts import ActKind, Actor, Via
 from outwait.worker.store.access import Scope
 
@@ -42,19 +43,10 @@ async def log_in(
 ) -> Response:
     """Open a session and redirect to the requested page."""
     check_origin(request, shared)
-    address, tries = address_of(request), _tries(request)
-    try:
-        tries.check(address)
-    except TooManyTries as refusal:
-        return render(request, "login.html", status=429, next=safe_path(next), error=str(refusal))
-    api_key = await shared.access.find(key.strip())
+    address = client_address(request)
+    api_key = await shared.access.find(key.strip(), address)
     if api_key is None:
-        tries.wrong(address)
-        log.warning("login-refused", extra={"address": address})
-        stranger = Actor(who="unknown", via=Via.PAGE, address=address)
-        await shared.client.acting(stranger).note(ActKind.LOGIN_REFUSED, about="pages")
-        error = "This API key is unknown or was revoked."
-        return render(request, "login.html", status=401, next=safe_path(next), error=error)
+        return await _refused(request, shared, address, safe_path(next))
     if Scope.READ not in api_key.scopes:
         error = f"The API key {api_key.name!r} cannot view the pages: it lacks the scope read."
         return render(request, "login.html", status=403, next=safe_path(next), error=error)
@@ -76,6 +68,15 @@ async def log_out(request: Request, shared: Shared, viewer: Viewing, csrf: Annot
     return answer
 
 
-def _tries(request: Request) -> Tries:
+async def _refused(request: Request, shared: Services, address: str, next_path: str) -> Response:
+    """The answer to a wrong key. Only wrong keys are counted and refused: nobody can lock another person out."""
     tries: Tries = request.app.state.tries
-    return tries
+    try:
+        tries.wrong(address)
+    except TooManyTries as refusal:
+        return render(request, "login.html", status=429, next=next_path, error=str(refusal))
+    log.warning("login-refused", extra={"address": address})
+    stranger = Actor(who="unknown", via=Via.PAGE, address=address)
+    await shared.client.acting(stranger).note(ActKind.LOGIN_REFUSED, about="pages")
+    error = "This API key is unknown, was revoked or has expired."
+    return render(request, "login.html", status=401, next=next_path, error=error)

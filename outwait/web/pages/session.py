@@ -15,20 +15,22 @@ from fastapi import Depends, Form, Request, Response
 
 from outwait.client.store import StoreClient
 from outwait.web.actors import actor
+from outwait.web.client_address import client_address
 from outwait.web.services import Services, Shared
 from outwait.worker.model.acts import Via
 from outwait.worker.model.errors import Forbidden, RequestError, Unauthenticated
+from outwait.worker.model.networks import subscriber
 from outwait.worker.store.access import ApiKey, Scope
 
 TRIES, TRIES_IN = 10, 60.0
-"""How many wrong keys one address may try, and in how many seconds."""
+"""How many wrong keys of one caller are answered in full, and in how many seconds."""
 
 ADDRESSES = 1000
-"""Addresses whose tries are remembered."""
+"""Callers whose tries are remembered."""
 
 
 class TooManyTries(RequestError):
-    """Too many wrong API keys came from one address."""
+    """Too many wrong API keys came from one caller."""
 
     code = "too_many_tries"
 
@@ -56,9 +58,9 @@ class Viewer(NamedTuple):
 
 
 async def current_viewer(request: Request, shared: Shared) -> Viewer:
-    """The person who is logged in. Raises Unauthenticated."""
+    """The person who is logged in. Raises Unauthenticated or Forbidden."""
     token = request.cookies.get(cookie_name(request, shared), "")
-    key = await shared.access.session(token) if token else None
+    key = await shared.access.session(token, client_address(request)) if token else None
     if key is None or Scope.READ not in key.scopes:
         raise Unauthenticated("log in to see this page")
     request.state.key = key  # the log of requests names it
@@ -136,20 +138,17 @@ def safe_path(path: str) -> str:
 
 
 class Tries:
-    """Counts wrong keys by address, in this process. Keys cannot be guessed; this limits what attempts cost us."""
+    """Counts wrong keys by caller, in this process. Keys cannot be guessed; this limits what is logged of attempts."""
 
     def __init__(self) -> None:
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
-    def check(self, address: str) -> None:
-        """Check that the address may try another key. Raises TooManyTries."""
-        recent = [at for at in self._wrong.get(address, []) if at > time.monotonic() - TRIES_IN]
-        if len(recent) >= TRIES:
-            raise TooManyTries("too many wrong keys from this address: wait a minute, then try again")
-
     def wrong(self, address: str) -> None:
-        """Count a wrong key."""
-        tries = self._wrong.pop(address, [])
-        self._wrong[address] = [*tries, time.monotonic()][-TRIES:]
+        """Count a wrong key. Raises TooManyTries if there were many of them."""
+        now, caller = time.monotonic(), subscriber(address)
+        recent = [at for at in self._wrong.pop(caller, []) if at > now - TRIES_IN]
+        self._wrong[caller] = [*recent, now][-TRIES:]
         if len(self._wrong) > ADDRESSES:
             self._wrong.popitem(last=False)
+        if len(recent) >= TRIES:
+            raise TooManyTries("too many wrong keys from this address: wait a minute, then try again")
