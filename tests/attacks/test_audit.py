@@ -185,3 +185,14 @@ async def test_210_messages_push_out_no_act(client: StoreClient) -> None:
     assert act.what is ActKind.CANCEL
     assert act.via is Via.CLIENT
     assert "secret" not in act.detail
+
+
+async def test_keys_that_are_made_over_http_are_acts(stack: Stack) -> None:
+    """Protected by outwait/web/keys.py."""
+    maker = await key(stack, "maker")
+    async with http(stack, maker) as caller:
+        made = (await caller.post("/v1/keys", json={"name": "robot", "scopes": ["read"]})).json()
+        assert (await caller.post(f"/v1/keys/{made['id']}/revoke", json={})).status_code == 200
+        revoked, created = await listed(caller, limit=2)
+    assert (created["what"], created["about"], created["who"]) == ("create-key", f"{made['id']} robot", "maker")
+    assert (revoked["what"], revoked["about"], revoked["key"]) == ("revoke-key", made["id"], maker.key.id)
