@@ -17,6 +17,10 @@ FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 say = echo "Installing $$(grep -c '^[a-z].*==' $(1)) packages of $(1) into $(VENV): once, for one to three minutes"
 
+# Broken inputs of each kind, and the seed from which they are made.
+FUZZ := 10000
+FUZZ_SEED := $(shell date +%s)
+
 # Stamps: what is newer than its stamp is set up again, the rest costs nothing.
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
@@ -61,8 +65,9 @@ matrix: ## the unit tests on each Python found here; `make matrix NAMES="/path/t
 		echo "$$python"; $(MAKE) --no-print-directory unit VENV=.venv-$$version PYTHON="$$python" || exit 1; \
 	done
 
-chaos: $(DEV) ## ten minutes of load, kills and outages, then the books; `make chaos CHAOS="--seed 7 --minutes 2"`
+chaos: $(DEV) ## ten minutes of load, kills and outages, then the books, and broken inputs; `make chaos CHAOS="--seed 7 --minutes 2" FUZZ=2000`
 	$(BIN)/python -m tests.faults.chaos $(CHAOS)
+	OUTWAIT_FUZZ_COUNT=$(FUZZ) OUTWAIT_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/pytest -n 0 --capture no tests/attacks/test_fuzz.py
 
 format: $(DEV) ## mend what can be mended by itself
 	$(BIN)/ruff check --fix

@@ -1,4 +1,4 @@
-"""Step 1: jobs come in (`tasks.submit`) and are sent to their provider (`tasks.submit_due`).
+"""Step 1: jobs are sent to their provider (`tasks.submit_due`).
 
 No provider takes an idempotency key, so: the intent is written under a fence, the request is sent, the external id is
 bound. Whatever breaks in between leaves the job uncertain, and the provider's policy decides.
@@ -7,24 +7,16 @@ bound. Whatever breaks in between leaves the job uncertain, and the provider's p
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
-from celery.exceptions import Ignore, Reject
-from celery.worker import state as worker_state
 from pydantic import BaseModel
 
 from outwait.config.groups import StepSettings
-from outwait.worker.app import ProviderTask, StepTask, app
+from outwait.worker.app import ProviderTask, app
 from outwait.worker.celery.flower_events import FlowerEvents
-from outwait.worker.celery.submit_request import TIMES, SubmitRequest
 from outwait.worker.engine import pacing
-from outwait.worker.engine.clock import OUTAGE_PAUSE
-from outwait.worker.engine.intake import Intake
-from outwait.worker.engine.messages import TASK, Sent, Unusable, read
 from outwait.worker.engine.provider_step import ProviderStep, requests_sent
 from outwait.worker.engine.provider_webhooks import WebhookUrls
 from outwait.worker.engine.rate_feedback import provider_feedback, release_slot
@@ -35,7 +27,6 @@ from outwait.worker.model.errors import (
     ProviderError,
     RateLimited,
     Rejected,
-    StoreUnavailable,
     Unauthorized,
     Withheld,
 )
@@ -57,69 +48,9 @@ from outwait.worker.model.times import ceil_milliseconds, milliseconds
 from outwait.worker.net.redaction import redact
 from outwait.worker.providers.contract import Operation, Submission, SubmitAnswer, traceable
 from outwait.worker.providers.exchange import Exchange
-from outwait.worker.store.inbox import Taken
 from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
-
-HOLD = 600.0
-"""Seconds for which a message waits here for the store before its broker has it again. RabbitMQ 4 deletes a message
-that came back to a quorum queue 20 times, and breaks off with a consumer that acknowledges none for half an hour."""
-
-
-class SubmitTask(StepTask):
-    """The public task."""
-
-    Request = SubmitRequest
-
-    @cached_property
-    def intake(self) -> Intake:
-        """What turns messages into jobs."""
-        return app.intake(app.runtime.store)
-
-    def take(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
-        """Record the job of the message that runs now. Raises StoreUnavailable or Unusable."""
-        headers = vars(self.request)
-        named = {"task": TASK, "id": self.request.id, "traceparent": headers.get("traceparent", "")}
-        times = {name: headers[name] for name in TIMES if headers.get(name)}
-        now = app.runtime.call(self.intake.now()) if times else 0.0
-        sent = read(named | times, args, kwargs, headers, now=now)
-        app.runtime.call(self.intake.accept(sent))
-        return sent
-
-    def take_patiently(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sent:
-        """The same, but wait while the store is away."""
-        give_up = time.monotonic() + HOLD
-        while True:
-            try:
-                return self.take(args, kwargs)
-            except StoreUnavailable as error:
-                log.debug(
-                    "job-not-recorded", extra={"job": self.request.id, "error": str(error)}
-                )  # an outage has a line
-                stops = worker_state.should_stop is not None or worker_state.should_terminate is not None
-                if stops or time.monotonic() > give_up:
-                    raise
-            time.sleep(OUTAGE_PAUSE)
-
-
-@app.task(name=TASK, base=SubmitTask, bind=True, acks_late=True, ignore_result=True, shared=False)
-def submit(self: SubmitTask, *args: Any, **kwargs: Any) -> None:
-    """The public contract, on brokers whose acknowledgements are real; on Redis the intake takes the message first."""
-    try:
-        refusal = self.take_patiently(args, kwargs).refusal
-    except Unusable as error:
-        message = Taken("", repr((self.request.id, args, kwargs)).encode())
-        app.runtime.call(self.intake.park(message, str(error)))
-    except Exception as error:
-        # Celery would acknowledge a message whose task failed, and the job would be lost.
-        if not isinstance(error, StoreUnavailable):
-            log.warning("job-not-recorded", extra={"job": self.request.id, "error": str(error)})
-            time.sleep(OUTAGE_PAUSE)
-        raise Reject(error, requeue=True) from error
-    else:
-        if refusal:
-            raise Ignore(refusal)  # what the message names to run after it must not run
 
 
 @app.task(name="tasks.submit_due", base=ProviderTask, ignore_result=True, shared=False)

@@ -27,7 +27,13 @@ from tests.patience import PATIENCE
 
 COMMAND = [sys.executable, "-m"]
 ROOT = Path(__file__).parent.parent
-IMPORTED = ("outwait.cli", "outwait.sandbox.__main__", "outwait.web.serve", "outwait.worker.app")
+IMPORTED = (
+    "outwait.cli",
+    "outwait.sandbox.options",
+    "outwait.sandbox.server",
+    "outwait.web.serve",
+    "outwait.worker.app",
+)
 """With what they import, this is nearly all that a process of ours imports."""
 
 MESSAGE_MAX = 1 << 17

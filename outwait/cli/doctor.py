@@ -16,18 +16,22 @@ from outwait.client.store import StoreClient
 from outwait.config.exits import Exit
 from outwait.config.explain import effective
 from outwait.config.settings import Settings
-from outwait.worker.model.errors import OperatorError
+from outwait.worker.model.errors import OperatorError, StoreUnavailable
 from outwait.worker.model.jobs import JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.net import proxies
 from outwait.worker.net.redaction import redact
 from outwait.worker.store.governors import GroupStatus
-from outwait.worker.store.health import Finding
+from outwait.worker.store.health import Finding, is_unusable
 from outwait.worker.store.orphans import Orphan
 from outwait.worker.store.reads import LaneStatus
+from outwait.worker.store.schemes import scheme_advice
 
 PING_WITHIN = 1.5
 """Seconds within which workers must answer."""
+
+REDIS = "redis"
+"""The subject of the finding that Redis cannot be asked at all."""
 
 LATE = 60.0
 """Seconds of delay above which a lane gets a warning."""
@@ -58,9 +62,10 @@ def doctor(
     """
     session = current(context)
     settings = session.settings()
+    store = _store(session)
     findings = [
-        *_store(session),
-        *_workers(),
+        *store,
+        *([] if settings.broker_is_redis and _is_away(store) else _workers()),
         *_proxies(settings),
         *_receivers_of_everybody(settings),
         *(asyncio.run(check_providers(settings)) if providers else []),
@@ -84,8 +89,8 @@ def _print(findings: list[Finding]) -> None:
 def _store(session: Session) -> list[Finding]:
     async def check(client: StoreClient) -> list[Finding]:
         health = await client.check()
-        if any((finding.level, finding.subject) == ("error", "mode") for finding in health):
-            return health  # nothing else can be asked of it
+        if is_unusable(health):
+            return health
         held = (await client.jobs(state=JobState.UNCERTAIN, limit=1)).jobs
         dead, parked = await client.dead(1), await client.parked(1)
         misdirected = _misdirected(await client.misdirected(), session.settings().intake.queue)
@@ -106,7 +111,13 @@ def _store(session: Session) -> list[Finding]:
     try:
         return session.ask(check)
     except OperatorError as error:
-        return [Finding("error", "redis", str(error), rule_for(error).advice)]
+        advice = scheme_advice(session.settings().redis_address) if isinstance(error, StoreUnavailable) else ""
+        return [Finding("error", REDIS, str(error), advice or rule_for(error).advice)]
+
+
+def _is_away(store: list[Finding]) -> bool:
+    """Whether nothing could be asked of Redis. A broker that is the same would be asked for a minute, and say less."""
+    return is_unusable(store) or [finding.subject for finding in store] == [REDIS]
 
 
 def _lanes(lanes: list[LaneStatus]) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 import getpass
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from types import TracebackType
@@ -25,7 +25,7 @@ from outwait.worker.providers.registry import Registry, build
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.dead import DeadDelivery
 from outwait.worker.store.governors import GroupStatus
-from outwait.worker.store.health import Finding
+from outwait.worker.store.health import Finding, is_unusable
 from outwait.worker.store.inbox import Parked
 from outwait.worker.store.lanes import LanePolicy, NewJob
 from outwait.worker.store.listing import Filter, Page
@@ -72,7 +72,7 @@ class StoreClient:
         self._policies = Policies(settings, self._registry)
         self._replays = Replays(self._store, self._registry)
         self.webhooks = WebhookProcessor(self._store, self._registry)
-        self._acceptance = Acceptance(self._registry, settings)
+        self._acceptance = Acceptance(self._registry, settings, self._store.handlers.missing)
         self._watch: Watch | None = None
         self._watches = AsyncExitStack()
 
@@ -112,7 +112,8 @@ class StoreClient:
 
         Raises StoreUnfit or StoreUnavailable.
         """
-        checked = [self._checked(request, job_id or str(uuid4()), trace) for request, job_id in requests]
+        unknown = await self._acceptance.unknown_handlers(*(request.targets for request, _ in requests))
+        checked = [self._checked(request, job_id or str(uuid4()), trace, unknown) for request, job_id in requests]
         jobs = [job for job in checked if isinstance(job, NewJob)]
         if jobs:
             await self._store.health.require_fit_once()
@@ -320,9 +321,10 @@ class StoreClient:
         return await self._store.reads.counts()
 
     async def lanes(self) -> list[LaneStatus]:
-        """What stands in each lane that has anything."""
-        named = await self._store.reads.active_lanes()
-        return await self._store.reads.lanes(sorted({CALLBACK, *named}, key=str))
+        """What stands in the backlog of deliveries, and in each lane that has anything; of `LANES_SHOWN` at most."""
+        reads = self._store.reads
+        named = await reads.active_lanes()
+        return [await reads.backlog(), *await reads.lanes(sorted({CALLBACK, *named}, key=str))]
 
     async def unserved(self) -> list[LaneStatus]:
         """Lanes with due work that no running worker serves: none has the credentials, or the handler."""
@@ -344,16 +346,16 @@ class StoreClient:
         """Whether this Redis can be trusted. Raises StoreUnavailable."""
         health = self._store.health
         findings = await health.findings()
-        if any((finding.level, finding.subject) == ("error", "mode") for finding in findings):
-            return findings  # nothing else can be asked of it
+        if is_unusable(findings):
+            return findings
         return [*findings, await health.writes(), *await health.key_types()]
 
     def _submit_policy(self, provider: str) -> LanePolicy:
         return self._policies.of(Lane.of(Step.SUBMIT, provider))
 
-    def _checked(self, request: JobRequest, job_id: str, trace: str) -> NewJob | RequestError:
+    def _checked(self, request: JobRequest, job_id: str, trace: str, unknown: Collection[str]) -> NewJob | RequestError:
         try:
-            return self._acceptance.job(job_id, request, trace=trace)
+            return self._acceptance.job(job_id, request, trace=trace, unknown=unknown)
         except RequestError as error:
             return error
 

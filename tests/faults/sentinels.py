@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from redis import Redis
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from outwait.worker.local.embedded import HOST, find_server, free_port
 from tests.patience import PATIENCE, wait_until
 from tests.stack import ROOT
+from tests.tls import certificate, tls_server
 
 NAME, PASSWORD, SENTINEL_PASSWORD = "jobs", "pwOfRedis", "pw@sentinels"
 SENTINEL_ESCAPED = "pw%40sentinels"
@@ -32,19 +33,40 @@ class Replicated:
         folder: for data and logs.
         replicas: of the first master.
         lines: more lines for each server's configuration.
+        tls: servers and sentinels speak TLS only, among themselves too, and ask for the client's certificate.
     """
 
-    def __init__(self, folder: Path, *, replicas: int = 2, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, replicas: int = 2, lines: tuple[str, ...] = (), tls: bool = False) -> None:
         self._folder = folder
         self._lines = lines
+        self._program = tls_server() if tls else find_server()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._certificate = certificate(folder) if tls else None
         self.ports = [free_port() for _ in range(replicas + 1)]
         self._sentinels = [free_port() for _ in range(3)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
     def url(self) -> str:
+        return f"{'sentinels' if self._certificate else 'sentinel'}://{self.place}{self.tls_options}"
+
+    @property
+    def place(self) -> str:
+        """The URL without its scheme and without options of TLS."""
         hosts = ",".join(f"{HOST}:{port}" for port in self._sentinels)
-        return f"sentinel://:{PASSWORD}@{hosts}/{NAME}/0?sentinel_password={SENTINEL_ESCAPED}"
+        return f":{PASSWORD}@{hosts}/{NAME}/0?sentinel_password={SENTINEL_ESCAPED}"
+
+    @property
+    def tls_options(self) -> str:
+        return "".join(f"&{name}={value}" for name, value in self.client_options.items() if name != "ssl")
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """For redis-py, and for kombu."""
+        if self._certificate is None:
+            return {}
+        chain, key = map(str, self._certificate)
+        return {"ssl": True, "ssl_ca_certs": chain, "ssl_certfile": chain, "ssl_keyfile": key}
 
     def __enter__(self) -> Self:
         for port in self.ports:
@@ -67,8 +89,7 @@ class Replicated:
         folder = self._folder / str(port)
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
-            f"bind {HOST}",
-            f"port {port}",
+            *self._listening(port),
             f'requirepass "{PASSWORD}"',
             f'masterauth "{PASSWORD}"',
             f'dir "{folder}"',
@@ -107,7 +128,7 @@ class Replicated:
         self._processes[port].send_signal(number)
 
     def server(self, port: int) -> "Redis":
-        return Redis(host=HOST, port=port, password=PASSWORD, decode_responses=True, socket_timeout=PATIENCE)
+        return self._client(port, PASSWORD)
 
     def fail_over(self) -> None:
         """As an operator orders it."""
@@ -147,8 +168,7 @@ class Replicated:
 
     def _start_sentinel(self, port: int) -> None:
         lines = [
-            f"bind {HOST}",
-            f"port {port}",
+            *self._listening(port),
             f'requirepass "{SENTINEL_PASSWORD}"',
             f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"',
             f"sentinel monitor {NAME} {HOST} {self.ports[0]} 2",
@@ -160,21 +180,30 @@ class Replicated:
         self._run(port, lines, "--sentinel")
 
     def _sentinel(self, port: int) -> "Redis":
-        return Redis(host=HOST, port=port, password=SENTINEL_PASSWORD, decode_responses=True, socket_timeout=PATIENCE)
+        return self._client(port, SENTINEL_PASSWORD)
+
+    def _client(self, port: int, password: str) -> "Redis":
+        options = {"decode_responses": True, "socket_timeout": PATIENCE, **self.client_options}
+        return Redis(host=HOST, port=port, password=password, **options)
+
+    def _listening(self, port: int) -> list[str]:
+        if self._certificate is None:
+            return [f"bind {HOST}", f"port {port}"]
+        chain, key = self._certificate
+        files = [f"tls-cert-file {chain}", f"tls-key-file {key}", f"tls-ca-cert-file {chain}"]
+        return [f"bind {HOST}", "port 0", f"tls-port {port}", "tls-auth-clients yes", "tls-replication yes", *files]
 
     def _run(self, port: int, lines: list[str], *options: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{port}.conf"
         file.write_text("\n".join(lines) + "\n")
         with (self._folder / f"{port}.log").open("ab") as log:
-            command = [str(find_server()), str(file), *options]
+            command = [str(self._program), str(file), *options]
             self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
 
         password = SENTINEL_PASSWORD if options else PASSWORD
         wait_until(partial(self._answers, port, password), what=f"the server on {port} answers")
 
-    @staticmethod
-    def _answers(port: int, password: str) -> bool:
-        with suppress(RedisError), Redis(host=HOST, port=port, password=password) as redis:
+    def _answers(self, port: int, password: str) -> bool:
+        with suppress(RedisError), self._client(port, password) as redis:
             return bool(redis.ping())
         return False

@@ -199,9 +199,10 @@ async def test_flower_works_as_its_user_and_its_revoke_cancels(secured: Secured)
     assert "Unable to get queues" not in stack.logs("flower")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
+EDGE = ["LPUSH {namespace}.submit x", "LPUSH {queue} x", "GET other", "CONFIG GET *", "KEYS *"]
+
+REFUSED = {
+    "producer": [
         "LRANGE {queue} 0 -1",
         "RPOP {queue}",
         "DEL {queue}",
@@ -222,23 +223,8 @@ async def test_flower_works_as_its_user_and_its_revoke_cancels(secured: Secured)
         "INFO",
         "FLUSHALL",
     ],
-)
-async def test_a_producer_can_do_nothing_but_enqueue_and_wait(secured: Secured, command: str) -> None:
-    refused(secured, "producer", command)
-
-
-async def test_targets_that_are_allowed_by_default_are_reached(secured: Secured) -> None:
-    targets = ["stream://outwait-stream:calls", "celery://crm.store?queue=outwait-queue:crm"]
-    async with secured.stack.client() as client:
-        job_id = (await client.enqueue(query("to targets", targets=targets))).job_id
-        await closed(client, job_id)
-        assert [each.state for each in await client.deliveries(job_id)] == [DeliveryState.DELIVERED] * 2
-    assert secured.denied == []
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
+    # It appends to streams and queues of users. No target can change the type of a key that workers need.
+    "worker": [
         "XADD {namespace}.unacked * field value",
         "LPUSH {namespace}.unacked x",
         "XADD {namespace}.unacked_index * field value",
@@ -253,20 +239,27 @@ async def test_targets_that_are_allowed_by_default_are_reached(secured: Secured)
         "LPUSH outwait-stream:calls x",
         "XADD outwait-queue:crm * field value",
     ],
-)
-async def test_no_target_can_change_the_type_of_a_key_that_workers_need(secured: Secured, command: str) -> None:
-    """A worker appends to streams and queues of users, and may do only that."""
-    refused(secured, "worker", command)
+    "web": EDGE,
+    "flower": EDGE,
+}
 
 
-@pytest.mark.parametrize("user", ["web", "flower"])
-@pytest.mark.parametrize(
-    "command", ["LPUSH {namespace}.submit x", "LPUSH {queue} x", "GET other", "CONFIG GET *", "KEYS *"]
-)
-async def test_web_and_flower_can_send_no_batches_and_read_nothing_else(
-    secured: Secured, user: str, command: str
-) -> None:
-    refused(secured, user, command)
+@pytest.mark.parametrize(("user", "command"), [(user, each) for user, commands in REFUSED.items() for each in commands])
+async def test_each_user_can_do_only_what_it_must(secured: Secured, user: str, command: str) -> None:
+    settings = secured.stack.settings
+    words = command.format(queue=settings.intake.queue, namespace=settings.namespace).split()
+    with secured.client(user) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*words)
+    secured.admin.acl_log_reset()
+
+
+async def test_targets_that_are_allowed_by_default_are_reached(secured: Secured) -> None:
+    targets = ["stream://outwait-stream:calls", "celery://crm.store?queue=outwait-queue:crm"]
+    async with secured.stack.client() as client:
+        job_id = (await client.enqueue(query("to targets", targets=targets))).job_id
+        await closed(client, job_id)
+        assert [each.state for each in await client.deliveries(job_id)] == [DeliveryState.DELIVERED] * 2
+    assert secured.denied == []
 
 
 async def test_nobody_gets_in_without_a_certificate_or_past_one_that_is_not_known(secured: Secured) -> None:
@@ -285,14 +278,6 @@ async def test_nobody_gets_in_without_a_certificate_or_past_one_that_is_not_know
             opened = False
         await connection.close()
         assert opened is opens, given
-
-
-def refused(secured: Secured, user: str, command: str) -> None:
-    settings = secured.stack.settings
-    words = command.format(queue=settings.intake.queue, namespace=settings.namespace).split()
-    with secured.client(user) as client, pytest.raises(NoPermissionError):
-        client.execute_command(*words)
-    secured.admin.acl_log_reset()
 
 
 async def _answers(client: httpx.AsyncClient) -> bool:

@@ -46,6 +46,8 @@ OUTAGES: list[tuple[Exception, StoreOutage]] = [
     ),
     (exceptions.ExecAbortError("Transaction discarded because of previous errors."), StoreOutage.OTHER),
     (exceptions.ResponseError("no upstream host"), StoreOutage.OTHER),
+    (exceptions.ConnectionError("Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] …"), StoreOutage.TLS),
+    (exceptions.ConnectionError("Error while reading from h:1 : (1, '[SSL: TLSV13_ALERT …')"), StoreOutage.TLS),
 ]
 
 FOR_GOOD = [

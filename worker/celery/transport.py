@@ -16,8 +16,13 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.retry import Retry
+
+AT_ONCE = Retry(NoBackoff(), 1)
+"""Another sentinel is asked at once; redis-py's own retries ask one that is away for ten seconds."""
 
 REFUSED_PAUSE = 0.5
 """Seconds between two questions for messages while Redis refuses them. Celery's event loop stands still meanwhile."""
@@ -106,6 +111,10 @@ class Channel(_Patient):
 
 class SentinelChannel(_Patient, kombu_redis.SentinelChannel):
     """The same, for the server that the sentinels name as the master."""
+
+    def _sentinel_managed_pool(self, *args: Any, **options: Any) -> Any:
+        self.sentinel_kwargs: dict[str, Any] = {**(self.sentinel_kwargs or {}), "retry": AT_ONCE}
+        return super()._sentinel_managed_pool(*args, **options)
 
 
 class Transport(kombu_redis.Transport):

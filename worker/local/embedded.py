@@ -5,6 +5,7 @@ that folder. It ends when this process ends, even after a kill.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -186,16 +187,22 @@ def _password(path: Path) -> str:
 
 
 PORTS = range(20_000, 30_000)
-"""Ports that no system gives to outgoing connections: one of those may be taken before whoever asked for it listens."""
+"""Ports that Linux and macOS give to no outgoing connection, unless somebody has set another range: such a port may be
+taken before whoever asked for it listens."""
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    while True:
-        port = PORTS[secrets.randbelow(len(PORTS))]
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
-            return port
+    """A port of 127.0.0.1 that is free now. Raises OSError if there is none, or none can be had."""
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise OSError(errno.EADDRINUSE, f"no port of {HOST} from {PORTS[0]} to {PORTS[-1]} is free")
 
 
 @contextlib.contextmanager

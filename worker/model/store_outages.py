@@ -7,6 +7,7 @@ class StoreOutage(StrEnum):
     """What keeps Redis from answering or from writing. Members compare as stable, short names."""
 
     UNREACHABLE = "unreachable"
+    TLS = "tls"
     LOADING = "loading"
     LOGIN = "login"
     PERMISSION = "permission"
@@ -33,13 +34,23 @@ class StoreOutage(StrEnum):
     @property
     def still_answers(self) -> bool:
         """Whether Redis still answers some commands: then only a write shows that the outage is over."""
-        return self not in (StoreOutage.UNREACHABLE, StoreOutage.LOGIN)
+        return self not in (StoreOutage.UNREACHABLE, StoreOutage.TLS, StoreOutage.LOGIN)
 
+
+_TLS_ADVICE = (
+    "CERTIFICATE_VERIFY_FAILED: name the authority (ssl_ca_certs), and a host that is in the certificate. "
+    "CERTIFICATE_REQUIRED: give ours (ssl_certfile, ssl_keyfile). "
+    "WRONG_VERSION_NUMBER: this port has no TLS (docs/operations.md)."
+)
 
 _TEXTS: dict[StoreOutage, tuple[str, str]] = {
     StoreOutage.UNREACHABLE: (
         "does not answer",
         "Set OUTWAIT_REDIS_URL to a running Redis, or start everything with `outwait up`.",
+    ),
+    StoreOutage.TLS: (
+        "does not agree on TLS",
+        _TLS_ADVICE,
     ),
     StoreOutage.LOADING: (
         "is loading its data",

@@ -1,6 +1,7 @@
 """Says whether this Redis can be trusted with jobs: version, eviction, append-only file, clock."""
 
 import time
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -36,6 +37,11 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
+def is_unusable(findings: list[Finding]) -> bool:
+    """Whether nothing else can be asked of this server, since its commands differ."""
+    return any(finding.level == "error" and finding.subject in ("version", "mode") for finding in findings)
+
+
 class Health:
     """The checks of one store's Redis, for one event loop."""
 
@@ -46,18 +52,18 @@ class Health:
         self._refusal: StoreUnavailable | None = None
 
     async def findings(self) -> list[Finding]:
-        """What was checked. Raises StoreUnavailable."""
+        """What was checked; of a server that cannot be used only why. Raises StoreUnavailable."""
         redis = self._connection.redis
         async with self._connection.translated():
             info = await redis.info()
-            mode = _mode(info)
-            if mode.level == "error":
-                return [mode]
+            version, mode = version_finding(info), _mode(info)
+            if is_unusable([version, mode]):
+                return [version, mode]
             second, micro = await redis.time()
             fsync = await _config(self._connection, "appendfsync")
         settings = self._connection.settings.store
         return [
-            _version(info),
+            version,
             mode,
             _eviction(info),
             _durability(info, fsync, strict=settings.strict),
@@ -141,7 +147,8 @@ def _misplaced(key: str, kind: str, wanted: str) -> Finding:
     )
 
 
-def _version(info: dict[str, object]) -> Finding:
+def version_finding(info: Mapping[str, object]) -> Finding:
+    """Whether the server that answered INFO so knows the commands of our scripts."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = str(info.get("redis_version", "0.0"))
     if _number(text) < OLDEST:

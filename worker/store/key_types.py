@@ -10,7 +10,17 @@ _STORE = {
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
     "set": ("PROVIDERS", "TRAILS"),
     "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
-    "zset": ("CLOSED", "DEAD", "DEADLINES", "IN_LEASED", "LANES"),
+    "zset": (
+        "BACKLOGS",
+        "BACKLOG_ALL",
+        "CLOSED",
+        "DEAD",
+        "DEADLINES",
+        "HANDLERS",
+        "HANDLERS_EARLY",
+        "IN_LEASED",
+        "LANES",
+    ),
 }
 """Keys of the store that are not of a single job, lane or provider, by type."""
 

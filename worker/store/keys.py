@@ -20,6 +20,13 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | fair:LANE     | hash   | turns of a submit lane in release 0.2.0                                       | empty    |
 | leased:LANE   | zset   | job or delivery id -> when its lease ends                                    |          |
 | lanes         | zset   | lane -> when somebody must look at it next                                   |          |
+| adm:SCOPE     | zset   | delivery id -> when it was admitted to its lane (record/admission.lua)       | empty    |
+| bl:SCOPE      | zset   | delivery id -> when it is due; it waits to be admitted                       | empty    |
+| bl-hosts:SCOPE | zset   | host (empty but for webhooks) -> when it has its next turn                   | empty    |
+| backlogs      | zset   | scope -> when somebody must look at its backlog next                         |          |
+| backlog       | zset   | the deliveries of all backlogs: id -> when it is due                         |          |
+| handlers      | zset   | a handler function's name (empty: none) -> when a worker last had it         |          |
+| handlers-early | zset   | a name that jobs had before any worker said what it has -> when              |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
 | providers     | set    | providers that have jobs                                                     |          |
@@ -52,6 +59,8 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | trails        | set    | the trails of acts: of operators, of strangers, of each tenant                |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
+A SCOPE is TENANT/KIND, the deliveries that share room; in adm: and bl: a webhook's host follows after a space.
+
 The fields of the hashes j:, d: and gov: are in fields.py.
 """
 
@@ -74,6 +83,13 @@ _PREFIXES = {
     "TURNS": "turns:",
     "FAIR": "fair:",
     "LANES": "lanes",
+    "ADMITTED": "adm:",
+    "BACKLOGS": "backlogs",
+    "BACKLOG_HOSTS": "bl-hosts:",
+    "BACKLOG": "bl:",
+    "BACKLOG_ALL": "backlog",
+    "HANDLERS": "handlers",
+    "HANDLERS_EARLY": "handlers-early",
     "INDEX": "ix:",
     "PROVIDERS": "providers",
     "DEADLINES": "deadlines",

@@ -61,6 +61,9 @@ _CLASSES: dict[type[Exception], StoreOutage] = {
 # @user_script: 7: @user_script: 7: -READONLY You can't write …". Redis 7 gives the command's own error.
 _WORD = re.compile(rf"(?:^|[-\s])({'|'.join(_CODES)}) ")
 
+_TLS = "[SSL"
+"""What Python's errors of TLS begin with; redis-py keeps their text only."""
+
 _ACL = re.compile(r"ACL failure|no permission|can't (?:run|access)", re.IGNORECASE)
 """What Redis says in a script, where NOPERM is missing."""
 
@@ -81,10 +84,10 @@ def outage_of(error: Exception) -> StoreOutage | None:
     """The outage that an error of redis-py shows; None if Redis refuses for good."""
     if isinstance(error, exceptions.DataError):  # redis-py cannot send it
         return None
+    text = str(error)
     for kind, outage in _CLASSES.items():
         if isinstance(error, kind):
-            return outage
-    text = str(error)
+            return StoreOutage.TLS if outage is StoreOutage.UNREACHABLE and _TLS in text else outage
     if word := _WORD.search(text):
         return _CODES[word[1]]
     if _ACL.search(text):

@@ -1,6 +1,5 @@
 """Connections to the Redis that is the master now: at an address, a socket, or where the sentinels say."""
 
-import asyncio
 import re
 import weakref
 from typing import Any
@@ -9,13 +8,14 @@ from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio import Connection as TcpConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
 from redis.utils import str_if_bytes
 
 from outwait.config.settings import Settings
 from outwait.config.urls import RedisAddress
 from outwait.worker.store.epoch import Epoch, epoch_of
+from outwait.worker.store.sentinels import Sentinels
 
 _SERVER = re.compile(r"^(role|master_replid):(\w+)", re.MULTILINE)
 """What of INFO's text says which server it is."""
@@ -60,17 +60,11 @@ class Pool(BlockingConnectionPool):
         self.epoch: Epoch = epoch_of(settings.redis_url.get_secret_value())
         if address.master:
             self.connection_kwargs["connection_pool"] = weakref.proxy(self)
-            self._asking = asyncio.Lock()
-            sentinels: Any = Sentinel
-            self._sentinel = sentinels(address.hosts, sentinel_kwargs=address.for_sentinels)
+            self._sentinels = Sentinels(address)
 
-    async def get_master_address(self) -> Any:
-        """Host and port of the master, from the first sentinel that answers.
-
-        One question at a time: redis-py puts who answers to the front of its list, and two at once lose a third.
-        """
-        async with self._asking:
-            return await self._sentinel.discover_master(self._address.master)
+    async def get_master_address(self) -> tuple[str, int]:
+        """Host and port of the master. redis-py's connections that sentinels manage ask for it."""
+        return await self._sentinels.master()
 
     def leave(self) -> None:
         """Have every connection made anew before it is used again: another server may be the master."""
@@ -94,8 +88,7 @@ class Pool(BlockingConnectionPool):
         """Close all connections, those to the sentinels too."""
         await super().aclose()
         if self._address.master:
-            for sentinel in self._sentinel.sentinels:
-                await sentinel.aclose()
+            await self._sentinels.close()
 
     async def _connected(self, connection: Any) -> None:
         """Log in, and see which server this is."""

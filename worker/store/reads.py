@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
-from outwait.worker.model.lanes import Lane
+from outwait.worker.model.lanes import BACKLOG, Lane
 from outwait.worker.store import codec, timeline
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import DeliveryField, JobField
@@ -21,6 +21,10 @@ _LEDGER = {
 
 FIRST_TIME = 1e12
 """Scores below are places in lines of a submit lane, not times (prelude.lua)."""
+
+
+LANES_SHOWN = 500
+"""Lanes that are read to be shown or counted, those first that must be looked at first."""
 
 
 class LaneStatus(NamedTuple):
@@ -161,9 +165,21 @@ class Reads:
         ]
 
     async def active_lanes(self) -> list[Lane]:
-        """Lanes in which something stands."""
+        """Lanes in which something stands, at most `LANES_SHOWN`."""
         async with self._connection.translated():
-            return [Lane.parse(lane.decode()) for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
+            names = await self._redis.zrange(self._keys("LANES"), 0, LANES_SHOWN - 1)
+        return [Lane.parse(lane.decode()) for lane in names]
+
+    async def backlog(self) -> LaneStatus:
+        """The deliveries that wait for their retry, or for their tenant's turn, as if they stood in one lane."""
+        key = self._keys("BACKLOG_ALL")
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            now = await self._connection.now_ms()
+            pipe.zcount(key, "-inf", now)
+            pipe.zcard(key)
+            pipe.zrange(key, 0, 0, withscores=True)
+            due, waiting, first = await pipe.execute()
+        return LaneStatus(BACKLOG, due, waiting, 0, max(0.0, (now - first[0][1]) / 1000) if first else 0.0)
 
     async def providers(self) -> list[str]:
         """Providers that have jobs."""

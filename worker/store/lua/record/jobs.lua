@@ -1,11 +1,10 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
--- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …)
--- Gives    verbs, due_now, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
+-- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …); due_now (record/admission.lua)
+-- Gives    verbs, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local NO_FENCE = -1
 local OPEN = {queued = true, waiting = true, uncertain = true}
 local verbs = {}
-local due_now = {}  -- lanes that have work due now
 local healthy = {}  -- providers that answered as they should: their breakers close
 
 -- The job if this fence may write it, else nil and the code that says why not. NO_FENCE speaks for nobody's lease: a

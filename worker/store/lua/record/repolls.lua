@@ -1,15 +1,17 @@
 -- The verb that takes up an ended job again.
--- Uses     verbs, OPEN, NO_FENCE, load_job, move (record/jobs.lua)
+-- Uses     verbs, OPEN, NO_FENCE, load_job, move (record/jobs.lua), leave_admission (record/admission.lua)
 -- Gives    verbs.repoll
 
 -- Forget the deliveries of the job's last end, whatever became of them: the timeline keeps that. Their numbers are not
 -- used again, since a receiver ignores a delivery id that it has seen.
 local function forget_deliveries(job_id, count)
+  local tenant = count > 0 and call('HGET', JOB .. job_id, job_field.tenant)
   for n = 1, count do
     local delivery_id = job_id .. '#' .. n
     local target = call('HGET', DELIVERY .. delivery_id, delivery_field.target)
     if target then
       take_out(deliver_lane(target), delivery_id)
+      leave_admission(tenant, delivery_id, target)
       call('ZREM', DEAD, delivery_id)
       call('DEL', DELIVERY .. delivery_id)
     end
