@@ -93,11 +93,28 @@ class PollSettings(StepSettings):
     )
 
 
+class DeliverSettings(StepSettings):
+    """The deliver step. What is more than its two limits waits in its tenant's backlog."""
+
+    per_tenant: int = Field(
+        default=128,
+        ge=1,
+        description="Maximum number of deliveries of one tenant at the same time: of all its webhooks, and for each "
+        "handler and other kind of target.",
+    )
+    per_host: int = Field(
+        default=32, ge=1, description="Maximum number of webhooks of one tenant to one host at the same time."
+    )
+
+
 class StoreSettings(Group):
     """Limits of sizes and times in Redis."""
 
     retention: Seconds = Field(
         default=7 * 86400, description="Seconds for which a closed job is kept before it is purged."
+    )
+    audit_retention: Seconds = Field(
+        default=90 * 86400, description="Seconds for which the acts of persons are kept (`outwait audit`)."
     )
     params_max: int = Field(default=1_048_576, ge=1, description="Maximum size of a job's request, in bytes of JSON.")
     result_max: int = Field(default=33_554_432, ge=1, description="Maximum size of a provider's answer, in bytes.")
@@ -190,6 +207,10 @@ class HandlerSettings(Group):
 
     modules: Names = Field(default=[], description="Python modules with functions marked `@handler`: `a.b,c.d`.")
     routes: list[Route] = Field(default=[], description="Targets for jobs that name none, by provider and operation.")
+    expected: Names = Field(
+        default=[],
+        description="Handlers that jobs may name though no worker has said that it has them: workers of 0.2.0 do not.",
+    )
     folder: Path = Field(default=Path("outwait-data/results"), description="Folder for the files of `file:` targets.")
     streams: NamePatterns = Field(
         default=["outwait-stream:*"],

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from outwait.config.errors import Clash, ConfigError, explain, unknown
 from outwait.config.groups import (
+    DeliverSettings,
     EventSettings,
     FlowerSettings,
     HandlerSettings,
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     submit: StepSettings = StepSettings(time_limit=60, attempts=30)
     poll: PollSettings = PollSettings(time_limit=20, attempts=30)
     callback: StepSettings = StepSettings(time_limit=10, attempts=100)
-    deliver: StepSettings = StepSettings(time_limit=30, attempts=8, cap=256)  # results wait in memory
+    deliver: DeliverSettings = DeliverSettings(time_limit=30, attempts=8, cap=256)  # results wait in memory
     store: StoreSettings = StoreSettings()
     tenants: TenantSettings = TenantSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -18,7 +18,7 @@ from outwait.worker.engine.rate_feedback import slot_name
 from outwait.worker.engine.recorder import Recorder
 from outwait.worker.model import targets
 from outwait.worker.model.errors import OperatorError, ProviderError, StoreUnavailable, Withheld
-from outwait.worker.model.jobs import Claim, Job, JobState, Step
+from outwait.worker.model.jobs import TARGETS_MAX, Claim, Job, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.model.outcomes import Fanout, Outcome, Release, Retry
 from outwait.worker.model.owners import Owners
@@ -91,7 +91,7 @@ class Callback:
             return (decide_error(claim, error, self.settings, random.random()),)
 
     def _targets(self, job: Job) -> tuple[str, ...]:
-        asked = self._specs.get(job.id, NO_SPEC).targets
+        asked = self._specs.get(job.id, NO_SPEC).targets[:TARGETS_MAX]  # releases before let refused jobs have more
         return tuple(dict.fromkeys(asked or self._routed(job)))
 
     def _routed(self, job: Job) -> Sequence[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,48 @@ SUSPECT_AFTER = 2
 """Leases of a delivery that ended with its worker, after which its handler may be what ends workers."""
 
 
+LOGGED_EVERY = 60.0
+"""Seconds between two log lines of one handler or host that fails."""
+
+REMEMBERED = 1000
+"""Handlers and hosts of which it is known when they were last logged."""
+
+
+class Failures:
+    """Logs failed deliveries: the first one of a handler or host, then one a minute with the number of those between.
+
+    Each failure is in its job's timeline; a receiver that is down would fill the log with the same line.
+    """
+
+    def __init__(self) -> None:
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def log(self, event: str, delivery: str, target: str, error: BaseException) -> None:
+        """Log that a delivery failed, if it is time to."""
+        shown = redact(target)  # of a URL the host
+        now = time.monotonic()
+        logged_at, failures = self._logged.pop((event, shown), (-LOGGED_EVERY, 0))
+        due = now - logged_at >= LOGGED_EVERY
+        self._logged[event, shown] = (now, 0) if due else (logged_at, failures + 1)
+        if len(self._logged) > REMEMBERED:
+            del self._logged[next(iter(self._logged))]
+        if due:
+            extra = {"delivery": delivery, "target": shown, "failures": failures + 1, "error": redact(str(error))}
+            log.warning(event, extra=extra, exc_info=_traced(target, error))
+
+
+def _traced(target: str, error: BaseException) -> BaseException | None:
+    """The error whose traceback a person needs: what users' code or ours raised, not what a receiver answered."""
+    if not isinstance(error, HandlerError):
+        return error
+    return None if is_webhook(target) else error.__cause__
+
+
+def is_webhook(target: str) -> bool:
+    """Whether a target is a receiver of signed webhooks."""
+    return target.startswith(("https:", "http:"))
+
+
 class DeliverTask(StepTask):
     """The task that owns the handlers of this process."""
 
@@ -43,6 +86,11 @@ class DeliverTask(StepTask):
             app.settings.handlers, app.send_task, runtime.store.streams, webhooks, destinations=destinations
         )
 
+    @cached_property
+    def failures(self) -> Failures:
+        """What this process has logged of deliveries that failed."""
+        return Failures()
+
     def prepare(self) -> None:
         """Import the users' handler modules before the first job is taken."""
         _ = self.handlers
@@ -55,6 +103,10 @@ class DeliverTask(StepTask):
         """The handlers."""
         return self.handlers.equipment()
 
+    def handler_names(self) -> Iterable[str]:
+        """The marked functions."""
+        return self.handlers.names
+
 
 @app.task(name="tasks.deliver", base=DeliverTask, bind=True, ignore_result=True, shared=False)
 def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
@@ -66,6 +118,7 @@ def deliver(self: DeliverTask, lane: str, claims: list[Any]) -> None:
         reads=runtime.store.reads,
         retries=delivery_retries(parsed.name, runtime.settings.deliver, runtime.settings.webhooks.schedule),
         pass_trace=runtime.settings.handlers.traceparent,
+        failures=self.failures,
     )
     runtime.run(parsed, claims, step)
 
@@ -81,7 +134,7 @@ class DeliveryRetries(NamedTuple):
 
 def delivery_retries(target: str, settings: StepSettings, schedule: Sequence[float]) -> DeliveryRetries:
     """Webhooks follow their schedule, all other handlers the settings of the step."""
-    if target.startswith(("https:", "http:")):
+    if is_webhook(target):
         return DeliveryRetries(settings, schedule, len(schedule) + 1)
     return DeliveryRetries(settings, (), settings.attempts)
 
@@ -96,6 +149,7 @@ class Deliver:
     reads: Reads
     retries: DeliveryRetries
     pass_trace: bool = False
+    failures: Failures = field(default_factory=Failures)
     _jobs: dict[str, Job] = field(default_factory=dict, init=False)
 
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
@@ -112,11 +166,10 @@ class Deliver:
         except (StoreUnavailable, asyncio.CancelledError, Withheld) as stopped:
             return (decide_error(claim, stopped, self.retries, random.random()),)
         except HandlerError as failed:
-            subject = {"delivery": claim.work_id, "target": redact(self.target)}
-            log.warning("delivery-failed", extra=subject, exc_info=failed.__cause__)
+            self.failures.log("delivery-failed", claim.work_id, self.target, failed)
             return (decide_error(claim, failed, self.retries, random.random()),)
-        except Exception as unexpected:
-            log.exception("deliver-broken", extra={"delivery": claim.work_id, "target": redact(self.target)})
+        except Exception as unexpected:  # noqa: BLE001 - it is logged, as often as it helps
+            self.failures.log("deliver-broken", claim.work_id, self.target, unexpected)
             return (decide_error(claim, unexpected, self.retries, random.random()),)
 
     async def _deliver(self, claim: Claim) -> Outcome:

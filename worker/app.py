@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from celery import Celery, Task, bootsteps, signals
@@ -81,6 +81,10 @@ class StepTask(Task):  # type: ignore[misc] # Celery has no types
         """What this process has for the step and another worker may lack, in words for people."""
         return ()
 
+    def handler_names(self) -> Iterable[str]:
+        """The handler functions of this process."""
+        return ()
+
 
 class ProviderTask(StepTask):
     """A task that asks a provider."""
@@ -131,6 +135,11 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
         """What this process has and another worker may lack, in words for people."""
         return sorted({name for task in self.tasks.values() if isinstance(task, StepTask) for name in task.equipment()})
 
+    def handler_names(self) -> frozenset[str]:
+        """The handler functions of this process."""
+        tasks = [task for task in self.tasks.values() if isinstance(task, StepTask)]
+        return frozenset(name for task in tasks for name in task.handler_names())
+
     def send_claims(self, lane: Lane, claims: list[list[object]]) -> None:
         """Hand a batch of claims to the task of its step."""
         if lane.step is not None:
@@ -154,7 +163,8 @@ class Outwait(Celery):  # type: ignore[misc] # Celery has no types
 
     def intake(self, store: Store) -> Intake:
         """What turns producers' messages into jobs."""
-        acceptance = Acceptance(self.registry, self.settings)
+        missing = partial(store.handlers.missing, ours=self.handler_names())
+        acceptance = Acceptance(self.registry, self.settings, missing)
         results = self.results(store)
         return Intake(store.lanes, store.inbox, acceptance, self.events_of_jobs, results, self.settings.intake)
 
@@ -232,7 +242,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
         store = Store.open(app.settings)
         policies = Policies(app.settings, app.registry)
         clock = Clock(store.lanes, policies, app.send_claims, app.serves)
-        fit, alive = False, app.settings.worker.alive
+        fit, alive, names = False, app.settings.worker.alive, app.handler_names()
 
         async def tick() -> float | None:
             nonlocal fit
@@ -241,6 +251,7 @@ class Engine(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no typ
             fit = fit or await _fit(store)
             if not fit:
                 return None
+            await store.handlers.announce(names)
             wait = await clock.tick()
             if alive:
                 alive.touch()

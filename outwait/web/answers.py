@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from outwait.web.problems import MEDIA_TYPE, Problem
+from outwait.worker.model.acts import Act
 from outwait.worker.model.api_keys import ApiKey
 from outwait.worker.model.jobs import Delivery, Job, JobError, TimelineEntry
 from outwait.worker.net.redaction import redact
@@ -113,6 +114,12 @@ class Resumed(msgspec.Struct, frozen=True):
     resumed: bool
 
 
+class Acts(msgspec.Struct, frozen=True):
+    """What persons did, newest first."""
+
+    acts: list[Act]
+
+
 class Counts(msgspec.Struct, frozen=True):
     """The number of jobs in each state, by provider."""
 
@@ -147,6 +154,7 @@ TYPES = (
     Replayed,
     Providers,
     Resumed,
+    Acts,
     Counts,
     Keys,
     CreatedKey,

@@ -1,7 +1,8 @@
 """`/metrics` for Prometheus: the present state of the store, and the counts of all workers, which survive restarts.
 
-Workers come and go, so no worker is scraped: every web process shows everything. The reads do not grow with the number
-of jobs. It needs no API key and shows no job: labels are providers, states, steps and kinds of handlers.
+Workers come and go, so no worker is scraped: every web process shows everything. The reads grow neither with the number
+of jobs nor with that of targets. It needs no API key and shows no job: labels are providers, states, steps and kinds of
+handlers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from outwait.web.services import Services, Shared
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS
 from outwait.worker.model.jobs import JobState, Step
-from outwait.worker.model.lanes import CALLBACK, Lane
+from outwait.worker.model.lanes import BACKLOG, CALLBACK, Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.inbox import lists_of
 from outwait.worker.store.reads import LaneStatus
@@ -72,7 +73,7 @@ async def read(shared: Services) -> Reading:
     queues = settings.step_queues if settings.broker_is_redis else {}
     return Reading(
         jobs=_ours(await reads.counts(), names),
-        lanes=await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()}),
+        lanes=[await reads.backlog(), *await reads.lanes({CALLBACK, *ours, *await reads.active_lanes()})],
         providers=await shared.client.providers(),
         held=await stats.held(names),
         dead=await stats.dead(),
@@ -136,7 +137,9 @@ _WORK = (
 
 
 def ready(lane: LaneStatus, step: Step, status: GroupStatus | None) -> int:
-    """How many of a lane's due steps the provider's governor would allow now."""
+    """How many of a lane's due steps the provider's governor, or a tenant's room, would allow now."""
+    if lane.lane == BACKLOG:
+        return 0
     if status is None or step in (Step.CALLBACK, Step.DELIVER):
         return lane.due_now
     limits = [(status.rate_limit, status.rate), (status.in_flight_limit, status.in_flight)]

@@ -1,7 +1,7 @@
 """Runs one delivery, whatever kind of handler it is for."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -70,6 +70,11 @@ class Handlers:
         self._check_routes(settings)
         self._lanes: dict[str, Isolated] = {}
         self._processes = asyncio.Semaphore(PROCESSES)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names with which functions are marked."""
+        return self._functions
 
     def known(self, name: str) -> bool:
         """Whether a function is marked with this name."""

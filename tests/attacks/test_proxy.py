@@ -34,7 +34,13 @@ class Proxied:
 
     def connect(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
         raw = socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0))
-        return self.context.wrap_socket(raw, server_hostname="127.0.0.1")
+        connection = self.context.wrap_socket(raw, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+        try:
+            connection.do_handshake()
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def answers(self) -> bool:
         try:

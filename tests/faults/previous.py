@@ -33,6 +33,7 @@ ADDED = (
     "OUTWAIT_WEBHOOKS__",
     "OUTWAIT_OUTBOUND__",
     "OUTWAIT_TRACES__",
+    "OUTWAIT_DELIVER__PER_",
     "OUTWAIT_PROVIDERS__RINGCENTRAL__SAFETY_POLL_EVERY",
 )
 """Settings that it does not know, and would refuse."""

@@ -13,6 +13,7 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.clock import Clock
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.unserved import UnservedLanes
+from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import DeliveryState, JobState, Step
 from outwait.worker.model.lanes import Lane
 from outwait.worker.providers.registry import build
@@ -140,16 +141,20 @@ async def test_what_the_last_worker_that_served_a_lane_held_ends_at_its_deadline
     await until(ended)
 
 
-async def test_a_misspelt_handler_waits_and_doctor_tells(stack: Stack) -> None:
+async def test_a_misspelt_handler_is_refused_once_workers_have_said_what_they_have(stack: Stack) -> None:
+    """Protected by worker/store/handlers.py. Before that nobody can know: the delivery waits, and doctor tells."""
     async with stack.client() as client:
-        stack.worker()
         job_id = (await client.enqueue(query(targets=["cmr"]))).job_id
+        stack.worker()
         await until(lambda: unserved_by_all(client))
         (delivery,) = await client.deliveries(job_id)
         assert delivery.state is DeliveryState.PENDING
         doctor = await asyncio.to_thread(stack.run, "doctor", "--no-providers")
         assert "deliver:cmr" in doctor.stdout
         assert "@handler('cmr')" in doctor.stdout + doctor.stderr
+        with pytest.raises(InvalidRequest, match="no worker has a handler 'cmr'"):
+            await client.enqueue(query(targets=["cmr"]))
+        await client.enqueue(query(targets=["crm"]))
 
 
 async def unserved_by_all(client: StoreClient) -> bool:

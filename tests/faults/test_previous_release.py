@@ -77,6 +77,22 @@ async def test_each_goes_on_with_what_the_other_began(both: Both, *, old_first: 
         assert "Traceback" not in both.stack.logs(log)
 
 
+async def test_what_waits_for_its_turn_is_delivered_beside_an_old_worker(both: Both) -> None:
+    """Protected by record/admission.lua: what is admitted stands where old workers look, and `prune` sees its ends."""
+    names = [f"turn-{number}" for number in range(60)]
+    async with both.stack.client() as client:
+        workers = [both.hire(old=True), both.stack.worker(OUTWAIT_DELIVER__PER_TENANT="4")]
+        await client.enqueue_many([(query(name, targets=["file:turns.jsonl"]), name) for name in names])
+        for name in names:
+            job = await closed(client, name)
+            assert (job.state, job.ledger.deliveries) == (JobState.SUCCEEDED, 1), job.error
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.wait, PATIENCE) == 0
+    for log in ("old", "worker"):
+        assert "Traceback" not in both.stack.logs(log)
+
+
 def asked(number: int, text: str) -> JobRequest:
     """Of several tenants and priorities: each release takes jobs out of lines that the other one wrote."""
     return query(text, targets=["file:both.jsonl"], tenant=f"t-{number % 3}", priority=number % 10)

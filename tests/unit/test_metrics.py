@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from outwait.web.metrics import Reading, families, ready
 from outwait.worker.model.counts import LATE_BOUNDS, REQUEST_BOUNDS, result_of
 from outwait.worker.model.jobs import Claim, JobState, Step
-from outwait.worker.model.lanes import Lane
+from outwait.worker.model.lanes import BACKLOG, Lane
 from outwait.worker.store.governors import Breaker, GroupStatus
 from outwait.worker.store.reads import LaneStatus
 from outwait.worker.store.statistics import quantile
@@ -47,6 +47,7 @@ def exported() -> dict[str, Metric]:
         jobs={"unless": dict.fromkeys(JobState, 1)},
         lanes=[
             LaneStatus(Lane.parse("deliver:crm"), 1, 0, 2, 3.0),
+            LaneStatus(BACKLOG, 7, 9, 0, 2.0),
             LaneStatus(Lane.parse("deliver:file:a.jsonl"), 4, 0, 0, 1.0),
         ],
         providers=[provider_status(rate_limit=10, in_flight_limit=5)],
@@ -89,7 +90,10 @@ def test_histograms_are_cumulative_and_counted(exported: dict[str, Metric]) -> N
 
 
 def test_handlers_are_shown_together(exported: dict[str, Metric]) -> None:
-    assert of(exported["outwait_due_jobs"], step="deliver", provider="") == 5
+    assert of(exported["outwait_due_jobs"], step="deliver", provider="") == 5 + 7
+    assert of(exported["outwait_ready_jobs"], step="deliver", provider="") == 5, (
+        "a backlog waits for room, not for workers"
+    )
     assert of(exported["outwait_leased_jobs"], step="deliver", provider="") == 2
     assert of(exported["outwait_oldest_due_seconds"], step="deliver", provider="") == 3
 

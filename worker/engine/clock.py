@@ -20,6 +20,7 @@ from outwait.worker.engine.unserved import UnservedLanes
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Claim, Step
 from outwait.worker.model.lanes import Lane
+from outwait.worker.model.outcomes import expired
 from outwait.worker.store.lanes import Lanes
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ is claimed when it is due."""
 
 LANES_AT_ONCE = 100
 """Lanes with due work that one tick serves."""
+
+LAPSED_EVERY = 1.0
+"""Seconds between two looks of one worker at the jobs whose deadline has passed."""
 
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
@@ -67,8 +71,7 @@ class Clock:
         self._send = send
         self._serves = serves
         self._unserved = UnservedLanes(lanes, policies)
-        self._purge_at = 0.0
-        self._catch_up_at = 0.0
+        self._purge_at = self._lapsed_at = self._catch_up_at = 0.0
         self._was_away = False
         self._epoch = lanes.epoch
         self._claim_at = 0.0
@@ -96,6 +99,7 @@ class Clock:
         settling = self._settling()
         if settling > 0:
             return settling
+        await self._end_lapsed()
         served = [lane for lane in lanes if self._serves(lane)]
         waits = [wait, *[await self._serve(lane) for lane in served]]
         await self._unserved.leave([lane for lane in lanes if lane not in served])
@@ -134,6 +138,16 @@ class Clock:
         if now >= self._catch_up_at:
             more = await self._lanes.catch_up()
             self._catch_up_at = now + (0 if more else PURGE_EVERY * random.uniform(0.5, 1.5))
+
+    async def _end_lapsed(self) -> None:
+        """End what its deadline ends and no step does: its provider is silenced, say."""
+        now = asyncio.get_running_loop().time()
+        if now < self._lapsed_at:
+            return
+        self._lapsed_at = now + LAPSED_EVERY
+        if lapsed := await self._lanes.lapsed():
+            message = "the deadline passed, and nothing could be sent to the provider"
+            await self._lanes.record([expired(Claim(work_id=job.work_id, fence=job.fence), message) for job in lapsed])
 
 
 def _row(claim: Claim) -> list[object]:

@@ -5,7 +5,7 @@ when its job is recorded. On a broker with real acknowledgements, `tasks.submit`
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outwait.config.groups import IntakeSettings
@@ -14,7 +14,7 @@ from outwait.worker.celery.results import CeleryResults
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.messages import Sent, Unusable, content_max, decode, message_max
 from outwait.worker.engine.quotas import quota_error
-from outwait.worker.model.errors import Conflict, InvalidRequest, RequestError
+from outwait.worker.model.errors import Conflict, InvalidRequest, RequestError, StoreUnavailable
 from outwait.worker.net.redaction import bytes_of, redact, redact_bytes
 from outwait.worker.store.codes import EnqueueResult
 from outwait.worker.store.inbox import Inbox, TakeLimits, Taken, lists_of
@@ -77,9 +77,17 @@ class Intake:
         """Turn one batch of waiting messages into jobs. Returns whether more may wait."""
         batch = await self._inbox.take(self._lists, self._limits, self._harmless)
         self._harmless = []
+        try:
+            await self._take_in(batch.messages)
+        except StoreUnavailable:
+            self._harmless += [message.name for message in batch.messages]
+            raise
+        return batch.more
+
+    async def _take_in(self, messages: Sequence[Taken]) -> None:
         ready: list[Ready] = []
         size = 0
-        for message in batch.messages:
+        for message in messages:
             if (job := await self._job_of(message)) is not None:
                 ready.append(job)
                 size += len(message.body)
@@ -87,16 +95,21 @@ class Intake:
                 await self._record_taken(ready)
                 ready, size = [], 0
         await self._record_taken(ready)
-        return batch.more
+
+    async def _unknown(self, sent: Sent) -> frozenset[str]:
+        """The handlers that a message names and no worker has."""
+        fields = sent.request if isinstance(sent.request, dict) else {}
+        return await self._acceptance.unknown_handlers(fields.get("targets"))
 
     async def _job_of(self, message: Taken) -> Ready | None:
         """The job that a message asks for; None if it is parked."""
         try:
             self._check(message)
-            return self._ready(decode(message.body, message.at, self._content_max), message.name)
+            sent = decode(message.body, message.at, self._content_max)
         except Unusable as error:
             await self.park(message, str(error))
             return None
+        return self._ready(sent, message.name, await self._unknown(sent))
 
     def _check(self, message: Taken) -> None:
         """Raises Unusable for what must not even be read."""
@@ -120,7 +133,7 @@ class Intake:
 
     async def accept(self, sent: Sent) -> None:
         """Record one job from a broker with real acknowledgements. Raises StoreUnavailable."""
-        await self._record([self._ready(sent, "")])
+        await self._record([self._ready(sent, "", await self._unknown(sent))])
 
     async def now(self) -> float:
         """Seconds since 1970 by Redis's clock, which all workers share. Raises StoreUnavailable."""
@@ -132,13 +145,13 @@ class Intake:
         shown = redact_bytes(message.body, PARKED_SHOWN)
         await self._inbox.park(message.name, redact(reason), shown)
 
-    def _ready(self, sent: Sent, message: str) -> Ready:
+    def _ready(self, sent: Sent, message: str, unknown: Collection[str]) -> Ready:
         try:
             if sent.refusal:
                 raise InvalidRequest(sent.refusal)
             request = self._acceptance.request(sent.request)
             job = self._acceptance.job(
-                sent.job_id, request, message=message, countdown=sent.countdown, trace=sent.trace
+                sent.job_id, request, message=message, countdown=sent.countdown, trace=sent.trace, unknown=unknown
             )
             if sent.expires_in is not None and sent.expires_in * 1000 <= job.countdown_ms:
                 raise InvalidRequest(
@@ -147,15 +160,16 @@ class Intake:
                 )
             return Ready(job, request.params)
         except RequestError as error:
-            return self._refused(sent, error, message)
+            return self._refused(sent, error, message, unknown)
         except Exception as error:  # a message that cannot be stored must not hold back the others
             log.exception("request-broken", extra={"job": sent.job_id})
             refusal = InvalidRequest(f"the request cannot be stored: {type(error).__name__}: {error}")
-            return self._refused(sent, refusal, message)
+            return self._refused(sent, refusal, message, unknown)
 
-    def _refused(self, sent: Sent, error: RequestError, message: str) -> Ready:
+    def _refused(self, sent: Sent, error: RequestError, message: str, unknown: Collection[str]) -> Ready:
         try:
-            return Ready(self._acceptance.refused(sent.job_id, sent.request, error, message=message), {})
+            job = self._acceptance.refused(sent.job_id, sent.request, error, message=message, unknown=unknown)
+            return Ready(job, {})
         except (ValueError, OverflowError):  # for example lone surrogates, which JSON cannot represent
             error = InvalidRequest(ascii(str(error)))
             return Ready(self._acceptance.refused(sent.job_id, {}, error, message=message), {})

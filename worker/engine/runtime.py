@@ -130,10 +130,17 @@ class Runtime:
         batch = self._batch(lane, msgspec.convert(claims, list[Claim]), step)
         future = asyncio.run_coroutine_threadsafe(batch, self._loop)
         try:
-            future.result(self.settings.worker.handoff)
+            future.result(self._handoff(lane, len(claims)))
         except TimeoutError:
             if future.done():
                 raise
+
+    def _handoff(self, lane: Lane, claims: int) -> float:
+        """Seconds for which a batch may hold its thread. A tenant may name any number of slow receivers, each of which
+        is a batch of few deliveries: those hold it for their share of a whole batch only.
+        """
+        share = min(1.0, claims / self.policies.of(lane).batch) if lane.step is Step.DELIVER else 1.0
+        return self.settings.worker.handoff * share
 
     def _batch(self, lane: Lane, claims: list[Claim], step: StepRun) -> Coroutine[Any, Any, None]:
         return self.batches.run(lane, claims, step) if self._serves(lane) else self.batches.decline(lane, claims)

@@ -38,7 +38,7 @@ class UnservedLanes:
         self._policies = policies
         self._after = after
         self._look_at: float | None = None
-        self._warned: set[Lane] = set()
+        self._warned: set[str] = set()
         self._offsets: dict[Lane, int] = {}
         self.count = 0
 
@@ -51,10 +51,11 @@ class UnservedLanes:
         if not lanes or now < self._look_at:
             return
         self._look_at = now + LOOK_EVERY
-        by_nobody = set(await self._lanes.unserved(self._after)) & set(lanes)
-        for lane in by_nobody - self._warned:
-            log.warning("lane-not-served", extra={"lane": redact(str(lane)), "seconds": self._after})
-        self._warned = by_nobody
+        by_nobody = set(await self._lanes.unserved(self._after, limit=-1)) & set(lanes)
+        shown = {redact(str(lane)) for lane in by_nobody}  # of receivers the hosts
+        for text in shown - self._warned:
+            log.warning("lane-not-served", extra={"lane": text, "seconds": self._after})
+        self._warned = shown
         for lane in by_nobody:
             if lane.step in (Step.SUBMIT, Step.POLL):
                 await self._end_overdue(lane)

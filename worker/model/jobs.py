@@ -78,6 +78,9 @@ class UncertainPolicy(StrEnum):
     FAIL = "fail"
 
 
+TARGETS_MAX, TARGET_LENGTH_MAX = 20, 500
+"""Targets that a job may name, and characters of one."""
+
 NORMAL = 5
 """The default priority of a job."""
 
@@ -95,9 +98,9 @@ class JobRequest(BaseModel):
     params: dict[str, JsonValue] = Field(
         default={}, description="The operation's parameters, as the provider names them."
     )
-    targets: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] = Field(
+    targets: list[Annotated[str, StringConstraints(min_length=1, max_length=TARGET_LENGTH_MAX)]] = Field(
         default=[],
-        max_length=20,
+        max_length=TARGETS_MAX,
         description="Handlers that get the result, instead of those that the routes in the settings name.",
     )
     idempotency_key: str | None = Field(

@@ -37,3 +37,6 @@ class Lane(msgspec.Struct, frozen=True):
 
 CALLBACK = Lane(Step.CALLBACK)
 """Where every ended job waits for its fan-out."""
+
+BACKLOG = Lane(Step.DELIVER)
+"""Stands for the deliveries that wait until they are admitted to their lanes; nothing is claimed from it."""

@@ -32,7 +32,7 @@ from outwait.worker.providers.contract import (
     Waiting,
 )
 from outwait.worker.providers.elevateai_params import Audio, Chat, Transcript
-from outwait.worker.providers.exchange import Count, Exchange, check, decoded, external_id, json_object, retry_after
+from outwait.worker.providers.exchange import Count, Exchange, check, external_id, json_data, json_object, retry_after
 from outwait.worker.providers.files import File, FileProblem, folder_of, is_url, locate, multipart, open_path, open_url
 
 _DAY = 86400.0
@@ -189,7 +189,7 @@ class ElevateAI(Provider):
             return _ABSENT
         if response.status_code == 204:
             return {}
-        part = decoded(response)
+        part = json_data(response)
         if not isinstance(part, dict | list):
             raise Unreadable(f"{path} answered {response.status_code} without JSON", status=response.status_code)
         return part

@@ -44,6 +44,7 @@ class JobField(StrEnum):
     UNKNOWN_POLLS = "up"  # polls that said that the external id is unknown, since the last one that found the job
     UNKNOWN_SINCE = "us"  # ms, of the first of them
     REPOLLS = "rp"  # how often a person had it polled again after it had ended
+    CONFLICTS = "nc"  # other requests that came under its id and were refused; the first has an entry in the timeline
     EXPIRES = "xe"  # ms, when the external id expires, as the provider said last
     EXPIRY_WARNED = "xw"  # 1 once there was a warning that the external id expires
     SUBMITS = "ns"  # ledger: requests sent
@@ -74,6 +75,7 @@ class GovernorField(StrEnum):
     PAUSE_REASON = "pr"
     SUSPENDED = "mp"  # ms, when a person stopped the provider; absent while nobody has
     SUSPEND_REASON = "mr"
+    SUSPENDED_BY = "mb"  # when, as SUSPENDED, and who, in words; release 0.2.0 leaves it from another pause
     OUTAGES = "bf"  # outages in a row
     OPEN_UNTIL = "bo"  # ms; the breaker is open until then, and after it one probe goes
     TIMES_OPENED = "bt"  # in a row; each doubles the time

@@ -17,6 +17,9 @@ from outwait.worker.store.quotas import Quotas
 UNSERVED_AFTER = 30.0
 """Seconds for which no worker has looked at a lane, after which none serves it."""
 
+UNSERVED_SHOWN = 100
+"""Lanes that nobody serves and that are named."""
+
 OVERDUE_LEASE_MS = 10_000
 """Milliseconds in which a job whose deadline passed is ended by whoever leased it for that."""
 
@@ -101,6 +104,7 @@ _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
+_lapsed = msgspec.msgpack.Decoder(list[Held])
 _overdue = msgspec.msgpack.Decoder(tuple[list[Held], int, int])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
 
@@ -110,7 +114,16 @@ class Lanes:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._retention_ms = milliseconds(connection.settings.store.retention)
+        store, deliver = connection.settings.store, connection.settings.deliver
+        self._retention_ms = milliseconds(store.retention)
+        self._kept: dict[str, Any] = {
+            "retention_ms": self._retention_ms,
+            "audit_ms": milliseconds(store.audit_retention),
+        }
+        self._room: dict[str, Any] = {
+            "per_tenant": deliver.per_tenant,
+            "per_host": min(deliver.per_host, deliver.per_tenant),
+        }
         self._quotas = Quotas(connection)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
@@ -124,8 +137,11 @@ class Lanes:
         return [(EnqueueResult(code), job_id) for code, job_id in answer]
 
     async def due_lanes(self, limit: int = 100) -> tuple[list[Lane], float | None]:
-        """The lanes with something to do now, and the seconds until the next one has (None: nothing waits)."""
-        lanes, wait_ms = _due.decode(await self._run("due_lanes", limit=limit))
+        """The lanes with something to do now, and the seconds until the next one has (None: nothing waits).
+
+        Deliveries that wait for room are admitted to their lanes first.
+        """
+        lanes, wait_ms = _due.decode(await self._run("due_lanes", limit=limit, **self._room))
         return [Lane.parse(lane) for lane in lanes], None if wait_ms < 0 else wait_ms / 1000
 
     async def claim(self, lane: Lane, policy: LanePolicy) -> list[Claim]:
@@ -167,18 +183,19 @@ class Lanes:
             StoreRefused: at least one of them can never be written.
         """
         began = time.monotonic()
-        answer = await self._run("record", promised=True, outcomes=outcomes, retention_ms=self._retention_ms)
+        answer = await self._run("record", promised=True, outcomes=outcomes, **self._kept, **self._room)
         codes, lanes = _recorded.decode(answer)
         if any(code > 0 for code in codes):
             self._connection.wrote(began)
         return [Recorded(code) for code in codes], lanes
 
-    async def unserved(self, seconds: float = UNSERVED_AFTER) -> list[Lane]:
-        """Lanes with due work at which no worker has looked for so long: none that runs serves them."""
+    async def unserved(self, seconds: float = UNSERVED_AFTER, limit: int = UNSERVED_SHOWN) -> list[Lane]:
+        """Lanes with due work at which no worker has looked for so long: none that runs serves them. -1 is no limit."""
         async with self._connection.translated():
             second, micro = await self._connection.redis.time()
             latest = second * 1000 + micro // 1000 - int(seconds * 1000)
-            names = await self._connection.redis.zrangebyscore(self._connection.keys("LANES"), "-inf", latest)
+            key = self._connection.keys("LANES")
+            names = await self._connection.redis.zrangebyscore(key, "-inf", latest, start=0, num=limit)
         return [Lane.parse(name.decode()) for name in names]
 
     async def overdue(self, lane: Lane, offset: int, limit: int = 1000) -> tuple[list[Held], int, int]:
@@ -189,6 +206,10 @@ class Lanes:
         """
         answer = await self._run("overdue", lane=str(lane), lease_ms=OVERDUE_LEASE_MS, offset=offset, limit=limit)
         return _overdue.decode(answer)
+
+    async def lapsed(self, limit: int = 100) -> list[Held]:
+        """Lease jobs whose deadline has passed and that nothing else ends in time, such as its provider's silence."""
+        return _lapsed.decode(await self._run("lapsed", lease_ms=OVERDUE_LEASE_MS, limit=limit))
 
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""

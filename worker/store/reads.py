@@ -7,10 +7,13 @@ import msgspec
 
 from outwait.worker.model.errors import JobNotFound
 from outwait.worker.model.jobs import Claim, Delivery, Job, JobState, TimelineEntry
-from outwait.worker.model.lanes import Lane
+from outwait.worker.model.lanes import BACKLOG, Lane
 from outwait.worker.store import codec, rows, timeline
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.fields import JobField
+
+LANES_SHOWN = 500
+"""Lanes that are read to be shown or counted, those first that must be looked at first."""
 
 
 class LaneStatus(NamedTuple):
@@ -53,6 +56,13 @@ class Reads:
         async with self._connection.translated():
             job_id = await self._redis.get(name)
         return job_id.decode() if job_id else None
+
+    async def belongs(self, job_id: str, tenant: str) -> bool:
+        """Whether there is such a job and it is this tenant's. What Redis does is the same if it is not, and why."""
+        name = await self.resolve(job_id)
+        async with self._connection.translated():
+            owner = await self._redis.hget(self._keys("JOB", name), JobField.TENANT)
+        return bool(owner == tenant.encode())
 
     async def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
@@ -100,9 +110,12 @@ class Reads:
 
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
         """What happened to a job, oldest first."""
-        async with self._connection.translated():
-            lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
-        return [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.lrange(self._keys("TIMELINE", job_id), 0, -1)
+            pipe.hget(self._keys("JOB", job_id), JobField.CONFLICTS)
+            lines, conflicts = await pipe.execute()
+        entries = [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        return timeline.counted(entries, int(conflicts or 0))
 
     async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
         """The other ids that mean these jobs."""
@@ -151,9 +164,21 @@ class Reads:
         ]
 
     async def active_lanes(self) -> list[Lane]:
-        """Lanes in which something stands."""
+        """Lanes in which something stands, at most `LANES_SHOWN`."""
         async with self._connection.translated():
-            return [Lane.parse(lane.decode()) for lane in await self._redis.zrange(self._keys("LANES"), 0, -1)]
+            names = await self._redis.zrange(self._keys("LANES"), 0, LANES_SHOWN - 1)
+        return [Lane.parse(lane.decode()) for lane in names]
+
+    async def backlog(self) -> LaneStatus:
+        """The deliveries that wait for their retry, or for their tenant's turn, as if they stood in one lane."""
+        key = self._keys("BACKLOG_ALL")
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            now = await self._connection.now_ms()
+            pipe.zcount(key, "-inf", now)
+            pipe.zcard(key)
+            pipe.zrange(key, 0, 0, withscores=True)
+            due, waiting, first = await pipe.execute()
+        return LaneStatus(BACKLOG, due, waiting, 0, max(0.0, (now - first[0][1]) / 1000) if first else 0.0)
 
     async def providers(self) -> list[str]:
         """Providers that have jobs."""

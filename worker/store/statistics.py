@@ -120,11 +120,14 @@ class Statistics:
 
     async def _gauges(self) -> dict[str, int]:
         counts, lanes, dead = await asyncio.gather(self._reads.counts(), self._reads.active_lanes(), self.dead())
-        held, standing = await asyncio.gather(self.held(counts), self._reads.lanes(lanes))
+        held, standing, backlog = await asyncio.gather(
+            self.held(counts), self._reads.lanes(lanes), self._reads.backlog()
+        )
         states = {
             state.value: sum(numbers[state] for numbers in counts.values()) for state in JobState if not state.ended
         }
-        return states | {"due": sum(lane.due_now for lane in standing), "dead": dead, "held": sum(held.values())}
+        due = sum(lane.due_now for lane in (backlog, *standing))
+        return states | {"due": due, "dead": dead, "held": sum(held.values())}
 
 
 def _charted(taken: Mapping[Name, int]) -> dict[str, int]:

@@ -6,10 +6,12 @@ from typing import Self
 
 from outwait.config.settings import Settings
 from outwait.worker.store.access import Access
+from outwait.worker.store.audit import Audit
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.dead import DeadLetters
 from outwait.worker.store.durations import Durations
 from outwait.worker.store.governors import Governors
+from outwait.worker.store.handlers import KnownHandlers
 from outwait.worker.store.health import Health
 from outwait.worker.store.inbox import Inbox
 from outwait.worker.store.lanes import Lanes
@@ -54,6 +56,11 @@ class Store:
         return Access(self.connection)
 
     @cached_property
+    def audit(self) -> Audit:
+        """What persons did."""
+        return Audit(self.connection)
+
+    @cached_property
     def dead_letters(self) -> DeadLetters:
         """Deliveries that were given up."""
         return DeadLetters(self.connection)
@@ -67,6 +74,11 @@ class Store:
     def governors(self) -> Governors:
         """What each provider's limits let through."""
         return Governors(self.connection)
+
+    @cached_property
+    def handlers(self) -> KnownHandlers:
+        """Which handlers the workers have."""
+        return KnownHandlers(self.connection)
 
     @cached_property
     def health(self) -> Health:

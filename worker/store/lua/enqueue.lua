@@ -71,6 +71,13 @@ local function write_uses()
   end
 end
 
+-- Another request came under a job's id. Only the first is an entry of its timeline: whoever knows the id could push out
+-- all others. The rest are counted.
+local function note_conflict(job_id, id)
+  if call('HINCRBY', JOB .. job_id, job_field.conflicts, 1) > 1 then return tally('event:conflict') end
+  note(job_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused')
+end
+
 local function create(job)
   local id, provider, refused = job.id, job.provider, job.error
   local revoked = not refused and call('GET', REVOKED .. id)
@@ -79,7 +86,10 @@ local function create(job)
   if ended then state, lane = refused and 'failed' or 'cancelled', 'callback' end
   call('HSET', key, job_field.provider, provider, job_field.operation, job.operation, job_field.state, state,
              job_field.created, now, job_field.digest, job.digest, job_field.fence, 0, job_field.lane, lane)
-  if job.deadline_ms then call('HSET', key, job_field.deadline, now + job.deadline_ms) end
+  if job.deadline_ms then
+    call('HSET', key, job_field.deadline, now + job.deadline_ms)
+    if not ended then call('ZADD', DEADLINES, now + job.deadline_ms, id) end
+  end
   call('SET', SPEC .. id, job.spec)
   if job.key then
     call('HSET', key, job_field.idempotency_key, job.key)
@@ -133,7 +143,7 @@ for i, job in ipairs(arguments.jobs) do
     end
     answers[i] = {SAME, known_id}
   else
-    if by_id then note(known_id, 'conflict', 'another request came under the id ' .. id .. ' and was refused') end
+    if by_id then note_conflict(known_id, id) end
     answers[i] = {CONFLICT, by_id and id or known_id}
   end
   -- The message of a key's conflict, or over a quota, stays leased: the caller records the refusal under its id next.

@@ -1,6 +1,16 @@
 -- Forget closed jobs whose retention is over.
 -- Arguments  limit
 -- Returns    how many were forgotten
+local STATES = {'queued', 'waiting', 'uncertain', 'succeeded', 'failed', 'expired', 'cancelled'}
+
+-- A provider without jobs: it may be a name that somebody made up, which an earlier release listed.
+local function forget_if_unused(provider)
+  for _, state in ipairs(STATES) do
+    if call('EXISTS', INDEX .. provider .. ':' .. state) == 1 then return end
+  end
+  call('SREM', PROVIDERS, provider)
+end
+
 local jobs = call('ZRANGEBYSCORE', CLOSED, '-inf', now, 'LIMIT', 0, arguments.limit)
 for _, job_id in ipairs(jobs) do
   local provider, state, deliveries, key, tenant, external_id, counted_bytes = get(
@@ -11,7 +21,7 @@ for _, job_id in ipairs(jobs) do
     call('ZREM', DEAD, job_id .. '#' .. n)
   end
   for _, alias in ipairs(call('SMEMBERS', ALIASES .. job_id)) do call('DEL', ALIAS .. alias) end
-  if provider then call('ZREM', INDEX .. provider .. ':' .. state, job_id) end
+  if provider and call('ZREM', INDEX .. provider .. ':' .. state, job_id) == 1 then forget_if_unused(provider) end
   if key then call('DEL', key_of(tenant, key)) end
   if external_id then leave_external_id(job_id, provider, external_id) end
   if tenant then
@@ -20,7 +30,7 @@ for _, job_id in ipairs(jobs) do
     if call('EXISTS', TENANT .. tenant) == 0 then call('DEL', USE .. tenant) end
   end
   call('DEL', JOB .. job_id, SPEC .. job_id, RESULT .. job_id, TIMELINE .. job_id, ERROR .. job_id,
-             ALIASES .. job_id, WEBHOOKS .. job_id)
+             ALIASES .. job_id, WEBHOOKS .. job_id, JOB_ACTS .. job_id)
   call('ZREM', CLOSED, job_id)
 end
 return #jobs

@@ -1,10 +1,9 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
--- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …)
--- Gives    verbs, due_now, NO_FENCE, load_job, close, adopt_if_named, flush
+-- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …); due_now (record/admission.lua)
+-- Gives    verbs, NO_FENCE, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local NO_FENCE = -1
 local verbs = {}
-local due_now = {}  -- lanes that have work due now
 local healthy = {}  -- providers that answered as they should: their breakers close
 
 -- The job if this fence may write it, else nil and the code that says why not. NO_FENCE speaks for nobody's lease: a
@@ -71,6 +70,7 @@ end
 
 local function finish(job, state, detail)
   set_state(job, state)
+  call('ZREM', DEADLINES, job.id)
   call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
              job_field.webhook_external_id)
   note(job.id, state, detail)
@@ -365,8 +365,9 @@ function verbs.cancel(outcome)
   if not OPEN[job.state] then return REFUSED end
   call('SET', ERROR .. job.id, outcome.error)
   if call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
-  call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
-  note(job.id, 'cancel-asked', 'its submit is on its way')
+  if call('HSET', JOB .. job.id, job_field.cancel_requested, 1) == 1 then
+    note(job.id, 'cancel-asked', 'its submit is on its way')
+  end
   return CANCEL_PENDING
 end
 

@@ -1,15 +1,17 @@
 -- The verb that takes up an ended job again.
--- Uses     verbs, NO_FENCE, load_job, move (record/jobs.lua)
+-- Uses     verbs, NO_FENCE, load_job, move (record/jobs.lua), leave_admission (record/admission.lua)
 -- Gives    verbs.repoll
 
 -- Forget the deliveries of the job's last end, whatever became of them: the timeline keeps that. Their numbers are not
 -- used again, since a receiver ignores a delivery id that it has seen.
 local function forget_deliveries(job_id, count)
+  local tenant = count > 0 and call('HGET', JOB .. job_id, job_field.tenant)
   for n = 1, count do
     local delivery_id = job_id .. '#' .. n
     local target = call('HGET', DELIVERY .. delivery_id, delivery_field.target)
     if target then
       take_out(deliver_lane(target), delivery_id)
+      leave_admission(tenant, delivery_id, target)
       call('ZREM', DEAD, delivery_id)
       call('DEL', DELIVERY .. delivery_id)
     end
@@ -31,7 +33,11 @@ function verbs.repoll(outcome)
   call('HDEL', key, job_field.ended, job_field.closed, job_field.open_deliveries, job_field.webhook_ended,
              job_field.unknown_polls, job_field.unknown_since, job_field.expiry_warned)
   call('HINCRBY', key, job_field.repolls, 1)
-  if deadline then call('HSET', key, job_field.deadline, now + deadline - job.created) end
+  if deadline then
+    deadline = now + deadline - job.created
+    call('HSET', key, job_field.deadline, deadline)
+    call('ZADD', DEADLINES, deadline, job.id)
+  end
   set_state(job, 'waiting')
   account(job.id)
   note(job.id, 'repolled', 'it had ' .. before)
