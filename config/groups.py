@@ -109,6 +109,9 @@ class StoreSettings(Group):
     retention: Seconds = Field(
         default=7 * 86400, description="Seconds for which a closed job is kept before it is purged."
     )
+    audit_retention: Seconds = Field(
+        default=90 * 86400, description="Seconds for which the acts of persons are kept (`outwait audit`)."
+    )
     params_max: int = Field(default=1_048_576, ge=1, description="Maximum size of a job's request, in bytes of JSON.")
     result_max: int = Field(default=33_554_432, ge=1, description="Maximum size of a provider's answer, in bytes.")
     compress_above: int = Field(
@@ -127,6 +130,26 @@ class StoreSettings(Group):
         ge=0,
         le=100,
         description="Append-only files, Redis's own first, that must have it on disk (`WAITAOF`; Redis 7.2 or Valkey).",
+    )
+
+
+class TenantSettings(Group):
+    """What the jobs of one tenant may take. Jobs without a tenant have no such limits."""
+
+    open_jobs: int = Field(
+        default=0, ge=0, description="Maximum number of a tenant's jobs that have not ended; 0 is no limit."
+    )
+    jobs_per_minute: int = Field(
+        default=0, ge=0, description="Maximum number of jobs that a tenant may enqueue in a minute; 0 is no limit."
+    )
+    memory_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Share of Redis's `maxmemory` that a tenant's requests and results may take; 1 is no limit.",
+    )
+    bytes: int = Field(
+        default=0, ge=0, description="Maximum size of a tenant's stored requests and results; 0: only the share counts."
     )
 
 

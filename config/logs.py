@@ -15,6 +15,7 @@ from typing import Any
 
 from outwait.config.groups import LogSettings
 from outwait.config.masking import MASK, is_secret, scrubbed
+from outwait.config.printable import escaped, printable
 
 QUIET = {
     "celery.worker.strategy": "WARNING",  # a line for each batch received
@@ -84,8 +85,9 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, logger, event, fields; a traceback follows."""
         fields = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
-        line = f"{_time(record)} {record.levelname} {record.name} {scrubbed(record.getMessage())}{fields}"
-        return "\n".join((line, *_details(self, record)))
+        message = scrubbed(record.getMessage()).replace("\n", "\\n")
+        line = f"{_time(record)} {record.levelname} {record.name} {message}{fields}"
+        return printable("\n".join((line, *_details(self, record))), keep="\n\t")
 
 
 class JsonLines(logging.Formatter):
@@ -102,7 +104,7 @@ class JsonLines(logging.Formatter):
             **_fields(record),
         }
         details = "\n".join(_details(self, record))
-        return json.dumps(line | {"traceback": details} if details else line, ensure_ascii=False, default=str)
+        return escaped(json.dumps(line | {"traceback": details} if details else line, ensure_ascii=False, default=str))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def _shown(key: str, value: Any) -> Any:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(sign in text for sign in ' "=\n') else text
+    plain = text and text.isprintable() and not any(sign in text for sign in ' "=')
+    return text if plain else escaped(json.dumps(text, ensure_ascii=False))
 
 
 def _details(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:

@@ -28,6 +28,7 @@ from outwait.config.groups import (
     PollSettings,
     StepSettings,
     StoreSettings,
+    TenantSettings,
     TraceSettings,
     WebhookSettings,
     WebSettings,
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     callback: StepSettings = StepSettings(time_limit=10, attempts=100)
     deliver: DeliverSettings = DeliverSettings(time_limit=30, attempts=8, cap=256)  # results wait in memory
     store: StoreSettings = StoreSettings()
+    tenants: TenantSettings = TenantSettings()
     worker: WorkerSettings = WorkerSettings()
     intake: IntakeSettings = IntakeSettings()
     handlers: HandlerSettings = HandlerSettings()

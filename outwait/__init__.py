@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Conflict,
         DeliveryFailed,
         DeliveryRefused,
+        ExternalIdTaken,
         ExternalIdUnknown,
         Forbidden,
         InvalidRequest,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         OperatorError,
         OutwaitError,
         ProviderError,
+        QuotaExceeded,
         RateLimited,
         Rejected,
         RequestError,
@@ -93,6 +95,7 @@ __all__ = [
     "Enqueued",
     "Envelope",
     "Exchange",
+    "ExternalIdTaken",
     "ExternalIdUnknown",
     "Failed",
     "Forbidden",
@@ -119,6 +122,7 @@ __all__ = [
     "Provider",
     "ProviderError",
     "ProviderSettings",
+    "QuotaExceeded",
     "RateLimited",
     "Rejected",
     "RequestError",
@@ -152,8 +156,8 @@ _NAMES = {
     "outwait.tasks.handlers.envelope": "Envelope",
     "outwait.tasks.handlers.functions": "handler",
     "outwait.worker.model.errors": (
-        "OutwaitError RequestError InvalidRequest WrongState Conflict JobNotFound NotReplayable "
-        "Unauthenticated Forbidden ProviderError NotSent AnswerLost RateLimited Unavailable Unreadable "
+        "OutwaitError RequestError InvalidRequest WrongState Conflict ExternalIdTaken JobNotFound NotReplayable "
+        "QuotaExceeded Unauthenticated Forbidden ProviderError NotSent AnswerLost RateLimited Unavailable Unreadable "
         "Unauthorized Rejected ExternalIdUnknown ResultTooLarge DeliveryFailed DeliveryRefused OperatorError "
         "StoreUnavailable JobEnded JobFailed JobExpired JobCancelled"
     ),

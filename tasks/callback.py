@@ -30,7 +30,7 @@ from outwait.worker.store.reads import Reads, Spec
 
 log = logging.getLogger(__name__)
 
-NO_SPEC = Spec({}, (), {})
+NO_SPEC = Spec()
 
 
 @app.task(name="tasks.callback", ignore_result=True, shared=False)
@@ -69,7 +69,7 @@ class Callback:
     async def prepare(self, claims: list[Claim], record: Recorder) -> list[Claim]:  # noqa: ARG002 - the step's contract
         """Read what the batch needs, and let Celery's own tools see the ends of its jobs."""
         ids = [claim.work_id for claim in claims]
-        self._jobs = {job.id: job for job in await self.reads.jobs(ids)}
+        self._jobs = {job.id: job for job in await self.reads.listed(ids)}
         self._specs = {key: spec for key, spec in zip(ids, await self.reads.specs(ids), strict=True) if spec}
         if self.results or self.events:
             for start in range(0, len(ids), TOGETHER):

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
@@ -83,7 +84,8 @@ class Poll(ProviderStep):
         async def params() -> Any:
             return self.gateway.registry.validate(self.gateway.name, claim.operation, await self._raw_params(claim))
 
-        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, claim.age(now_ms), params)
+        age, tenant = claim.age(now_ms), partial(self.reads.tenant, claim.work_id)
+        waiting = Waiting(claim.work_id, claim.operation, claim.external_id, claim.memo, age, params, tenant)
         polled = await self.gateway.provider.poll(waiting, exchange)
         if isinstance(polled, Succeeded) and exchange.warning:
             polled = replace(polled, warning="; ".join(filter(None, (polled.warning, exchange.warning))))

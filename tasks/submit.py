@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -134,7 +135,8 @@ class Submit(ProviderStep):
     async def _keep(self, claim: Claim, spec: Spec, params: object) -> None:
         gateway = self.gateway
         url = await self.webhook_urls.url(gateway.name, claim.work_id) if gateway.provider.webhooks else None
-        self._submissions[claim.work_id] = Submission(claim.work_id, claim.operation, params, url), spec.params
+        tenant = partial(self.reads.tenant, claim.work_id)
+        self._submissions[claim.work_id] = Submission(claim.work_id, claim.operation, params, url, tenant), spec.params
 
     async def _with_token(self, claims: list[Claim], record: Recorder) -> list[Claim]:
         if not claims:

@@ -36,7 +36,13 @@ class Hands:
         await self.enqueue(*names)
         await self.lanes.record(
             [
-                Submitted(work_id=claim.work_id, fence=claim.fence, external_id="x", countdown_ms=0, submits=1)
+                Submitted(
+                    work_id=claim.work_id,
+                    fence=claim.fence,
+                    external_id=f"x-{claim.work_id}",
+                    countdown_ms=0,
+                    submits=1,
+                )
                 for claim in await self.claim(Step.SUBMIT)
             ]
         )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from outwait.cli.output import STYLES, age, clean, print_line
+from outwait.cli.output import STYLES, age, print_line
+from outwait.config.printable import printable
 from outwait.worker.model.jobs import Job, JobState
 
 
@@ -38,7 +39,7 @@ def _line(job: Job) -> str:
     status = f" ({job.provider_status})" if job.provider_status else ""
     error = f"  {job.error.code}: {job.error.message}" if job.error else ""
     moment = time.strftime("%H:%M:%S")
-    return clean(f"{moment}  {job.id}  {job.provider} {job.operation}  {job.state}{status}{error}")
+    return printable(f"{moment}  {job.id}  {job.provider} {job.operation}  {job.state}{status}{error}")
 
 
 class Lines:
@@ -100,7 +101,7 @@ class Table:
         for column in columns:
             grid.add_column(column, overflow="fold", justify="right" if column in ("polls", "time") else "left")
         for row in rows:
-            grid.add_row(*(Text(clean(row[column]), style=STYLES.get(row[column], "")) for column in columns))
+            grid.add_row(*(Text(printable(row[column]), style=STYLES.get(row[column], "")) for column in columns))
         ended = sum(job.state.ended for job in jobs)
         bar = ProgressBar(total=max(len(jobs), 1), completed=ended, width=40)
         return Group(grid, Text(""), bar, Text(f"{ended} of {len(jobs)} ended   {summary(jobs)}"))

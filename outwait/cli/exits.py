@@ -7,12 +7,14 @@ from outwait.config.errors import ConfigError
 from outwait.config.exits import Exit
 from outwait.worker.model.errors import (
     Conflict,
+    ExternalIdTaken,
     InvalidRequest,
     JobNotFound,
     NoRedisServer,
     NotReplayable,
     OutwaitError,
     ProviderNotConfigured,
+    QuotaExceeded,
     StoreUnavailable,
     StoreUnfit,
 )
@@ -29,6 +31,8 @@ class ExitRule(NamedTuple):
 _EXIT_RULES: dict[type[Exception], ExitRule] = {
     InvalidRequest: ExitRule(Exit.REFUSED),
     Conflict: ExitRule(Exit.REFUSED, "A different request needs a different job id or idempotency key."),
+    ExternalIdTaken: ExitRule(Exit.REFUSED),
+    QuotaExceeded: ExitRule(Exit.REFUSED),
     NotReplayable: ExitRule(Exit.REFUSED, "`outwait status JOB` shows the job's deliveries."),
     JobNotFound: ExitRule(Exit.NOT_FOUND, "`outwait jobs` lists the jobs that are stored."),
     ConfigError: ExitRule(Exit.CONFIG, "`outwait config` shows every setting and where its value comes from."),

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from outwait.cli.output import age, clean, print_json, print_table, say, span, when
+from outwait.cli.output import age, print_json, print_table, say, span, when
 from outwait.cli.session import JobIdArgument, Json, current
 from outwait.cli.since import Moment, moment
 from outwait.client.store import StoreClient
 from outwait.config.exits import Exit
+from outwait.config.printable import printable
 from outwait.worker.model.jobs import Delivery, Job, JobState
 from outwait.worker.store.inbox import Parked
 from outwait.worker.store.listing import Page
@@ -46,7 +47,7 @@ def _job_status(context: typer.Context, job_id: str, *, as_json: bool) -> None:
         print_json({"job": job, "deliveries": deliveries})
         return
     for name, value in _facts(job).items():
-        sys.stdout.write(f"{name:<12} {clean(value)}\n")
+        sys.stdout.write(f"{name:<12} {printable(value)}\n")
     if deliveries:
         sys.stdout.write("\n")
         _print_deliveries(deliveries)

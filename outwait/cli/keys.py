@@ -12,10 +12,12 @@ import typer
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
 from outwait.cli.since import duration
+from outwait.client.store import local_actor
 from outwait.config.exits import Exit
 from outwait.config.settings import Settings
+from outwait.worker.model.acts import ActKind, Via
 from outwait.worker.model.api_keys import ApiKey, Scope, made_by
-from outwait.worker.store.access import Access, NewKey
+from outwait.worker.store.access import NewKey
 from outwait.worker.store.store import Store
 
 LOCAL = "web.key"
@@ -47,11 +49,13 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create an API key and print it. It cannot be shown again: only its hash is stored."""
-    made = _ask(
-        current(context).settings(),
-        lambda access: access.create(name, set(scope), tenant, ttl_s=expires, networks=network or ()),
-    )
-    _print_new(made, as_json=as_json)
+
+    async def make(store: Store) -> NewKey:
+        made = await store.access.create(name, set(scope), tenant, ttl_s=expires, networks=network or ())
+        await _note(store, ActKind.CREATE_KEY, made.key)
+        return made
+
+    _print_new(_ask(current(context).settings(), make), as_json=as_json)
 
 
 @keys.command()
@@ -62,7 +66,14 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Create a key that takes the place of another one, with the same name, rights and end. The old one ends later."""
-    made = _ask(current(context).settings(), lambda access: access.rotate(key_id, overlap))
+
+    async def replace(store: Store) -> NewKey | None:
+        made = await store.access.rotate(key_id, overlap)
+        if made is not None:
+            await _note(store, ActKind.ROTATE_KEY, made.key, f"in place of {key_id}")
+        return made
+
+    made = _ask(current(context).settings(), replace)
     if made is None:
         say(f"Error: no valid API key has the id {key_id!r}. `outwait keys list` shows the ids.")
         raise typer.Exit(Exit.NOT_FOUND)
@@ -72,7 +83,7 @@ def rotate(
 @keys.command("list")
 def list_keys(context: typer.Context, as_json: Json = False) -> None:
     """List the API keys, and when each was last used."""
-    all_keys = _ask(current(context).settings(), lambda access: access.all())
+    all_keys = _ask(current(context).settings(), lambda store: store.access.all())
     if as_json:
         print_json([_fields(key) for key in all_keys])
         return
@@ -102,10 +113,15 @@ def revoke(
 ) -> None:
     """Revoke an API key. The key, and every login with it, stops working at once."""
 
-    async def revoked(access: Access) -> bool:
-        return await access.revoke(key_id, *(made_by(await access.all(), key_id) if made else ()))
+    async def end(store: Store) -> bool:
+        known = {key.id: key for key in await store.access.all()}
+        ids = (key_id, *(made_by(list(known.values()), key_id) if made else ()))
+        existed = await store.access.revoke(*ids)
+        for key in (known[each] for each in ids if existed and each in known):
+            await _note(store, ActKind.REVOKE_KEY, key)
+        return existed
 
-    existed = _ask(current(context).settings(), revoked)
+    existed = _ask(current(context).settings(), end)
     if as_json:
         print_json({"id": key_id, "revoked": existed})
     elif existed:
@@ -132,10 +148,11 @@ def local_key(settings: Settings, folder: Path) -> Path:
     """
     file = folder / LOCAL
 
-    async def ensure(access: Access) -> None:
-        if file.exists() and await access.find(file.read_text().strip()):
+    async def ensure(store: Store) -> None:
+        if file.exists() and await store.access.find(file.read_text().strip()):
             return
-        created = await access.create("local", set(Scope))
+        created = await store.access.create("local", set(Scope))
+        await _note(store, ActKind.CREATE_KEY, created.key)
         with contextlib.suppress(FileNotFoundError):
             file.unlink()  # an old file may have wider permissions
         file.touch(mode=0o600, exist_ok=False)
@@ -145,12 +162,17 @@ def local_key(settings: Settings, folder: Path) -> Path:
     return file
 
 
-def _ask(settings: Settings, question: Callable[[Access], Awaitable[T]]) -> T:
+def _ask(settings: Settings, question: Callable[[Store], Awaitable[T]]) -> T:
     async def run() -> T:
         async with Store.open(settings) as store:
-            return await question(store.access)
+            return await question(store)
 
     return asyncio.run(run())
+
+
+async def _note(store: Store, what: ActKind, key: ApiKey, note: str = "") -> None:
+    words = "; ".join(filter(None, (_scopes(key), f"tenant {key.tenant or 'all'}", note)))
+    await store.audit.write(local_actor(Via.COMMAND).act(what, about=f"{key.id} {key.name}", detail=words))
 
 
 def _fields(key: ApiKey) -> dict[str, Any]:

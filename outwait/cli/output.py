@@ -1,6 +1,7 @@
 """Prints for people and for scripts. Data goes to standard output, messages go to standard error.
 
-Control characters in texts from providers and producers are replaced, so that these texts cannot control the terminal.
+Control and format characters in texts from providers and producers are replaced, or escaped in JSON, so that these
+texts cannot control the terminal.
 """
 
 import sys
@@ -12,34 +13,30 @@ from typing import Any
 import msgspec
 
 from outwait.config.masking import scrubbed
+from outwait.config.printable import escaped, printable
 from outwait.worker.model.jobs import Job, JobState
 
 
 def print_json(value: Any) -> None:
     """Print one indented JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(escaped(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()) + "\n")
 
 
 def print_line(value: Any) -> None:
     """Print one line of JSON Lines on standard output, and flush it."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(escaped(msgspec.json.encode(value).decode()) + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
     """Print a message on standard error."""
-    sys.stderr.write(clean(text, keep="\n") + "\n")
+    sys.stderr.write(printable(text, keep="\n") + "\n")
     sys.stderr.flush()
-
-
-def clean(text: str, *, keep: str = "") -> str:
-    """The text with its control characters replaced, except those in `keep`."""
-    return "".join(letter if letter.isprintable() or letter in keep else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
     """Print a table, with credentials masked: formatted on a terminal, else as plain columns that are never cut."""
-    cells = [[clean(scrubbed(cell)) for cell in row] for row in rows]
+    cells = [[printable(scrubbed(cell)) for cell in row] for row in rows]
     if not cells:
         say(empty)
     elif sys.stdout.isatty():

@@ -8,6 +8,7 @@ import typer
 from outwait.cli.output import print_json, print_table, say, when
 from outwait.cli.session import Json, current
 from outwait.client.store import StoreClient
+from outwait.worker.model.acts import ActKind
 from outwait.worker.store.provider_webhooks import Webhook
 
 
@@ -44,7 +45,9 @@ def webhooks(
 
 def _replay(context: typer.Context, job_id: str | None, *, as_json: bool) -> None:
     async def process(client: StoreClient) -> int:
-        return await (client.webhooks.replay(job_id) if job_id else client.webhooks.replay_unknown())
+        count = await (client.webhooks.replay(job_id) if job_id else client.webhooks.replay_unknown())
+        await client.note(ActKind.REPLAY_WEBHOOKS, about=job_id or "of jobs that were not stored", detail=f"{count}")
+        return count
 
     count = current(context).ask(process)
     if as_json:

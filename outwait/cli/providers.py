@@ -65,7 +65,8 @@ def held_back(status: GroupStatus) -> list[str]:
     """What keeps requests from a provider, apart from its limits."""
     reasons = []
     if status.suspended_since is not None:
-        reasons.append(f"paused by a person since {when(status.suspended_since)}" + _why(status.suspended_why))
+        who = f" by {status.suspended_by}" if status.suspended_by else ""
+        reasons.append(f"paused by a person since {when(status.suspended_since)}" + _why(status.suspended_why) + who)
     if status.paused_until is not None:
         reasons.append(f"paused until {when(status.paused_until)}" + _why(status.paused_why))
     outages = f"after {status.outages} outages" + _why(status.breaker_why)

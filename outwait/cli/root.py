@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from outwait.cli import (
+    audit,
     decide,
     demo,
     doctor,
@@ -23,6 +24,7 @@ from outwait.cli import (
     watch,
 )
 from outwait.cli.exits import report_error
+from outwait.cli.output import say
 from outwait.cli.session import DATA, Session, current
 from outwait.config.exits import Exit
 
@@ -79,6 +81,7 @@ for _panel, _commands in {
         jobs.parked,
     ),
     "Providers": (providers.providers, providers.pause, providers.resume),
+    "Access": (audit.audit,),
     "Receivers": (receivers.webhook_secret, receivers.endpoints),
     "Check": (doctor.config, doctor.doctor),
 }.items():
@@ -95,5 +98,5 @@ def run() -> None:
         app(obj=session)
     except Exception as error:  # noqa: BLE001 - the last resort: every error becomes a message and an exit code
         if session.debug:
-            traceback.print_exc()
+            say(traceback.format_exc())
         sys.exit(report_error(error))

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from outwait.client.store import StoreClient
+from outwait.client.store import StoreClient, local_actor
 from outwait.config.settings import Settings, load_settings
 from outwait.worker.local.embedded import answers
+from outwait.worker.model.acts import Via
 
 RUNNING = "running.json"
 """File in the data folder of a running `outwait up`. It holds the variables through which other commands find it."""
@@ -49,7 +50,7 @@ class Session:
         """Run one coroutine with a client. Raises what the client raises."""
 
         async def run() -> T:
-            async with StoreClient(self.settings()) as client:
+            async with StoreClient(self.settings(), actor=local_actor(Via.COMMAND)) as client:
                 return await question(client)
 
         return asyncio.run(run())

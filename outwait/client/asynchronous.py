@@ -93,6 +93,7 @@ class AsyncClient:
         Raises:
             InvalidRequest: unknown provider or operation, wrong parameter or option, too large.
             Conflict: the idempotency key was used for another request.
+            QuotaExceeded: the tenant may not have this job now; `retry_after` says whether waiting helps.
         """
         return await self._side.enqueue(_request(provider, operation, params, options), trace=trace)
 
@@ -181,6 +182,7 @@ class AsyncClient:
             JobNotFound: no such job.
             WrongState: it is not uncertain.
             InvalidRequest: the external id is missing or too much, or no webhook says how the job ended.
+            ExternalIdTaken: another job has the external id.
         """
         await self._side.resolve(job_id, choice, external_id)
 

@@ -11,6 +11,7 @@ from outwait.client.store import Enqueued
 from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.model.errors import (
     Conflict,
+    ExternalIdTaken,
     Forbidden,
     InvalidRequest,
     JobNotFound,
@@ -18,7 +19,9 @@ from outwait.worker.model.errors import (
     OperatorError,
     OutwaitError,
     ProviderNotConfigured,
+    QuotaExceeded,
     RequestError,
+    StorageExceeded,
     StoreRefused,
     StoreUnavailable,
     StoreUnfit,
@@ -42,8 +45,11 @@ _ERRORS: dict[str, type[OutwaitError]] = {
         InvalidRequest,
         WrongState,
         Conflict,
+        ExternalIdTaken,
         JobNotFound,
         NotReplayable,
+        QuotaExceeded,
+        StorageExceeded,
         Unauthenticated,
         Forbidden,
         ProviderNotConfigured,
@@ -197,9 +203,13 @@ class HttpClient:
 
     def _error(self, answer: httpx.Response) -> OutwaitError:
         try:
-            return _known(msgspec.json.decode(answer.content, type=_Problem))
+            error = _known(msgspec.json.decode(answer.content, type=_Problem))
         except msgspec.DecodeError:
             return _strange(f"{self._url} answered {answer.status_code} and no problem details", answer.status_code)
+        after = answer.headers.get("retry-after", "")
+        if isinstance(error, QuotaExceeded) and after.isdecimal():
+            error.retry_after = float(after)
+        return error
 
 
 def _enqueued(item: _Item) -> Enqueued | RequestError:

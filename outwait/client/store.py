@@ -1,7 +1,10 @@
 """The client's side that speaks to the store. The command line and the web edge use it directly."""
 
+import getpass
+import socket
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
+from copy import copy
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 from uuid import uuid4
@@ -10,8 +13,11 @@ from outwait.config.settings import Settings
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.lane_policies import Policies
 from outwait.worker.engine.provider_webhooks import WebhookProcessor
+from outwait.worker.engine.quotas import quota_error
 from outwait.worker.engine.replays import DeadFilter, DeadPage, Replays
-from outwait.worker.model.errors import Conflict, InvalidRequest, JobNotFound, RequestError, WrongState
+from outwait.worker.model.acts import Act, ActKind, Actor, Via
+from outwait.worker.model.errors import Conflict, ExternalIdTaken, InvalidRequest, JobNotFound, RequestError, WrongState
+from outwait.worker.model.external_ids import is_external_id
 from outwait.worker.model.jobs import Delivery, Job, JobError, JobRequest, JobState, Step, TimelineEntry
 from outwait.worker.model.lanes import CALLBACK, Lane
 from outwait.worker.model.outcomes import Cancel, Choice, Repoll, Resolve, Resume, Suspend
@@ -34,6 +40,15 @@ READ_AT_ONCE = 500
 """Jobs that one round trip reads."""
 
 
+def local_actor(via: Via) -> Actor:
+    """The user of the system who runs this process."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        user = "unknown"
+    return Actor(who=user, via=via, address=socket.gethostname())
+
+
 class Enqueued(NamedTuple):
     """A job that the store has. `created` is False if it was there already."""
 
@@ -47,10 +62,12 @@ class StoreClient:
     Args:
         settings: where the store is.
         registry: the providers, which validate parameters; built from the settings if not given.
+        actor: the person who decides, for the audit trail; by default the user of the system.
     """
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+    def __init__(self, settings: Settings, registry: Registry | None = None, actor: Actor | None = None) -> None:
         self._settings = settings
+        self._actor = actor or local_actor(Via.CLIENT)
         self._store = Store.open(settings)
         self._registry = registry or build(settings.providers)
         self._policies = Policies(settings, self._registry)
@@ -73,10 +90,16 @@ class StoreClient:
         await self._watches.aclose()
         await self._store.close()
 
+    def acting(self, actor: Actor) -> Self:
+        """The same client, for what this person decides."""
+        acting = copy(self)
+        acting._actor = actor  # noqa: SLF001 - it is one of us
+        return acting
+
     async def enqueue(self, request: JobRequest, *, job_id: str | None = None, trace: str = "") -> Enqueued:
         """Record a job; `trace` is its `traceparent`.
 
-        Raises InvalidRequest, Conflict, StoreUnfit or StoreUnavailable.
+        Raises InvalidRequest, Conflict, QuotaExceeded, StoreUnfit or StoreUnavailable.
         """
         (answer,) = await self.enqueue_many([(request, job_id)], trace=trace)
         if isinstance(answer, RequestError):
@@ -103,10 +126,10 @@ class StoreClient:
         return await self._store.reads.job(job_id)
 
     async def named(self, job_ids: Sequence[str]) -> list[Job]:
-        """These jobs as they stand, in few round trips. Raises JobNotFound if one of them is not stored."""
+        """These jobs as a list shows them, in few round trips. Raises JobNotFound if one of them is not stored."""
         jobs: dict[str, Job] = {}
         for start in range(0, len(job_ids), READ_AT_ONCE):
-            jobs.update({job.id: job for job in await self._store.reads.jobs(job_ids[start : start + READ_AT_ONCE])})
+            jobs.update({job.id: job for job in await self._store.reads.listed(job_ids[start : start + READ_AT_ONCE])})
         return [jobs.get(job_id) or await self.job(job_id) for job_id in job_ids]  # an alias is no job's own id
 
     async def end_of(self, job_id: str, seconds: float) -> Job:
@@ -163,7 +186,8 @@ class StoreClient:
             JobNotFound: no such job.
             NotReplayable: nothing of it can be delivered again.
         """
-        return await self._replays.of_job((await self.job(job_id)).id, target)
+        act = self._actor.act(ActKind.REPLAY, detail=target or "")
+        return await self._replays.of_job((await self.job(job_id)).id, target, act=act)
 
     async def replay_all(self, **filters: Unpack[DeadFilter]) -> int:
         """Repeat everything that is dead now, or what matches the filters.
@@ -174,7 +198,10 @@ class StoreClient:
         Raises:
             InvalidRequest: `target` or `provider` is none.
         """
-        return await self._replays.all(**filters)
+        words = ", ".join(f"{name}={value}" for name, value in filters.items() if value is not None)
+        return await self._replays.all(
+            self._actor.act(ActKind.REPLAY, about="dead deliveries", detail=words), **filters
+        )
 
     async def cancel(self, job_id: str, reason: str = "cancelled by a person") -> bool:
         """Give a job up; its provider is notified, where it can be.
@@ -188,7 +215,9 @@ class StoreClient:
         """
         job = await self.job(job_id)
         error = JobError("cancelled", reason).text()
-        ((code,), _) = await self._store.lanes.record([Cancel(work_id=job.id, error=error)])
+        ((code,), _) = await self._store.lanes.record(
+            [Cancel(work_id=job.id, error=error, act=self._actor.act(ActKind.CANCEL, detail=reason))]
+        )
         if code <= 0:
             raise WrongState(f"job {job_id} cannot be cancelled: it has ended ({(await self.job(job_id)).state})")
         return code is Recorded.WRITTEN
@@ -200,16 +229,30 @@ class StoreClient:
             JobNotFound: no such job.
             WrongState: it is not uncertain.
             InvalidRequest: the external id is missing, or no webhook says how it ended.
+            ExternalIdTaken: another job has the external id.
         """
         job = await self.job(job_id)
         if (choice is Choice.SUBMITTED_AS) is not bool(external_id):
             raise InvalidRequest("an external id goes with submitted-as, and only with it")
+        if external_id and not is_external_id(external_id):
+            raise InvalidRequest("this is no external id: up to 500 printable characters, without control characters")
         error = JobError("uncertain", "the provider may have the job; a person decided to fail it").text()
         ending = await self.webhooks.last_end(job) if choice is Choice.AS_WEBHOOK else None
         outcome = Resolve(
-            work_id=job.id, choice=choice, detail=error if choice is Choice.FAIL else external_id, end_outcome=ending
+            work_id=job.id,
+            choice=choice,
+            detail=error if choice is Choice.FAIL else external_id,
+            end_outcome=ending,
+            act=self._actor.act(ActKind.RESOLVE, detail=f"{choice} {external_id}".strip()),
         )
+        if choice is Choice.SUBMITTED_AS:
+            await self._store.lanes.caught_up()
         ((code,), _) = await self._store.lanes.record([outcome])
+        if code is Recorded.TAKEN:
+            raise ExternalIdTaken(
+                f"another job of {job.provider} has the external id {external_id!r}, and its result is that job's: "
+                f"give the id under which the provider has job {job_id}, or choose resubmit or fail"
+            )
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             raise WrongState(f"job {job_id} is not uncertain but {state}: there is nothing to decide")
@@ -227,7 +270,9 @@ class StoreClient:
         if job.submitted is None and job.external_id is None:
             raise WrongState(f"job {job_id} cannot be polled: its provider never took it (it is {job.state})")
         interval_ms = milliseconds(self._registry.longest_interval(job.provider))
-        ((code,), _) = await self._store.lanes.record([Repoll(work_id=job.id, min_interval_ms=interval_ms)])
+        ((code,), _) = await self._store.lanes.record(
+            [Repoll(work_id=job.id, min_interval_ms=interval_ms, act=self._actor.act(ActKind.REPOLL))]
+        )
         if code is not Recorded.WRITTEN:
             state = (await self.job(job_id)).state
             why = "it has its result" if state is JobState.SUCCEEDED else "it has not ended"
@@ -239,7 +284,9 @@ class StoreClient:
 
     async def pause(self, provider: str, reason: str = "") -> None:
         """Send nothing more to a provider until a person resumes it. Raises InvalidRequest for an unknown provider."""
-        await self._store.lanes.record([Suspend(provider=self._submit_policy(provider).provider, reason=reason)])
+        name = self._submit_policy(provider).provider
+        act = self._actor.act(ActKind.PAUSE, about=name, detail=reason)
+        await self._store.lanes.record([Suspend(provider=name, reason=reason, by=self._actor.words, act=act)])
 
     async def resume(self, provider: str) -> bool:
         """Let a provider go on; whether it was paused, by a person or by its own answer.
@@ -247,7 +294,9 @@ class StoreClient:
         Raises InvalidRequest for an unknown provider.
         """
         policy = self._submit_policy(provider)
-        ((code,), _) = await self._store.lanes.record([Resume(provider=policy.provider)])
+        ((code,), _) = await self._store.lanes.record(
+            [Resume(provider=policy.provider, act=self._actor.act(ActKind.RESUME, about=policy.provider))]
+        )
         return code is Recorded.WRITTEN
 
     async def disabled_receivers(self) -> list[DisabledReceiver]:
@@ -261,7 +310,20 @@ class StoreClient:
             receiver: its URL in canonical form, without the query.
             tenant: None for jobs without a tenant.
         """
-        return await self._store.receivers.enable(receiver, tenant)
+        was_disabled = await self._store.receivers.enable(receiver, tenant)
+        await self.note(ActKind.ENABLE_RECEIVER, about=receiver, detail=f"of tenant {tenant}" if tenant else "")
+        return was_disabled
+
+    async def note(self, what: ActKind, *, about: str = "", detail: str = "") -> None:
+        """Store in the audit trail what was done in another way than by a method of this client."""
+        await self._store.audit.write(self._actor.act(what, about=about, detail=detail))
+
+    async def acts(
+        self, limit: int = 50, *, tenant: str | None = None, job: str | None = None, until: float | None = None
+    ) -> list[Act]:
+        """What persons did, newest first. Raises JobNotFound."""
+        job_id = (await self.job(job)).id if job is not None else None
+        return await self._store.audit.newest(limit, tenant=tenant, job=job_id, until=until)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs stand in each state, by provider."""
@@ -316,3 +378,5 @@ class StoreClient:
             case EnqueueResult.CONFLICT:
                 given = f"job id {job.id!r}" if job_id == job.id else f"idempotency key {job.key!r}"
                 return Conflict(f"{given} belongs to job {job_id}, which asks for something else; use a new one")
+            case EnqueueResult.OVER_QUOTA:
+                return quota_error(job.tenant, job_id)

@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from outwait.web.problems import MEDIA_TYPE, Problem
+from outwait.worker.model.acts import Act
 from outwait.worker.model.api_keys import ApiKey
 from outwait.worker.model.jobs import Delivery, Job, JobError, TimelineEntry
 from outwait.worker.net.redaction import redact
@@ -116,6 +117,12 @@ class Resumed(msgspec.Struct, frozen=True):
     resumed: bool
 
 
+class Acts(msgspec.Struct, frozen=True):
+    """What persons did, newest first."""
+
+    acts: list[Act]
+
+
 class Counts(msgspec.Struct, frozen=True):
     """The number of jobs in each state, by provider."""
 
@@ -150,6 +157,7 @@ TYPES = (
     Replayed,
     Providers,
     Resumed,
+    Acts,
     Counts,
     Keys,
     CreatedKey,
@@ -215,9 +223,9 @@ _REASONS: dict[int, str] = {
     403: "The API key lacks the scope, is for another tenant or address, or the target or priority is not allowed.",
     404: "It does not exist, or it belongs to another tenant.",
     409: "It conflicts with what is stored: a different request with the same key, or a job in another state.",
-    413: "The body is larger than OUTWAIT_WEB__BODY_MAX.",
+    413: "The body is larger than OUTWAIT_WEB__BODY_MAX; or the tenant's storage is full.",
     415: "The body's content type is not application/json.",
     422: "The request is invalid. `errors` names the invalid fields, if there are any.",
-    429: "Too many requests of this tenant wait for jobs already. Try again after Retry-After.",
+    429: "The tenant has reached a quota, or too many of its requests wait for jobs. Try again after Retry-After.",
     503: "Redis does not answer, or refuses writes for a while; `detail` says why. Try again after Retry-After.",
 }

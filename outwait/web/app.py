@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from outwait.config.settings import Settings
 from outwait.web import (
+    audit,
     decisions,
     enqueue,
     health,
@@ -51,7 +52,7 @@ def create(settings: Settings) -> FastAPI:
     app.include_router(provider_webhooks.router)  # first, so that a burst of webhooks is compared with no other route
     app.include_router(health.router)
     app.include_router(metrics.router)
-    for part in (enqueue, stream, jobs, decisions, providers, keys):
+    for part in (enqueue, stream, jobs, decisions, providers, keys, audit):
         app.include_router(part.router)
     pages.install(app)
     return app

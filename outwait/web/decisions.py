@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from outwait.web.actors import Deciding
 from outwait.web.answers import REF, DeadDeliveries, Replayed, answer, documented, shown_delivery, shown_job
 from outwait.web.auth import Operator, Reader, permitted_tenant, visible
 from outwait.web.routing import ApiRoute, JobId, ProviderName
@@ -75,12 +76,12 @@ _CANCEL_PENDING = {
     tags=["jobs"],
     responses=documented(Job, 404, 409, description="The job is cancelled.") | {202: _CANCEL_PENDING},
 )
-async def cancel(job_id: JobId, shared: Shared, key: Operator) -> Response:
+async def cancel(job_id: JobId, shared: Shared, key: Operator, client: Deciding) -> Response:
     """Cancel the job. The provider is informed if it supports cancelling. A cancelled job stays cancelled."""
     job = await visible(shared, key, job_id)
     cancelled = job.state is JobState.CANCELLED
     if not cancelled:
-        cancelled = await shared.client.cancel(job.id, f"cancelled over HTTP with the key {key.name}")
+        cancelled = await client.cancel(job.id, f"cancelled over HTTP with the key {key.name}")
     return answer(shown_job(await shared.client.job(job.id)), 200 if cancelled else 202)
 
 
@@ -90,12 +91,12 @@ async def cancel(job_id: JobId, shared: Shared, key: Operator) -> Response:
     tags=["jobs"],
     responses=documented(Job, 400, 404, 409, 413, 415, description="The decision is carried out."),
 )
-async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator) -> Response:
+async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator, client: Deciding) -> Response:
     """Decide what happens to an uncertain job: one for which it is not known whether the provider accepted it."""
     job = await visible(shared, key, job_id)
     if job.state is not JobState.UNCERTAIN:
         raise WrongState(f"job {job.id} is {job.state}, not uncertain: there is nothing to decide")
-    await shared.client.resolve(job.id, body.choice, body.external_id or "")
+    await client.resolve(job.id, body.choice, body.external_id or "")
     return answer(shown_job(await shared.client.job(job.id)))
 
 
@@ -105,13 +106,13 @@ async def resolve(job_id: JobId, body: Resolution, shared: Shared, key: Operator
     tags=["jobs"],
     responses=documented(Job, 404, 409, description="The job waits again."),
 )
-async def repoll(job_id: JobId, shared: Shared, key: Operator) -> Response:
+async def repoll(job_id: JobId, shared: Shared, key: Operator, client: Deciding) -> Response:
     """Poll a job again that failed, expired or was cancelled, though the provider took it. Nothing is submitted.
 
     It gets as much time again as it had. Its next end is delivered to every target, with new delivery ids.
     """
     job = await visible(shared, key, job_id)
-    await shared.client.repoll(job.id)
+    await client.repoll(job.id)
     return answer(shown_job(await shared.client.job(job.id)))
 
 
@@ -121,10 +122,12 @@ async def repoll(job_id: JobId, shared: Shared, key: Operator) -> Response:
     tags=["deliveries"],
     responses=documented(Replayed, 400, 404, 409, 413, 415, example={"replayed": 1}),
 )
-async def replay(job_id: JobId, shared: Shared, key: Operator, body: Replay | None = None) -> Response:
+async def replay(
+    job_id: JobId, shared: Shared, key: Operator, client: Deciding, body: Replay | None = None
+) -> Response:
     """Deliver the job's result again. The request to the provider is never repeated."""
     job = await visible(shared, key, job_id)
-    return answer(Replayed(await shared.client.replay(job.id, body.target if body else None)))
+    return answer(Replayed(await client.replay(job.id, body.target if body else None)))
 
 
 @router.get("/dead", operation_id="listDead", tags=["deliveries"], responses=documented(DeadDeliveries))
@@ -145,8 +148,8 @@ async def dead(request: Request, shared: Shared, key: Reader, query: Annotated[D
     tags=["deliveries"],
     responses=documented(Replayed, 400, 413, 415, example={"replayed": 12}),
 )
-async def replay_dead(shared: Shared, key: Operator, body: ReplayDead | None = None) -> Response:
+async def replay_dead(key: Operator, client: Deciding, body: ReplayDead | None = None) -> Response:
     """Repeat all dead deliveries, or those that match the filters."""
     query = body or ReplayDead()
     filters = query.model_dump() | {"tenant": permitted_tenant(key, query.tenant)}
-    return answer(Replayed(await shared.client.replay_all(**filters)))
+    return answer(Replayed(await client.replay_all(**filters)))

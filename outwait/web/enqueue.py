@@ -72,7 +72,15 @@ _LINKS = {name: {"operationId": name, "parameters": {"job_id": "$response.body#/
 _LOCATION = {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}}
 _CREATED: dict[str, Any] = {"links": _LINKS, "headers": _LOCATION}
 _RESPONSES = documented(
-    EnqueuedJob, 400, 409, 413, 415, example={"id": _ID, "created": True}, status=201, description="The job is stored."
+    EnqueuedJob,
+    400,
+    409,
+    413,
+    415,
+    429,
+    example={"id": _ID, "created": True},
+    status=201,
+    description="The job is stored.",
 )
 _RESPONSES[201] |= _CREATED
 _RESPONSES[200] = _CREATED | {

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from outwait.web.actors import caller
 from outwait.web.client_address import client_address
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ class _Request:
             "route": getattr(route, "path", "") or "none",
             "status": self._status,
             "ms": round((time.perf_counter() - self._began) * 1000, 1),
-            "caller": key.name if key else "",
+            "caller": caller(key) if key else "",
             "address": client_address(HTTPConnection(self._scope)),
+            "job": self._scope.get("path_params", {}).get("job_id", ""),
         }
         log.log(logging.DEBUG if self._scope["path"].startswith(QUIET) else logging.INFO, "request", extra=fields)

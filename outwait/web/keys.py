@@ -8,10 +8,12 @@ from fastapi import APIRouter, HTTPException, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from outwait.web.actors import MakingKeys
 from outwait.web.answers import CreatedKey, Keys, Revoked, answer, documented
 from outwait.web.auth import KeyMaker, permitted_tenant
 from outwait.web.routing import ApiRoute
 from outwait.web.services import Services, Shared
+from outwait.worker.model.acts import ActKind
 from outwait.worker.model.api_keys import ApiKey, Scope, made_by
 from outwait.worker.model.jobs import TENANT_PATTERN
 from outwait.worker.store.access import NewKey
@@ -71,7 +73,7 @@ async def list_keys(shared: Shared, caller: KeyMaker) -> Response:
 
 
 @router.post("", operation_id="createKey", status_code=201, responses=documented(CreatedKey, status=201))
-async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker) -> Response:
+async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker, client: MakingKeys) -> Response:
     """Create a key. Its text is in this answer only."""
     created = await shared.access.create(
         request.name,
@@ -81,34 +83,46 @@ async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker) -> R
         networks=caller.networks if request.networks is None else request.networks,
         maker=caller,
     )
+    await client.note(ActKind.CREATE_KEY, about=f"{created.key.id} {created.key.name}", detail=_scopes(created.key))
     return _created("key-created", caller, created)
 
 
 @router.post(
     "/{key_id}/rotate", operation_id="rotateKey", status_code=201, responses=documented(CreatedKey, 404, status=201)
 )
-async def rotate_key(key_id: KeyId, request: Rotation, shared: Shared, caller: KeyMaker) -> Response:
+async def rotate_key(
+    key_id: KeyId, request: Rotation, shared: Shared, caller: KeyMaker, client: MakingKeys
+) -> Response:
     """Create a key with the same rights and the same end; the old one ends after `overlap` seconds."""
     created = await shared.access.rotate(key_id, request.overlap, caller)
     if created is None:
         raise _missing(key_id)
+    words = f"{_scopes(created.key)}; in place of {key_id}"
+    await client.note(ActKind.ROTATE_KEY, about=f"{created.key.id} {created.key.name}", detail=words)
     return _created("key-rotated", caller, created)
 
 
 @router.post("/{key_id}/revoke", operation_id="revokeKey", responses=documented(Revoked, 404))
-async def revoke_key(key_id: KeyId, request: Revocation, shared: Shared, caller: KeyMaker) -> Response:
+async def revoke_key(
+    key_id: KeyId, request: Revocation, shared: Shared, caller: KeyMaker, client: MakingKeys
+) -> Response:
     """Revoke a key, and every login with it, at once."""
     covered = await _covered(shared, caller)
     if key_id not in {key.id for key in covered}:
         raise _missing(key_id)
     ids = {key_id} | (made_by(covered, key_id) if request.made else set())
     await shared.access.revoke(*ids)
+    await client.note(ActKind.REVOKE_KEY, about=" ".join(sorted(ids)))
     log.info("key-revoked", extra={"caller": caller.name, "ids": " ".join(sorted(ids))})
     return answer(Revoked(sorted(ids)))
 
 
 async def _covered(shared: Services, caller: ApiKey) -> list[ApiKey]:
     return [key for key in await shared.access.all() if caller.covers(key)]
+
+
+def _scopes(key: ApiKey) -> str:
+    return ", ".join(sorted(key.scopes))
 
 
 def _created(event: str, caller: ApiKey, created: NewKey) -> Response:

@@ -13,6 +13,7 @@ TAGS = [
     {"name": "jobs", "description": "Enqueue jobs, read them, wait for them, cancel them."},
     {"name": "deliveries", "description": "Read deliveries and repeat them."},
     {"name": "providers", "description": "Read operations, limits and counts; pause and resume providers."},
+    {"name": "audit", "description": "Read what persons did."},
     {"name": "keys", "description": "Create, rotate and revoke API keys that allow no more than yours."},
 ]
 

@@ -1,6 +1,7 @@
 """Errors of the HTTP API as problem details (RFC 9457): a stable `code`, a status, and what to do."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from outwait.worker.model.errors import (
     Conflict,
+    ExternalIdTaken,
     Forbidden,
     InvalidRequest,
     JobNotFound,
@@ -21,6 +23,8 @@ from outwait.worker.model.errors import (
     OperatorError,
     OutwaitError,
     ProviderNotConfigured,
+    QuotaExceeded,
+    StorageExceeded,
     StoreRefused,
     StoreUnavailable,
     StoreUnfit,
@@ -39,8 +43,11 @@ _STATUSES: dict[type[OutwaitError], tuple[int, str]] = {
     InvalidRequest: (422, "The request is invalid"),
     WrongState: (409, "The job is in another state"),
     Conflict: (409, "A different request has this id or key"),
+    ExternalIdTaken: (409, "Another job has this external id"),
     JobNotFound: (404, "There is no such job"),
     NotReplayable: (409, "No delivery can be repeated"),
+    QuotaExceeded: (429, "The tenant has reached a quota"),
+    StorageExceeded: (413, "The tenant's storage is full"),
     Unauthenticated: (401, "A valid API key is needed"),
     Forbidden: (403, "The API key does not allow this"),
     ProviderNotConfigured: (503, "The provider is not configured"),
@@ -107,6 +114,8 @@ def of(error: OutwaitError) -> Response:
     """The answer for an error."""
     described = describe(error)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(described.status)
+    if isinstance(error, QuotaExceeded) and error.retry_after is not None:
+        headers = {"Retry-After": f"{math.ceil(error.retry_after)}"}
     return _answer(described, headers)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from outwait.web.actors import Deciding
 from outwait.web.answers import Counts, OperationInfo, ProviderInfo, Providers, Resumed, answer, documented
 from outwait.web.auth import Operator, Reader, require_all_tenants
 from outwait.web.routing import ApiRoute, ProviderName
@@ -45,19 +46,21 @@ async def counts(shared: Shared, key: Reader) -> Response:
     operation_id="pauseProvider",
     responses=documented(GroupStatus, 400, 404, 413, 415, description="The provider is paused."),
 )
-async def pause(provider: ProviderPath, shared: Shared, key: Operator, body: Pause | None = None) -> Response:
+async def pause(
+    provider: ProviderPath, shared: Shared, key: Operator, client: Deciding, body: Pause | None = None
+) -> Response:
     """Send no more requests to a provider until it is resumed. Only for API keys not limited to one tenant."""
     require_all_tenants(key)
-    await shared.client.pause(provider, body.reason if body else "")
+    await client.pause(provider, body.reason if body else "")
     (status,) = [status for status in await shared.client.providers() if status.provider == provider]
     return answer(status)
 
 
 @router.post("/providers/{provider}/resume", operation_id="resumeProvider", responses=documented(Resumed, 404))
-async def resume(provider: ProviderPath, shared: Shared, key: Operator) -> Response:
+async def resume(provider: ProviderPath, key: Operator, client: Deciding) -> Response:
     """End a pause of a provider, a person's or one that the provider asked for. Not for API keys of one tenant."""
     require_all_tenants(key)
-    return answer(Resumed(await shared.client.resume(provider)))
+    return answer(Resumed(await client.resume(provider)))
 
 
 def _info(registry: Registry, name: str, status: GroupStatus | None) -> ProviderInfo:

@@ -29,6 +29,7 @@ WORKER = [
 
 ADDED = (
     "OUTWAIT_WEB__",
+    "OUTWAIT_TENANTS__",
     "OUTWAIT_WEBHOOKS__",
     "OUTWAIT_OUTBOUND__",
     "OUTWAIT_TRACES__",

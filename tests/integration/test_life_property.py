@@ -39,7 +39,7 @@ from outwait.worker.model.outcomes import (
 from outwait.worker.store import codec
 from outwait.worker.store.codes import Recorded
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.fields import JobField
+from outwait.worker.store.fields import JobField, UseField
 from outwait.worker.store.lanes import Held, LanePolicy, Lanes, NewJob
 from outwait.worker.store.reads import Reads
 
@@ -75,7 +75,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def enqueue(self) -> None:
         job_id = f"job{len(self.states)}"
-        self.do(self.lanes.enqueue([NewJob(id=job_id, provider="unless", operation="query", digest="d", spec=SPEC)]))
+        job = NewJob(id=job_id, provider="unless", operation="query", digest="d", spec=SPEC, tenant="a")
+        self.do(self.lanes.enqueue([job]))
         self.states[job_id] = JobState.QUEUED
 
     @precondition(lambda self: self.states)
@@ -145,6 +146,7 @@ class Life(RuleBasedStateMachine):
         """A webhook, which may tell the truth or not; one that was kept before is replayed."""
         job_id = data.draw(st.sampled_from(sorted(self.states)))
         before = self.do(self.reads.job(job_id))
+        others = {job.external_id for job in self.do(self.reads.listed(sorted(self.states))) if job.id != job_id}
         asked = self.do(
             self.connection.redis.hmget(self.connection.keys("JOB", job_id), JobField.INTENT, JobField.CANCEL_REQUESTED)
         )
@@ -164,6 +166,7 @@ class Life(RuleBasedStateMachine):
         self.webhooks[job_id] += not kept
         job = self.do(self.reads.job(job_id))
         mine = external_id in ("", before.external_id) or not before.external_id
+        mine = mine and (not external_id or external_id not in others)
         if before.state.ended:
             assert job.state is before.state
         elif trusted and mine:
@@ -204,6 +207,14 @@ class Life(RuleBasedStateMachine):
             ends = [entry for entry in self.do(self.reads.timeline(job_id)) if entry.event in ENDS]
             assert len(ends) == job.state.ended + self.repolls[job_id], ends
             assert job.ledger.webhooks == self.webhooks[job_id]
+
+    @invariant()
+    def no_two_jobs_have_an_external_id_and_their_tenants_counts_are_exact(self) -> None:
+        jobs = self.do(self.reads.listed(sorted(self.states)))
+        ids = [job.external_id for job in jobs if job.external_id]
+        assert len(ids) == len(set(ids))
+        count = self.do(self.connection.redis.hget(self.connection.keys("USE", "a"), UseField.OPEN_JOBS))
+        assert int(count or 0) == sum(not job.state.ended for job in jobs)
 
     def written(self, outcome: Outcome, *, allowed: bool) -> None:
         late = isinstance(outcome, Submitted) and self.undecided(outcome.work_id)

@@ -467,7 +467,7 @@ async def test_closed_jobs_are_purged_after_their_retention_and_leave_nothing(se
     of_lane = {connection.keys(name, str(SUBMIT)).encode() for name in ("LINES", "TURNS")}
     empty_at_the_next_look = {connection.keys("LANES").encode(), *of_lane}
     counts = {key for key in left if key.startswith(connection.keys("STAT").encode()[:-1])}
-    assert set(left) - empty_at_the_next_look - counts == {connection.keys("PROVIDERS").encode()}
+    assert set(left) - empty_at_the_next_look - counts == set()
     await connection.close()
 
 

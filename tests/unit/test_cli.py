@@ -16,7 +16,7 @@ from outwait.cli.board import COLUMNS, Lines, fitting, summary
 from outwait.cli.demo.jobs import planned
 from outwait.cli.demo.play import paid_once
 from outwait.cli.exits import report_error, rule_for
-from outwait.cli.output import clean, print_table, span
+from outwait.cli.output import print_table, span
 from outwait.cli.providers import held_back
 from outwait.cli.root import app
 from outwait.cli.since import Moment
@@ -24,6 +24,7 @@ from outwait.cli.submit import _lines, _params
 from outwait.cli.up import needs_a_person
 from outwait.config.errors import ConfigError
 from outwait.config.exits import Exit
+from outwait.config.printable import printable
 from outwait.worker.model import errors
 from outwait.worker.model.errors import InvalidRequest, OutwaitError
 from outwait.worker.model.jobs import Job, JobRequest, JobState
@@ -119,7 +120,7 @@ def test_a_length_of_time(seconds: float | None, text: str) -> None:
 
 
 def test_text_from_outside_cannot_drive_the_terminal() -> None:
-    assert clean("\x1b[31mred\x07\r\nnext\u202e") == "�[31mred���next�"
+    assert printable("\x1b[31mred\x07\r\nnext\u202e") == "�[31mred���next�"
 
 
 def test_a_table_that_is_no_terminal_is_cut_by_nothing(capsys: pytest.CaptureFixture[str]) -> None:

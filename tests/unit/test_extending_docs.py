@@ -15,7 +15,7 @@ NAMES = {
     "tests/unit/test_targets.py": ("TARGETS =", "EXAMPLES ="),
     "tests/integration/test_outcome_table.py": ("ROWS =",),
     "outwait/cli/jobs.py": ("def _print_jobs",),
-    "worker/store/reads.py": ("def _job(",),
+    "worker/store/rows.py": ("def job(",),
     "outwait/web/pages/templates/macros.html": ("macro moment",),
     "outwait/web/pages/rendering.py": ('"redact"',),
     "worker/model/jobs.py": ("TRANSITIONS", "JobState.WAITING:", "due: float | None"),

@@ -43,7 +43,7 @@ class CeleryResults:
 
     async def keep_ended(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Store the results of the jobs that have ended. Each pair is a task id and its job's id."""
-        jobs = {job.id: job for job in await self._store.reads.jobs(sorted({job_id for _, job_id in pairs}))}
+        jobs = {job.id: job for job in await self._store.reads.listed(sorted({job_id for _, job_id in pairs}))}
         ended = [(task_id, jobs[job_id]) for task_id, job_id in pairs if job_id in jobs and jobs[job_id].state.ended]
         for start in range(0, len(ended), TOGETHER):
             part = ended[start : start + TOGETHER]

@@ -27,7 +27,8 @@ from outwait.worker.store import codec, handlers
 from outwait.worker.store.lanes import NewJob
 
 UNKNOWN = "unknown"
-"""Provider and operation of a refused job whose request names none."""
+"""Provider and operation of a refused job whose request names none. The store keeps lists by provider: a made-up name
+would leave its own behind."""
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """A trace context that our spans can continue (W3C Trace Context, version 00)."""
@@ -154,7 +155,7 @@ class Acceptance:
         spec = codec.encode({"targets": informed})
         return NewJob(
             id=job_id,
-            provider=_name(fields.get("provider")),
+            provider=self._provider(fields.get("provider")),
             operation=_name(fields.get("operation")),
             digest=f"refused-{codec.fingerprint(repr(fields))}",
             spec=codec.blob(spec, self._compress_above),
@@ -162,6 +163,9 @@ class Acceptance:
             message=message,
             tenant=tenant or "",
         )
+
+    def _provider(self, value: Any) -> str:
+        return value if isinstance(value, str) and value in self._registry.names else UNKNOWN
 
 
 def named_targets(raw: Any) -> list[str]:

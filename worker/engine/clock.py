@@ -20,6 +20,7 @@ from outwait.worker.engine.unserved import UnservedLanes
 from outwait.worker.model.errors import StoreUnavailable
 from outwait.worker.model.jobs import Claim, Step
 from outwait.worker.model.lanes import Lane
+from outwait.worker.model.outcomes import expired
 from outwait.worker.store.lanes import Lanes
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ is claimed when it is due."""
 
 LANES_AT_ONCE = 100
 """Lanes with due work that one tick serves."""
+
+LAPSED_EVERY = 1.0
+"""Seconds between two looks of one worker at the jobs whose deadline has passed."""
 
 PURGE_EVERY = 30.0
 """Seconds between two purges of one worker."""
@@ -67,7 +71,7 @@ class Clock:
         self._send = send
         self._serves = serves
         self._unserved = UnservedLanes(lanes, policies)
-        self._purge_at = 0.0
+        self._purge_at = self._lapsed_at = self._catch_up_at = 0.0
         self._was_away = False
         self._epoch = lanes.epoch
         self._claim_at = 0.0
@@ -88,12 +92,14 @@ class Clock:
         if self._was_away or self._lanes.in_outage:  # another thread's question may have met it
             await self._lanes.probe()  # reads may work long before writes do
         await self._purge()
+        await self._catch_up()
         lanes, wait = await self._lanes.due_lanes(LANES_AT_ONCE + self._unserved.count)
         if seconds() - self._ticked > self._still:
             self._was_away = True  # Redis, or this process, stood still: leases may have ended that are renewed now
         settling = self._settling()
         if settling > 0:
             return settling
+        await self._end_lapsed()
         served = [lane for lane in lanes if self._serves(lane)]
         waits = [wait, *[await self._serve(lane) for lane in served]]
         await self._unserved.leave([lane for lane in lanes if lane not in served])
@@ -125,6 +131,23 @@ class Clock:
         if now >= self._purge_at:
             full = await self._lanes.purge() >= 100
             self._purge_at = now + (0 if full else PURGE_EVERY * random.uniform(0.5, 1.5))
+
+    async def _catch_up(self) -> None:
+        """Some stored jobs of a release before in each tick; once all are done, a question now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._catch_up_at:
+            more = await self._lanes.catch_up()
+            self._catch_up_at = now + (0 if more else PURGE_EVERY * random.uniform(0.5, 1.5))
+
+    async def _end_lapsed(self) -> None:
+        """End what its deadline ends and no step does: its provider is silenced, say."""
+        now = asyncio.get_running_loop().time()
+        if now < self._lapsed_at:
+            return
+        self._lapsed_at = now + LAPSED_EVERY
+        if lapsed := await self._lanes.lapsed():
+            message = "the deadline passed, and nothing could be sent to the provider"
+            await self._lanes.record([expired(Claim(work_id=job.work_id, fence=job.fence), message) for job in lapsed])
 
 
 def _row(claim: Claim) -> list[object]:

@@ -13,6 +13,7 @@ from outwait.worker.celery.flower_events import FlowerEvents
 from outwait.worker.celery.results import CeleryResults
 from outwait.worker.engine.acceptance import Acceptance
 from outwait.worker.engine.messages import Sent, Unusable, content_max, decode, message_max
+from outwait.worker.engine.quotas import quota_error
 from outwait.worker.model.errors import Conflict, InvalidRequest, RequestError, StoreUnavailable
 from outwait.worker.net.redaction import bytes_of, redact, redact_bytes
 from outwait.worker.store.codes import EnqueueResult
@@ -175,7 +176,7 @@ class Intake:
 
     async def _record(self, ready: Sequence[Ready]) -> None:
         repeated: list[tuple[str, str]] = []
-        conflicts: list[Ready] = []
+        refused: list[Ready] = []
         answers = await self._lanes.enqueue([job for job, _ in ready]) if ready else []
         for (job, params), (code, other) in zip(ready, answers, strict=True):
             match code:
@@ -184,15 +185,21 @@ class Intake:
                 case EnqueueResult.SAME:
                     repeated.append((job.id, other))
                 case EnqueueResult.CONFLICT if other != job.id:
-                    conflicts.append(self._conflict(job, other))
+                    refused.append(self._conflict(job, other))
+                case EnqueueResult.OVER_QUOTA:
+                    refused.append(self._refusal(job, quota_error(job.tenant, other)))
                 case EnqueueResult.CONFLICT:
                     log.warning("request-refused", extra={"job": job.id, "reason": "another request has this id"})
         if repeated and self._results:
             await self._results.keep_ended(repeated)
-        if conflicts:
-            await self._record(conflicts)
+        if refused:
+            await self._record(refused)
 
     def _conflict(self, job: NewJob, other: str) -> Ready:
-        error = Conflict(f"the idempotency key {job.key!r} belongs to job {other}, whose request is different")
+        return self._refusal(
+            job, Conflict(f"the idempotency key {job.key!r} belongs to job {other}, whose request is different")
+        )
+
+    def _refusal(self, job: NewJob, error: RequestError) -> Ready:
         fields = {"provider": job.provider, "operation": job.operation, "tenant": job.tenant or None}
         return Ready(self._acceptance.refused(job.id, fields, error, message=job.message), {})

@@ -137,7 +137,7 @@ class WebhookProcessor:
     async def replay_unknown(self) -> int:
         """Process the unknown webhooks whose jobs are stored now. Returns their number."""
         unknown = await self.unknown()
-        job_ids = {job.id for job in await self._reads.jobs(sorted({webhook.job_id for webhook in unknown}))}
+        job_ids = {job.id for job in await self._reads.listed(sorted({webhook.job_id for webhook in unknown}))}
         known = [webhook for webhook in unknown if webhook.job_id in job_ids]
         await self._lanes.record([self.webhook_received(webhook) for webhook in known])
         for job_id in job_ids:

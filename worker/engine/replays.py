@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import NamedTuple, TypedDict, Unpack
 
 from outwait.worker.model import targets
+from outwait.worker.model.acts import NewAct
 from outwait.worker.model.errors import NotReplayable
 from outwait.worker.model.jobs import Delivery, DeliveryState
 from outwait.worker.model.outcomes import Replay
@@ -51,8 +52,8 @@ class Replays:
                     break
         return DeadPage(found[:limit], found[limit - 1].cursor if len(found) > limit else None)
 
-    async def of_job(self, job_id: str, target: str | None) -> int:
-        """Repeat a job's dead deliveries, or the ended one to `target`. Returns their number.
+    async def of_job(self, job_id: str, target: str | None, *, act: NewAct | None = None) -> int:
+        """Repeat a job's dead deliveries, or the ended one to `target`. Returns their number. `act` says who wants it.
 
         Raises:
             InvalidRequest: `target` is invalid.
@@ -63,11 +64,17 @@ class Replays:
         replayable = [delivery for delivery in deliveries if _replayable(delivery, target)]
         if not replayable:
             raise NotReplayable(_why_not(job_id, deliveries, target))
-        return await self._repeat(replayable)
+        return await self._repeat(replayable, act)
 
-    async def all(self, **filters: Unpack[DeadFilter]) -> int:
+    async def all(self, act: NewAct | None = None, **filters: Unpack[DeadFilter]) -> int:
         """Repeat all dead deliveries that match. Returns their number. Raises InvalidRequest as `dead` does."""
-        return sum([await self._repeat(page) async for page in self._pages(filters)])
+        count = 0
+        async for page in self._pages(filters):
+            count += await self._repeat(page)
+            if count and act is not None:
+                await self._store.audit.write(act)
+                act = None  # one entry, however many there are
+        return count
 
     async def _pages(self, filters: DeadFilter, cursor: str | None = None) -> AsyncGenerator[list[DeadDelivery], None]:
         target, provider, tenant = filters.get("target"), filters.get("provider"), filters.get("tenant")
@@ -81,8 +88,9 @@ class Replays:
                 if target in {None, dead.target} and provider in {None, dead.provider} and tenant in {None, dead.tenant}
             ]
 
-    async def _repeat(self, deliveries: Sequence[Delivery]) -> int:
-        codes, _ = await self._store.lanes.record([Replay(work_id=delivery.id) for delivery in deliveries])
+    async def _repeat(self, deliveries: Sequence[Delivery], act: NewAct | None = None) -> int:
+        outcomes = [Replay(work_id=each.id, act=None if n else act) for n, each in enumerate(deliveries)]
+        codes, _ = await self._store.lanes.record(outcomes)
         return sum(code > 0 for code in codes)
 
 

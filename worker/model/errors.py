@@ -5,8 +5,11 @@ OutwaitError
 │   ├── InvalidRequest          malformed, unknown provider or operation, invalid parameter, too large
 │   │   └── WrongState          the job's state does not allow this
 │   ├── Conflict                a different request has the same job id or idempotency key
+│   ├── ExternalIdTaken         another job of the provider has this external id
 │   ├── JobNotFound             no job has this id, or it was purged
 │   ├── NotReplayable           the job has no delivery that can be repeated
+│   ├── QuotaExceeded           the tenant has as many open jobs, or has enqueued as many in a minute, as it may
+│   │   └── StorageExceeded     the tenant's requests and results take as much memory as they may
 │   ├── Unauthenticated         the request has no API key, or the key is unknown or revoked
 │   └── Forbidden               the API key does not allow this
 ├── ProviderError               the request to the provider failed; each step's `decide_error` decides what follows
@@ -70,6 +73,12 @@ class Conflict(RequestError):
     code = "conflict"
 
 
+class ExternalIdTaken(RequestError):
+    """Another job of the provider has this external id, and with it the result."""
+
+    code = "external_id_taken"
+
+
 class JobNotFound(RequestError):
     """No job has this id, or it was purged after its retention."""
 
@@ -80,6 +89,27 @@ class NotReplayable(RequestError):
     """The job has no delivery that can be repeated."""
 
     code = "not_replayable"
+
+
+class QuotaExceeded(RequestError):
+    """The tenant has as many open jobs as it may have, or has enqueued as many in a minute.
+
+    Args:
+        message: what is exceeded, and what to do.
+        retry_after: seconds after which it may be worth trying again, if waiting helps.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StorageExceeded(QuotaExceeded):
+    """The stored requests and results of the tenant take as much as they may."""
+
+    code = "storage_exceeded"
 
 
 class Unauthenticated(RequestError):

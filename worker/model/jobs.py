@@ -241,6 +241,7 @@ class Job(msgspec.Struct, frozen=True):
     targets: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     tenant: str | None = None
+    abridged: bool = False  # in a list: its request is large, so targets and metadata are left out
 
     @property
     def exception(self) -> JobEnded:

@@ -14,6 +14,17 @@ NO_NUMBERS = "numbers that JSON does not have (NaN, Infinity) are strings in the
 NO_CHARACTERS = "characters that Unicode does not have are U+FFFD in the result"
 
 
+DEEPEST = 200
+"""Levels of a document at most. What reads data later goes down by calls, of which Python has a thousand."""
+
+
+class TooDeep(ValueError):
+    """The document is nested more than `DEEPEST` levels deep."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it is nested more than {DEEPEST} levels deep")
+
+
 class Parsed(NamedTuple):
     """Plain data, and what was changed in it, or nothing."""
 
@@ -22,13 +33,32 @@ class Parsed(NamedTuple):
 
 
 def parsed(content: bytes) -> Parsed:
-    """Read JSON. Raises ValueError if it is none, even with allowances."""
+    """Read JSON. Raises ValueError if it is none, even with allowances, and TooDeep."""
+    try:
+        answer = _read(content)
+    except RecursionError as error:
+        raise TooDeep from error
+    if content.count(b"[") + content.count(b"{") > DEEPEST and _is_deep(answer.data):
+        raise TooDeep
+    return answer
+
+
+def _read(content: bytes) -> Parsed:
     try:
         return Parsed(msgspec.json.decode(content))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _repaired(content)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether it has more levels than that. Goes down level by level, by no calls of its own."""
+    level = [data]
+    for _ in range(DEEPEST):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def encoded(value: Any) -> tuple[bytes, str]:
@@ -56,22 +86,24 @@ def _repaired(content: bytes) -> Parsed:
         fits = len(literal) <= 20 and -(2**63) <= int(literal) < 2**64
         return int(literal) if fits else number(literal)
 
-    try:
-        data = json.loads(text, parse_constant=number, parse_float=number, parse_int=integer)
-        written = json.dumps(data, ensure_ascii=False)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    data = json.loads(text, parse_constant=number, parse_float=number, parse_int=integer)
+    written = json.dumps(data, ensure_ascii=False)
     whole = _without_halves(written)
     notes = (NO_NUMBERS if numbers else "", NO_CHARACTERS if broken or whole != written else "")
     return Parsed(msgspec.json.decode(whole), "; ".join(note for note in notes if note))
 
 
 def _text(content: bytes) -> tuple[str, bool]:
-    """The text, without a byte order mark, and whether it has bytes that are no UTF-8."""
+    """The text, without a byte order mark, and whether it has bytes that are no characters.
+
+    The bytes themselves say which UTF it is (RFC 4627, section 3).
+    """
+    encoding = json.detect_encoding(content)
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
-        return content.decode("utf-8-sig"), False
+        return content.decode(encoding), False
     except UnicodeDecodeError:
-        return content.decode("utf-8-sig", errors="replace"), True
+        return content.decode(encoding, errors="replace"), True
 
 
 def _without_halves(text: str) -> str:

@@ -1,7 +1,8 @@
 """What a step learnt: a closed set of types. The store's record script makes the changes that they ask for.
 
 Made by keyword and sent to the script as maps, whose `verb` says which outcome it is; a field that has its default is
-not sent. Names of countdowns, pauses and the like end in the unit: milliseconds.
+not sent. Names of countdowns, pauses and the like end in the unit: milliseconds. What a person decides has an
+`act`, which is stored in the audit trail together with what it changes.
 """
 
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from outwait.worker.model.acts import NewAct
 from outwait.worker.model.jobs import Claim, JobError, JobState
 
 NO_FENCE = -1
@@ -146,6 +148,7 @@ class Cancel(WorkOutcome, tag="cancel", frozen=True, kw_only=True):
 
     error: str
     remember_ms: int = 0
+    act: NewAct | None = None
 
 
 class Choice(StrEnum):
@@ -169,6 +172,7 @@ class Resolve(WorkOutcome, tag="resolve", frozen=True, kw_only=True):
     choice: Choice
     detail: str = ""
     end_outcome: End | None = None
+    act: NewAct | None = None
 
 
 class Repoll(WorkOutcome, tag="repoll", frozen=True, kw_only=True):
@@ -178,6 +182,7 @@ class Repoll(WorkOutcome, tag="repoll", frozen=True, kw_only=True):
     """
 
     min_interval_ms: int
+    act: NewAct | None = None
 
 
 class WebhookVerdict(StrEnum):
@@ -243,6 +248,8 @@ class ReleaseDelivery(StepOutcome, tag="release_delivery", frozen=True, kw_only=
 class Replay(WorkOutcome, tag="replay", frozen=True, kw_only=True):
     """Repeat a settled delivery."""
 
+    act: NewAct | None = None
+
 
 class Pause(ProviderOutcome, tag="pause", frozen=True, kw_only=True):
     """Nothing is sent to the provider for this long."""
@@ -252,13 +259,17 @@ class Pause(ProviderOutcome, tag="pause", frozen=True, kw_only=True):
 
 
 class Suspend(ProviderOutcome, tag="suspend", frozen=True, kw_only=True):
-    """A person stops everything of the provider, until somebody resumes it."""
+    """A person stops everything of the provider, until somebody resumes it. `by` says who."""
 
     reason: str
+    by: str = ""
+    act: NewAct | None = None
 
 
 class Resume(ProviderOutcome, tag="resume", frozen=True, kw_only=True):
     """A person lets the provider go on, whoever paused it: a person or its own answer."""
+
+    act: NewAct | None = None
 
 
 class Outage(ProviderOutcome, tag="outage", frozen=True, kw_only=True):

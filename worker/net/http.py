@@ -75,12 +75,13 @@ class Http:
             Withheld: the same; the step that runs may send nothing more.
             AnswerLost: it may have left, and no complete answer came.
             ResultTooLarge: the answer is larger than the limit.
+
+        An answer that says that the request was refused is one, even if its body cannot be read: it is empty then.
         """
         try:
             proxy = self._proxy if request.url.scheme == "https" else None
             async with _ask(self._fresh if fresh else self._kept, request, timeout, proxy) as answer:
-                content = await self._read(answer, request)
-                return _response(answer, content, request)
+                return _response(answer, await self._content(answer, request), request)
         except _BROKEN as error:
             raise _classified(error, request) from error
 
@@ -113,6 +114,15 @@ class Http:
         if not self._guard.permits(str(address[0])):
             raise _NotPublic
         return socket.socket(family, kind, protocol)
+
+    async def _content(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
+        try:
+            return await self._read(answer, request)
+        except (*_BROKEN, ResultTooLarge):
+            if answer.status < 400:
+                raise
+            answer.close()
+            return b""
 
     async def _read(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> bytes:
         length = answer.content_length
@@ -284,7 +294,7 @@ def _classified(error: Exception, request: httpx.Request) -> ProviderError:
         return AddressRefused(
             f"{request.url.host} has no public address; the operator can allow it in OUTWAIT_OUTBOUND__ALLOW"
         )
-    cause = redact(str(error)) or type(error).__name__
+    cause = redact(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, _NEVER_LEFT):
         return NotSent(f"{where} was not sent: {cause}")
     return AnswerLost(f"{where} got no complete answer: {cause}")

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from outwait.config.groups import BaseUrl
 from outwait.worker.model.errors import Unreadable
+from outwait.worker.model.external_ids import is_external_id
 from outwait.worker.model.jobs import UncertainPolicy
 from outwait.worker.providers.exchange import Exchange
 
@@ -82,6 +83,15 @@ class Operation:
     expiry: float | None = None  # life of the external id after the submit
 
 
+Tenant = Callable[[], Awaitable[str]]
+"""Reads the tenant of a job from the store, for a provider that needs it; empty if it has none."""
+
+
+async def no_tenant() -> str:
+    """Of a job without a tenant."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A job to submit."""
@@ -90,6 +100,7 @@ class Submission:
     operation: str
     params: Any  # an instance of the operation's params model
     webhook_url: str | None = None
+    tenant: Tenant = no_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +113,23 @@ class Waiting:
     memo: str  # a note from submit for poll, at most 64 bytes
     age: float  # seconds since the submit
     params: Callable[[], Awaitable[Any]]  # reads the parameters from the store, for a poll that needs them
+    tenant: Tenant = no_tenant
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitAnswer:
     """The provider accepted the job."""
 
-    external_id: str  # "" if the provider names none, and a webhook is all that follows: the job waits for it
+    # Up to 500 printable characters; "" if the provider names none and only a webhook follows: the job waits for it.
+    external_id: str
     memo: str = ""
     first_poll: float | None = None  # seconds; None: that of the operation
 
 
 def traceable(answer: SubmitAnswer, job: Submission) -> SubmitAnswer:
     """The answer, by which the job can be followed: under its external id, or by its webhook. Raises Unreadable."""
+    if answer.external_id and not is_external_id(answer.external_id):
+        raise Unreadable("the job was accepted with an external id that has not the form of one")
     if not (answer.external_id or job.webhook_url):
         raise Unreadable("the job was accepted without an external id")
     return answer

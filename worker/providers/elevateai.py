@@ -28,11 +28,12 @@ from outwait.worker.providers.contract import (
     Submission,
     SubmitAnswer,
     Succeeded,
+    Tenant,
     Waiting,
 )
 from outwait.worker.providers.elevateai_params import Audio, Chat, Transcript
-from outwait.worker.providers.exchange import Count, Exchange, check, decoded, external_id, json_object, retry_after
-from outwait.worker.providers.files import File, FileProblem, is_url, locate, multipart, open_path, open_url
+from outwait.worker.providers.exchange import Count, Exchange, check, external_id, json_data, json_object, retry_after
+from outwait.worker.providers.files import File, FileProblem, folder_of, is_url, locate, multipart, open_path, open_url
 
 _DAY = 86400.0
 
@@ -62,6 +63,9 @@ class ElevateAISettings(ProviderSettings):
     api_token: Credential = Field(description="Sent as X-API-Token; it must be activated.")
     upload_folder: Path | None = Field(
         default=None, description="Folder that the paths of files lie in, on every worker; without it only URLs work."
+    )
+    upload_by_tenant: bool = Field(
+        default=False, description="Files of a tenant's jobs must lie in the folder of that name in UPLOAD_FOLDER."
     )
     upload_time_limit: float = Field(default=900, gt=0, description="Seconds that one upload may take.")
     upload_tries: int = Field(default=5, ge=1, description="Uploads of one file before the job fails.")
@@ -106,7 +110,7 @@ class ElevateAI(Provider):
     async def submit(self, job: Submission, exchange: Exchange) -> SubmitAnswer:
         """POST /interactions. Each declaration costs quota, so a file that cannot be sent is refused before that."""
         source = getattr(job.params, "source", None)
-        await self._require(source)
+        await self._require(source, job.tenant)
         body = {"type": job.operation, **job.params.model_dump(mode="json", exclude_none=True, exclude={"source"})}
         body.setdefault("externalIdentifier", job.job_id)
         request = self.request("POST", "/interactions", headers=self._json_headers(), content=msgspec.json.encode(body))
@@ -147,11 +151,11 @@ class ElevateAI(Provider):
     def _json_headers(self) -> httpx.Headers:
         return httpx.Headers({**self._headers, "content-type": "application/json"})
 
-    async def _require(self, source: str | None) -> None:
+    async def _require(self, source: str | None, tenant: Tenant) -> None:
         if source is None or is_url(source):
             return
         try:
-            await locate(source, self._settings.upload_folder, _FOLDER)
+            await self._locate(source, tenant)
         except FileProblem as problem:
             raise Rejected(f"params.source: {problem}") from problem
 
@@ -185,7 +189,7 @@ class ElevateAI(Provider):
             return _ABSENT
         if response.status_code == 204:
             return {}
-        part = decoded(response)
+        part = json_data(response)
         if not isinstance(part, dict | list):
             raise Unreadable(f"{path} answered {response.status_code} without JSON", status=response.status_code)
         return part
@@ -201,7 +205,7 @@ class ElevateAI(Provider):
             return Failed(status, "upload_failed", message, document)
         counted = str(replace(memo, uploads=memo.uploads + 1))
         try:
-            async with await self._open(source, params.file_name, exchange) as file:
+            async with await self._open(source, params.file_name, job.tenant, exchange) as file:
                 return replace(await self._send(file, path, status, exchange), memo=counted)
         except FileProblem as problem:
             if problem.lasting:
@@ -210,10 +214,18 @@ class ElevateAI(Provider):
         except Rejected as error:  # too large or not audio: sending the same file again cannot help
             return Failed(status, "upload_refused", str(error), error.detail)
 
-    async def _open(self, source: str, name: str, exchange: Exchange) -> AbstractAsyncContextManager[File]:
+    async def _open(
+        self, source: str, name: str, tenant: Tenant, exchange: Exchange
+    ) -> AbstractAsyncContextManager[File]:
         if is_url(source):
             return open_url(source, name, exchange, self._settings.upload_time_limit)
-        return open_path(await locate(source, self._settings.upload_folder, _FOLDER), name)
+        return open_path(await self._locate(source, tenant), name)
+
+    async def _locate(self, source: str, tenant: Tenant) -> Path:
+        folder = self._settings.upload_folder
+        if self._settings.upload_by_tenant:
+            folder = folder_of(await tenant(), folder)
+        return await locate(source, folder, _FOLDER)
 
     async def _send(self, file: File, path: str, status: str, exchange: Exchange) -> Pending:
         form = multipart(file)

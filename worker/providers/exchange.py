@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from outwait.worker.model.errors import (
     Unavailable,
     Unreadable,
 )
+from outwait.worker.model.external_ids import is_external_id
 from outwait.worker.net.redaction import redact, redact_bytes
 
 LONGEST_WAIT = 30 * 86400.0
@@ -224,12 +225,21 @@ _TEXTS = ("message", "errorMessage", "error_description")
 
 
 def decoded(response: httpx.Response) -> Any:
+    """The answer's JSON, or None if it cannot be read. Warnings as in `json_data`."""
+    with suppress(ResultTooLarge):
+        return json_data(response)
+    return None
+
+
+def json_data(response: httpx.Response) -> Any:
     """The answer's JSON, or None if it is not JSON. What had to be changed in it is a warning of its exchange.
 
-    A byte order mark before it is ignored (RFC 8259 allows that).
+    A byte order mark before it is ignored (RFC 8259 allows that). Raises ResultTooLarge if it is nested too deeply.
     """
     try:
         answer = json_text.parsed(response.content)
+    except json_text.TooDeep as error:
+        raise ResultTooLarge(f"the answer of {response.request.url.path} cannot be read: {error}") from None
     except ValueError:
         return None
     if answer.warning:
@@ -238,11 +248,11 @@ def decoded(response: httpx.Response) -> Any:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object. Raises Unreadable for anything else, HTML pages included."""
-    body = decoded(response)
+    """The answer's JSON object. Raises Unreadable for anything else, HTML pages included, and ResultTooLarge."""
+    body = json_data(response)
     if isinstance(body, dict):
         return body
-    kind = response.headers.get("content-type", "no content type")
+    kind = redact(response.headers.get("content-type", "no content type"), 100)
     raise Unreadable(
         f"{response.request.url.path} answered {response.status_code} with {kind} where a JSON object was expected",
         detail=_shown(response),
@@ -258,11 +268,11 @@ def _shown(response: httpx.Response) -> str | None:
 def external_id(value: Any) -> str | None:
     """The external id that a field of a JSON document names, as text: a text, or a positive whole number, kept exactly.
 
-    Anything else is None: a fraction has lost digits, and 0 stands for nothing.
+    Anything else is None: a fraction has lost digits, 0 stands for nothing, and a text must have an id's form.
     """
     match value:
         case str():
-            return value or None
+            return value if is_external_id(value) else None
         case bool():
             return None
         case int() if 0 < value < 10**ID_DIGITS:

@@ -89,12 +89,24 @@ def file_name(source: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+def folder_of(tenant: str, folder: Path | None) -> Path | None:
+    """The folder of one tenant's files, which is named after it; of jobs without a tenant it is the whole folder.
+
+    Raises FileProblem, which lasts: of some names there can be no folder.
+    """
+    if folder is None or not tenant:
+        return folder
+    if tenant in {".", ".."}:
+        raise FileProblem(f"there can be no folder of the tenant {tenant!r}", lasting=True)
+    return folder / tenant
+
+
 async def locate(source: str, folder: Path | None, setting: str) -> Path:
     """The file of a path, which must be inside the folder that the operator allows.
 
     Args:
         source: a path, relative to the folder or absolute.
-        folder: the folder; None allows no paths.
+        folder: the folder, or that of the job's tenant in it; None allows no paths.
         setting: name of the folder's variable, for the message.
 
     Raises:

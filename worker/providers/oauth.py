@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ any request during a penalty restarts it."""
 
 _LONGEST_PAUSE = 3600.0
 """Longest pause in seconds that the token endpoint can ask for."""
+
+_TOKEN = re.compile(r"[!-~]{1,8192}")
+"""What a header takes. Anything else would break the request that is made with it, after it was counted as sent."""
 
 _LONGEST_LIFE = 86400.0
 """Seconds for which a token is used at most, however long the provider says that it lives."""
@@ -148,7 +152,7 @@ class AccessToken:
             wait = error.retry_after or _PAUSES.get(kind, _PAUSES.get(type(error), _PAUSE))
             raise kind(f"no access token: {error}", retry_after=wait, detail=error.detail) from error
         token, life = body.get("access_token"), seconds_of(body.get("expires_in"))
-        if not (isinstance(token, str) and token and life):
+        if not (isinstance(token, str) and _TOKEN.fullmatch(token) and life):
             raise NotSent("no access token: the answer lacks access_token or expires_in", retry_after=_PAUSE)
         return token, min(life, _LONGEST_LIFE)
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from outwait.config.errors import ConfigError, explain
+from outwait.config.masking import cut
 from outwait.config.names import PREFIX, variable
 from outwait.worker.model.errors import InvalidRequest, ProviderNotConfigured
 from outwait.worker.net.redaction import redact_all
@@ -22,6 +23,12 @@ PROVIDERS: Mapping[str, type[Provider]] = {
     "unless": Unless,
 }
 """All providers, one line each."""
+
+PROBLEMS_SHOWN = 10
+"""Wrong values of one request that are described: it may have a hundred thousand."""
+
+PROBLEM_SHOWN = 500
+"""Characters of each description: a name may be as long as the request."""
 
 
 STAND_IN = "not-in-this-process"
@@ -155,7 +162,10 @@ def _with(operation: Operation, settings: ProviderSettings) -> Operation:
 
 def describe(error: ValidationError, model: type[BaseModel], *at: str) -> str:
     """What is wrong with each value of a request; `at` is the path to the model."""
-    return "; ".join(_problem(problem, model, at) for problem in error.errors(include_url=False))
+    problems = error.errors(include_url=False)
+    shown = [cut(_problem(problem, model, at), PROBLEM_SHOWN) for problem in problems[:PROBLEMS_SHOWN]]
+    more = len(problems) - len(shown)
+    return "; ".join([*shown, f"and {more} more"] if more else shown)
 
 
 def _problem(problem: Any, model: type[BaseModel], at: tuple[str, ...]) -> str:

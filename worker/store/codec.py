@@ -30,6 +30,14 @@ def inflate(stored: bytes) -> bytes:
     return zlib.decompress(stored) if stored[:1] == _DEFLATED else stored
 
 
+def inflate_within(stored: bytes, limit: int) -> bytes | None:
+    """The same, if it has at most `limit` bytes; None if it has more. No more than that is ever made of it."""
+    if stored[:1] != _DEFLATED:
+        return stored if len(stored) <= limit else None
+    text = zlib.decompressobj().decompress(stored, limit + 1)
+    return text if len(text) <= limit else None
+
+
 def encode(value: Any) -> bytes:
     """JSON text of plain data."""
     return msgspec.json.encode(value)

@@ -9,6 +9,7 @@ class EnqueueResult(IntEnum):
     CREATED = 1
     SAME = 2
     CONFLICT = 3
+    OVER_QUOTA = 4  # its tenant may not have it now
 
 
 class Recorded(IntEnum):
@@ -18,3 +19,4 @@ class Recorded(IntEnum):
     CANCEL_PENDING = 2  # a cancel that waits for a submit's answer
     REFUSED = 0  # the fence is stale, or the job has ended
     UNKNOWN = -1  # purged
+    TAKEN = -2  # another job of the provider has the external id

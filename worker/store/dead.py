@@ -8,7 +8,7 @@ from outwait.worker.model.jobs import Delivery, job_of
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.cursors import DELIVERY_CURSOR, Place, place_of
 from outwait.worker.store.fields import JobField
-from outwait.worker.store.reads import delivery
+from outwait.worker.store.rows import delivery
 
 PAGE = 200
 """Deliveries in one round trip."""

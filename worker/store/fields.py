@@ -44,6 +44,7 @@ class JobField(StrEnum):
     UNKNOWN_POLLS = "up"  # polls that said that the external id is unknown, since the last one that found the job
     UNKNOWN_SINCE = "us"  # ms, of the first of them
     REPOLLS = "rp"  # how often a person had it polled again after it had ended
+    CONFLICTS = "nc"  # other requests that came under its id and were refused; the first has an entry in the timeline
     EXPIRES = "xe"  # ms, when the external id expires, as the provider said last
     EXPIRY_WARNED = "xw"  # 1 once there was a warning that the external id expires
     SUBMITS = "ns"  # ledger: requests sent
@@ -51,6 +52,9 @@ class JobField(StrEnum):
     FETCHES = "nf"  # ledger: requests sent
     WEBHOOKS = "nw"  # ledger: webhooks received
     DELIVERY_ATTEMPTS = "nd"  # ledger: handler runs
+    COUNTED_BYTES = "cb"  # bytes that were counted for its tenant; absent if it has none, or is not counted yet
+    WEBHOOK_BYTES = "wb"  # of its webhooks that are kept
+    COUNTED_OPEN = "co"  # 1 if it was counted as an open job of its tenant, else 0
 
 
 class DeliveryField(StrEnum):
@@ -71,6 +75,7 @@ class GovernorField(StrEnum):
     PAUSE_REASON = "pr"
     SUSPENDED = "mp"  # ms, when a person stopped the provider; absent while nobody has
     SUSPEND_REASON = "mr"
+    SUSPENDED_BY = "mb"  # when, as SUSPENDED, and who, in words; release 0.2.0 leaves it from another pause
     OUTAGES = "bf"  # outages in a row
     OPEN_UNTIL = "bo"  # ms; the breaker is open until then, and after it one probe goes
     TIMES_OPENED = "bt"  # in a row; each doubles the time
@@ -80,7 +85,21 @@ class GovernorField(StrEnum):
     TURNS_YIELDED = "ty"  # how often that lane left its turn to the other one since
 
 
-TABLES = {"job_field": JobField, "delivery_field": DeliveryField, "governor_field": GovernorField}
+class UseField(StrEnum):
+    """Fields of what a tenant uses, `use:TENANT`."""
+
+    OPEN_JOBS = "uo"  # count
+    BYTES = "ub"  # of requests and results, and a share for each job
+    MINUTE = "um"  # since 1970, of the next count
+    ENQUEUED = "un"  # jobs that were created in that minute
+
+
+TABLES = {
+    "job_field": JobField,
+    "delivery_field": DeliveryField,
+    "governor_field": GovernorField,
+    "use_field": UseField,
+}
 """What the names of fields begin with in the scripts."""
 
 

@@ -23,7 +23,7 @@ class GroupStatus(msgspec.Struct, frozen=True):
     """A provider's load and limits. Times are seconds since 1970 of Redis's clock; a limit of None is none.
 
     `rate` counts the requests of the last `rate_window` seconds (only where there is a limit), `in_flight` the claims
-    that workers hold, `jobs` what the provider has. `suspended` is a pause by a person.
+    that workers hold, `jobs` what the provider has. `suspended` is a pause by a person, `suspended_by`.
     """
 
     provider: str = msgspec.field(name="group")  # the HTTP API and the command line have shown it under this name
@@ -42,6 +42,7 @@ class GroupStatus(msgspec.Struct, frozen=True):
     breaker_until: float | None
     breaker_why: str
     outages: int
+    suspended_by: str = ""
 
     @property
     def flows(self) -> bool:
@@ -112,7 +113,14 @@ def _status(
         breaker_until=opened / 1000 if opened > now else None,
         breaker_why=fields.get(GovernorField.OPEN_REASON, ""),
         outages=int(fields.get(GovernorField.OUTAGES, 0)),
+        suspended_by=_person(fields.get(GovernorField.SUSPENDED_BY, ""), suspended),
     )
+
+
+def _person(stored: str, suspended: str | None) -> str:
+    """Who made this pause; nobody if what is stored is of another one."""
+    since, _, person = stored.partition(" ")
+    return person if since == suspended else ""
 
 
 def _breaker(opened_until: float, now: int) -> Breaker:

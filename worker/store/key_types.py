@@ -8,9 +8,19 @@ from outwait.worker.store.keys import Keys
 _STORE = {
     "hash": ("ACCESS", "ACCESS_LIMITED", "ENDPOINTS", "IN_MESSAGES", "IN_TAKES", "STATS", "USED"),
     "list": ("IN_REFUSED", "ORPHANS", "WEBHOOKS_UNKNOWN"),
-    "set": ("PROVIDERS",),
-    "string": ("COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
-    "zset": ("BACKLOGS", "BACKLOG_ALL", "CLOSED", "DEAD", "HANDLERS", "HANDLERS_EARLY", "IN_LEASED", "LANES"),
+    "set": ("PROVIDERS", "TRAILS"),
+    "string": ("CATCH_UP", "COPIED", "IN_SEQ", "PROBE", "WEBHOOKS_SECRET"),
+    "zset": (
+        "BACKLOGS",
+        "BACKLOG_ALL",
+        "CLOSED",
+        "DEAD",
+        "DEADLINES",
+        "HANDLERS",
+        "HANDLERS_EARLY",
+        "IN_LEASED",
+        "LANES",
+    ),
 }
 """Keys of the store that are not of a single job, lane or provider, by type."""
 

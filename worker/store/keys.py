@@ -29,7 +29,11 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | handlers-early | zset   | a name that jobs had before any worker said what it has -> when              |          |
 | ix:PROV:STATE | zset   | job id -> when it was created: one entry a job, for listing                  |          |
 | tn:TENANT     | zset   | job id -> when it was created: the jobs of one tenant                        |          |
+| xid:PROV:HASH | hash   | rest of an external id's hash -> the job that has the id                     | purge    |
+| catch-up      | string | how far stored jobs of a release before are up to date; `done` for an hour   |          |
+| use:TENANT    | hash   | what a tenant's jobs take (fields.py), for its quotas                        | purge    |
 | providers     | set    | providers that have jobs                                                     |          |
+| deadlines     | zset   | open job -> its deadline, or when somebody must look at it next after that     |          |
 | closed        | zset   | job id -> when it is purged                                                  |          |
 | dead          | zset   | delivery id -> when it died                                                  |          |
 | took:PROV:OP  | list   | how long the last jobs that succeeded took, newest first, capped             |          |
@@ -53,11 +57,14 @@ All keys share the hash tag `{namespace}`. Times in keys are milliseconds of Red
 | in:seq        | string | counter that names taken-in messages                                         |          |
 | probe         | string | nothing: it is written and deleted in one script, to see whether Redis writes | at once |
 | copied        | string | nothing: what is promised is followed by a write that `WAIT` waits for          |          |
+| acts:TRAIL    | list   | what persons did, newest first, capped: "milliseconds job tenant JSON"        | TTL      |
+| acts-of:JOB   | list   | what persons did to one job, the same                                         | purge    |
+| trails        | set    | the trails of acts: of operators, of strangers, of each tenant                |          |
 | noted:JOB     | channel | a word for each entry of the job's timeline, as it is written               |          |
 
 A SCOPE is TENANT/KIND, the deliveries that share room; in adm: and bl: a webhook's host follows after a space.
 
-The fields of the hashes j:, d: and gov: are in fields.py.
+The fields of the hashes j:, d:, gov: and use: are in fields.py.
 """
 
 _PREFIXES = {
@@ -73,6 +80,7 @@ _PREFIXES = {
     "IDEMPOTENCY": "k:",
     "TENANT_KEY": "tk:",
     "TENANT": "tn:",
+    "USE": "use:",
     "DUE": "due:",
     "LEASED": "leased:",
     "LINES": "lines:",
@@ -87,7 +95,10 @@ _PREFIXES = {
     "HANDLERS": "handlers",
     "HANDLERS_EARLY": "handlers-early",
     "INDEX": "ix:",
+    "EXTERNAL": "xid:",
+    "CATCH_UP": "catch-up",
     "PROVIDERS": "providers",
+    "DEADLINES": "deadlines",
     "CLOSED": "closed",
     "DEAD": "dead",
     "TOOK": "took:",
@@ -113,6 +124,9 @@ _PREFIXES = {
     "ORPHANS": "orphans",
     "PROBE": "probe",
     "COPIED": "copied",
+    "ACTS": "acts:",
+    "JOB_ACTS": "acts-of:",
+    "TRAILS": "trails",
     "NOTED": "noted:",
 }
 

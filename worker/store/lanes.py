@@ -12,6 +12,7 @@ from outwait.worker.model.outcomes import Outcome
 from outwait.worker.model.times import milliseconds
 from outwait.worker.store.codes import EnqueueResult, Recorded
 from outwait.worker.store.connection import Connection
+from outwait.worker.store.quotas import Quotas
 
 UNSERVED_AFTER = 30.0
 """Seconds for which no worker has looked at a lane, after which none serves it."""
@@ -21,6 +22,10 @@ UNSERVED_SHOWN = 100
 
 OVERDUE_LEASE_MS = 10_000
 """Milliseconds in which a job whose deadline passed is ended by whoever leased it for that."""
+
+
+CATCH_UP_JOBS = 300
+"""Stored jobs, about, that one call brings up to date: a millisecond of Redis's time."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +104,7 @@ _answers = msgspec.msgpack.Decoder(list[tuple[int, str]])
 _due = msgspec.msgpack.Decoder(tuple[list[str], float])
 _claims = msgspec.msgpack.Decoder(list[Claim])
 _begun = msgspec.msgpack.Decoder(tuple[int, list[int]])
+_lapsed = msgspec.msgpack.Decoder(list[Held])
 _overdue = msgspec.msgpack.Decoder(tuple[list[Held], int, int])
 _recorded = msgspec.msgpack.Decoder(tuple[list[int], list[str]])
 
@@ -108,17 +114,24 @@ class Lanes:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._retention_ms = milliseconds(connection.settings.store.retention)
-        deliver = connection.settings.deliver
+        store, deliver = connection.settings.store, connection.settings.deliver
+        self._retention_ms = milliseconds(store.retention)
+        self._kept: dict[str, Any] = {
+            "retention_ms": self._retention_ms,
+            "audit_ms": milliseconds(store.audit_retention),
+        }
         self._room: dict[str, Any] = {
             "per_tenant": deliver.per_tenant,
             "per_host": min(deliver.per_host, deliver.per_tenant),
         }
+        self._quotas = Quotas(connection)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[EnqueueResult, str]]:
-        """Record new jobs; for each what became of it and the id of the job that stands for it."""
+        """Record new jobs; for each what became of it, and the id of the job that stands for it or what is exceeded."""
         began = time.monotonic()
-        answer = _answers.decode(await self._run("enqueue", promised=True, jobs=jobs, retention_ms=self._retention_ms))
+        quotas = await self._quotas.limits() if any(job.tenant for job in jobs) else None
+        reply = await self._run("enqueue", promised=True, jobs=jobs, retention_ms=self._retention_ms, quotas=quotas)
+        answer = _answers.decode(reply)
         if any(code == EnqueueResult.CREATED for code, _ in answer):
             self._connection.wrote(began)
         return [(EnqueueResult(code), job_id) for code, job_id in answer]
@@ -170,8 +183,7 @@ class Lanes:
             StoreRefused: at least one of them can never be written.
         """
         began = time.monotonic()
-        given = {"outcomes": outcomes, "retention_ms": self._retention_ms, **self._room}
-        answer = await self._run("record", promised=True, **given)
+        answer = await self._run("record", promised=True, outcomes=outcomes, **self._kept, **self._room)
         codes, lanes = _recorded.decode(answer)
         if any(code > 0 for code in codes):
             self._connection.wrote(began)
@@ -195,9 +207,22 @@ class Lanes:
         answer = await self._run("overdue", lane=str(lane), lease_ms=OVERDUE_LEASE_MS, offset=offset, limit=limit)
         return _overdue.decode(answer)
 
+    async def lapsed(self, limit: int = 100) -> list[Held]:
+        """Lease jobs whose deadline has passed and that nothing else ends in time, such as its provider's silence."""
+        return _lapsed.decode(await self._run("lapsed", lease_ms=OVERDUE_LEASE_MS, limit=limit))
+
     async def purge(self, limit: int = 100) -> int:
         """Forget closed jobs whose retention is over; how many."""
         return int(await self._run("purge", limit=limit))
+
+    async def catch_up(self) -> bool:
+        """Bring some stored jobs of a release before up to date; whether more are to be done."""
+        return bool(await self._run("catch_up", limit=CATCH_UP_JOBS))
+
+    async def caught_up(self) -> None:
+        """The same, for all of them: after it every job with an external id is known by it."""
+        while await self.catch_up():
+            pass
 
     @property
     def in_outage(self) -> bool:

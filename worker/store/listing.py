@@ -47,7 +47,7 @@ class Listing:
         end, more = place_of(cursor, JOB_CURSOR) if cursor is not None else None, False
         for _ in range(ROUNDS):
             places = await self._after(indexes, end, wanted, limit + 1)
-            known = {job.id: job for job in await self._reads.jobs([place.id for place in places[:limit]])}
+            known = {job.id: job for job in await self._reads.listed([place.id for place in places[:limit]])}
             for place in places[:limit]:
                 end = place
                 job = known.get(place.id)

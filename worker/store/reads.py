@@ -1,27 +1,16 @@
 """Shows jobs: their states, requests, results, timelines and deliveries. Reads only."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from outwait.worker.model.errors import JobNotFound
-from outwait.worker.model.jobs import Claim, Delivery, DeliveryState, Job, JobState, Ledger, TimelineEntry, job_of
+from outwait.worker.model.jobs import Claim, Delivery, Job, JobState, TimelineEntry
 from outwait.worker.model.lanes import BACKLOG, Lane
-from outwait.worker.store import codec, timeline
+from outwait.worker.store import codec, rows, timeline
 from outwait.worker.store.connection import Connection
-from outwait.worker.store.fields import DeliveryField, JobField
-
-_LEDGER = {
-    "submits": JobField.SUBMITS,
-    "polls": JobField.POLLS,
-    "fetches": JobField.FETCHES,
-    "webhooks": JobField.WEBHOOKS,
-    "deliveries": JobField.DELIVERY_ATTEMPTS,
-}
-"""Where each count of the ledger stands."""
-
-FIRST_TIME = 1e12
-"""Scores below are places in lines of a submit lane, not times (prelude.lua)."""
-
+from outwait.worker.store.fields import JobField
 
 LANES_SHOWN = 500
 """Lanes that are read to be shown or counted, those first that must be looked at first."""
@@ -37,12 +26,14 @@ class LaneStatus(NamedTuple):
     oldest_due_age: float
 
 
-class Spec(NamedTuple):
-    """What the producer asked for."""
+class Spec(msgspec.Struct, frozen=True):
+    """What a step reads of a request. Metadata is not decoded: a batch of jobs may have 64 MB of it."""
 
-    params: dict[str, Any]
-    targets: tuple[str, ...]
-    metadata: dict[str, Any]
+    params: dict[str, Any] = {}
+    targets: tuple[str, ...] = ()
+
+
+_decode_spec = msgspec.json.Decoder(Spec).decode
 
 
 class Reads:
@@ -66,6 +57,13 @@ class Reads:
             job_id = await self._redis.get(name)
         return job_id.decode() if job_id else None
 
+    async def belongs(self, job_id: str, tenant: str) -> bool:
+        """Whether there is such a job and it is this tenant's. What Redis does is the same if it is not, and why."""
+        name = await self.resolve(job_id)
+        async with self._connection.translated():
+            owner = await self._redis.hget(self._keys("JOB", name), JobField.TENANT)
+        return bool(owner == tenant.encode())
+
     async def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         jobs = await self.jobs([await self.resolve(job_id)])
@@ -73,11 +71,17 @@ class Reads:
             raise JobNotFound(f"no job has the id {job_id!r}, or it was purged after its retention")
         return jobs[0]
 
+    async def tenant(self, job_id: str) -> str:
+        """The tenant of a job; empty if it has none."""
+        async with self._connection.translated():
+            tenant = await self._redis.hget(self._keys("JOB", job_id), JobField.TENANT)
+        return tenant.decode() if tenant else ""
+
     async def specs(self, job_ids: Sequence[str]) -> list[Spec | None]:
         """What was asked for, job by job."""
         async with self._connection.translated():
             blobs = await self._redis.mget([self._keys("SPEC", job_id) for job_id in job_ids])
-        return [None if blob is None else _spec(blob) for blob in blobs]
+        return [None if blob is None else _decode_spec(codec.inflate(blob)) for blob in blobs]
 
     async def without_spec(self, claims: Sequence[Claim]) -> frozenset[str]:
         """The ids of the claimed jobs whose request is lost: this Redis has the job under this claim, and no request.
@@ -88,8 +92,8 @@ class Reads:
             for claim in claims:
                 pipe.hget(self._keys("JOB", claim.work_id), JobField.FENCE)
                 pipe.exists(self._keys("SPEC", claim.work_id))
-            rows = await pipe.execute()
-        found = zip(claims, rows[::2], rows[1::2], strict=True)
+            replies = await pipe.execute()
+        found = zip(claims, replies[::2], replies[1::2], strict=True)
         return frozenset(claim.work_id for claim, fence, spec in found if int(fence or -1) == claim.fence and not spec)
 
     async def result(self, job_id: str) -> Any:
@@ -106,9 +110,12 @@ class Reads:
 
     async def timeline(self, job_id: str) -> list[TimelineEntry]:
         """What happened to a job, oldest first."""
-        async with self._connection.translated():
-            lines = await self._redis.lrange(self._keys("TIMELINE", job_id), 0, -1)
-        return [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.lrange(self._keys("TIMELINE", job_id), 0, -1)
+            pipe.hget(self._keys("JOB", job_id), JobField.CONFLICTS)
+            lines, conflicts = await pipe.execute()
+        entries = [timeline.entry(line.decode(errors="replace")) for line in lines]  # they are cut by bytes
+        return timeline.counted(entries, int(conflicts or 0))
 
     async def aliases(self, job_ids: Sequence[str]) -> list[set[str]]:
         """The other ids that mean these jobs."""
@@ -142,15 +149,17 @@ class Reads:
                 pipe.zcard(self._keys("DUE", str(lane)))
                 pipe.zcard(self._keys("LEASED", str(lane)))
                 pipe.zrange(self._keys("DUE", str(lane)), 0, 0, withscores=True)
-            (second, micro), *rows = await pipe.execute()
+            (second, micro), *replies = await pipe.execute()
             now = second * 1000 + micro // 1000
-            for lane, first in zip(wanted, rows[2::3], strict=True):
+            for lane, first in zip(wanted, replies[2::3], strict=True):
                 pipe.zcount(self._keys("DUE", str(lane)), "-inf", now)
                 first_job = self._keys("JOB", first[0][0].decode() if first else "")
                 pipe.hmget(first_job, JobField.DUE, JobField.CREATED)
             due = await pipe.execute() if wanted else []
         return [
-            LaneStatus(lane, due[2 * i], rows[3 * i], rows[3 * i + 1], _age(rows[3 * i + 2], due[2 * i + 1], now))
+            LaneStatus(
+                lane, due[2 * i], replies[3 * i], replies[3 * i + 1], _age(replies[3 * i + 2], due[2 * i + 1], now)
+            )
             for i, lane in enumerate(wanted)
         ]
 
@@ -178,23 +187,44 @@ class Reads:
 
     async def jobs(self, ids: Sequence[str]) -> list[Job]:
         """The jobs that exist among these ids."""
-        if not ids:
-            return []
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hgetall(self._keys("JOB", job_id))
                 pipe.get(self._keys("SPEC", job_id))
                 pipe.get(self._keys("ERROR", job_id))
-            rows = await pipe.execute()
+            read = await pipe.execute() if ids else []
             stored = [
-                (job_id, {k.decode(): v.decode() for k, v in rows[3 * i].items()}, rows[3 * i + 1], rows[3 * i + 2])
-                for i, job_id in enumerate(ids)
-                if rows[3 * i]
+                (job_id, rows.texts(row), rows.shown(spec), codec.decode_error(error) if error else None)
+                for job_id, row, spec, error in zip(ids, read[::3], read[1::3], read[2::3], strict=True)
+                if row
             ]
             for job_id, fields, _, _ in stored:
                 pipe.zscore(self._keys("DUE", fields.get(JobField.LANE, "")), job_id)
             due = await pipe.execute() if stored else []
-        return [_job(job_id, fields, spec, error, due[i]) for i, (job_id, fields, spec, error) in enumerate(stored)]
+        return [rows.job(*parts, score) for parts, score in zip(stored, due, strict=True)]
+
+    async def listed(self, ids: Sequence[str]) -> list[Job]:
+        """The same for a list, which takes little memory: large requests are not read, and their jobs are abridged."""
+        limit = rows.LISTED_MAX
+        async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(self._keys("JOB", job_id))
+                pipe.strlen(self._keys("SPEC", job_id))
+                pipe.getrange(self._keys("ERROR", job_id), 0, limit)
+            read = await pipe.execute() if ids else []
+            stored = [
+                (job_id, rows.texts(row), size <= limit, rows.brief_error(error))
+                for job_id, row, size, error in zip(ids, read[::3], read[1::3], read[2::3], strict=True)
+                if row
+            ]
+            for job_id, fields, is_small, _ in stored:
+                pipe.zscore(self._keys("DUE", fields.get(JobField.LANE, "")), job_id)
+                pipe.getrange(self._keys("SPEC", job_id), 0, limit - 1 if is_small else 0)
+            more = await pipe.execute() if stored else []
+        return [
+            rows.job(job_id, fields, rows.shown_within(spec) if is_small else None, error, score)
+            for (job_id, fields, is_small, error), score, spec in zip(stored, more[::2], more[1::2], strict=True)
+        ]
 
     async def _deliveries(self, ids: Sequence[str]) -> list[Delivery]:
         if not ids:
@@ -202,66 +232,13 @@ class Reads:
         async with self._connection.translated(), self._redis.pipeline(transaction=False) as pipe:
             for delivery_id in ids:
                 pipe.hgetall(self._keys("DELIVERY", delivery_id))
-            rows = await pipe.execute()
-        return [delivery(delivery_id, row) for delivery_id, row in zip(ids, rows, strict=True) if row]
-
-
-def _spec(blob: bytes) -> Spec:
-    spec = codec.decode(blob)
-    return Spec(spec.get("params", {}), tuple(spec.get("targets", ())), spec.get("metadata", {}))
-
-
-def _seconds(value: str | None) -> float | None:
-    return int(value) / 1000 if value else None
-
-
-def _job(job_id: str, fields: dict[str, str], spec: bytes | None, error: bytes | None, due: float | None) -> Job:
-    asked = _spec(spec) if spec else Spec({}, (), {})
-    return Job(
-        id=job_id,
-        provider=fields[JobField.PROVIDER],
-        operation=fields[JobField.OPERATION],
-        state=JobState(fields[JobField.STATE]),
-        created=int(fields[JobField.CREATED]) / 1000,
-        external_id=fields.get(JobField.EXTERNAL_ID),
-        provider_status=fields.get(JobField.PROVIDER_STATUS),
-        submitted=_seconds(fields.get(JobField.SUBMITTED)),
-        ended=_seconds(fields.get(JobField.ENDED)),
-        closed=_seconds(fields.get(JobField.CLOSED)),
-        deadline=_seconds(fields.get(JobField.DEADLINE)),
-        due=_due(due, fields),
-        attempts=int(fields.get(JobField.ATTEMPTS, 0)),
-        ledger=Ledger(**{count: int(fields.get(field, 0)) for count, field in _LEDGER.items()}),
-        error=codec.decode_error(error) if error else None,
-        targets=asked.targets,
-        metadata=asked.metadata,
-        tenant=fields.get(JobField.TENANT),
-    )
-
-
-def _due(score: float | None, fields: dict[str, str]) -> float | None:
-    if score is None or score == float("inf"):
-        return None
-    return (score if score >= FIRST_TIME else int(fields.get(JobField.DUE) or fields[JobField.CREATED])) / 1000
-
-
-def delivery(delivery_id: str, row: Mapping[bytes, bytes]) -> Delivery:
-    """A delivery as it is stored."""
-    fields = {name.decode(): value for name, value in row.items()}
-    error = fields.get(DeliveryField.ERROR)
-    return Delivery(
-        id=delivery_id,
-        job_id=job_of(delivery_id),
-        target=fields[DeliveryField.TARGET].decode(),
-        state=DeliveryState(fields[DeliveryField.STATE].decode()),
-        attempts=int(fields.get(DeliveryField.ATTEMPTS, 0)),
-        error=codec.decode_error(error) if error else None,
-    )
+            replies = await pipe.execute()
+        return [rows.delivery(delivery_id, row) for delivery_id, row in zip(ids, replies, strict=True) if row]
 
 
 def _age(first: Sequence[tuple[bytes, float]], times: Sequence[bytes | None], now: int) -> float:
     """Seconds for which the first job is late; `times`: when a job in a line was due, or else created."""
     if not first:
         return 0.0
-    since = first[0][1] if first[0][1] >= FIRST_TIME else int(next(filter(None, times), now))
+    since = first[0][1] if first[0][1] >= rows.FIRST_TIME else int(next(filter(None, times), now))
     return max(0.0, (now - since) / 1000)

@@ -30,10 +30,12 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
+    "act": ("record/acts",),
     "enqueue": ("submits/lines",),
     "claim": ("submits/lines", "submits/turns"),
     "due_lanes": ("record/admission",),
     "record": (
+        "record/acts",
         "record/admission",
         "record/jobs",
         "record/webhooks",

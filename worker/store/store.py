@@ -6,6 +6,7 @@ from typing import Self
 
 from outwait.config.settings import Settings
 from outwait.worker.store.access import Access
+from outwait.worker.store.audit import Audit
 from outwait.worker.store.connection import Connection
 from outwait.worker.store.dead import DeadLetters
 from outwait.worker.store.durations import Durations
@@ -53,6 +54,11 @@ class Store:
     def access(self) -> Access:
         """API keys and logins."""
         return Access(self.connection)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What persons did."""
+        return Audit(self.connection)
 
     @cached_property
     def dead_letters(self) -> DeadLetters:

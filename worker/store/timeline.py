@@ -1,10 +1,14 @@
 """The lines of a job's timeline, as the scripts write them, made into entries for people."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from outwait.worker.model.jobs import TimelineEntry
+
+CONFLICT = "conflict"
+"""The event of another request under a job's id."""
 
 _CHARACTERS = r'((?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*)'
 
@@ -17,6 +21,16 @@ def entry(line: str) -> TimelineEntry:
     at, _, rest = line.partition(" ")
     event, _, detail = rest.partition(" ")
     return TimelineEntry(int(at) / 1000, event, _in_words(detail))
+
+
+def counted(entries: Sequence[TimelineEntry], conflicts: int) -> list[TimelineEntry]:
+    """The entries, with the number of conflicts in the one that stands for all of them."""
+    return [
+        msgspec.structs.replace(entry, detail=f"{entry.detail}; {conflicts} so far")
+        if entry.event == CONFLICT and conflicts > 1
+        else entry
+        for entry in entries
+    ]
 
 
 def _in_words(detail: str) -> str:

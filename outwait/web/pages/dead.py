@@ -9,11 +9,12 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
+from outwait.web.actors import caller
 from outwait.web.auth import require_all_tenants
 from outwait.web.pages.job import replay_dead
 from outwait.web.pages.jobs import AGES, since
 from outwait.web.pages.rendering import HEADERS, page
-from outwait.web.pages.session import Operating, Viewer, Viewing
+from outwait.web.pages.session import Deciding, Operating, Viewer, Viewing
 from outwait.web.services import Shared
 from outwait.worker.engine.replays import DeadFilter
 from outwait.worker.store.receivers import DisabledReceiver
@@ -63,34 +64,35 @@ async def dead(request: Request, shared: Shared, viewer: Viewing, query: Annotat
 async def replay(
     shared: Shared,
     viewer: Operating,
+    client: Deciding,
     delivery: Annotated[list[str], Form(max_length=DEAD)] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """Repeat the chosen deliveries."""
-    count = sum([await replay_dead(shared, viewer, delivery_id) for delivery_id in delivery])
-    return _back(viewer.key.name, "replayed", count)
+    count = sum([await replay_dead(shared, client, viewer, delivery_id) for delivery_id in delivery])
+    return _back(viewer, "replayed", count)
 
 
 @router.post("/replay-all")
 async def replay_all(
-    shared: Shared,
     viewer: Operating,
+    client: Deciding,
     target: Annotated[str, Form()] = "",
     provider: Annotated[str, Form()] = "",
     within: Annotated[str, Form()] = "",
 ) -> Response:
     """Repeat all dead deliveries that match the filters."""
-    count = await shared.client.replay_all(**_filters(viewer, target, provider, within))
-    return _back(viewer.key.name, "replayed", count)
+    count = await client.replay_all(**_filters(viewer, target, provider, within))
+    return _back(viewer, "replayed", count)
 
 
 @router.post("/enable")
-async def enable(shared: Shared, viewer: Operating, receiver: Annotated[str, Form()]) -> Response:
+async def enable(shared: Shared, viewer: Operating, client: Deciding, receiver: Annotated[str, Form()]) -> Response:
     """Enable a receiver again."""
     require_all_tenants(viewer.key)
     for disabled in await shared.client.disabled_receivers():
         if _name(disabled) == receiver:
-            await shared.client.enable(disabled.url, disabled.tenant)
-    return _back(viewer.key.name, "enabled", 1)
+            await client.enable(disabled.url, disabled.tenant)
+    return _back(viewer, "enabled", 1)
 
 
 def _name(receiver: DisabledReceiver) -> str:
@@ -107,6 +109,6 @@ def _filters(viewer: Viewer, target: str, provider: str, within: str) -> DeadFil
     }
 
 
-def _back(key: str, done: str, count: int) -> Response:
-    log.info("pressed", extra={"what": done, "count": count, "key": key})
+def _back(viewer: Viewer, done: str, count: int) -> Response:
+    log.info("pressed", extra={"what": done, "count": count, "caller": caller(viewer.key)})
     return RedirectResponse(f"/dead?done={done}&n={count}", 303, HEADERS)

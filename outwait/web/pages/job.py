@@ -11,11 +11,14 @@ import msgspec
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from outwait.client.store import StoreClient
 from outwait.config.masking import cut, masked_url
+from outwait.web.actors import caller
+from outwait.web.audit import shown_act
 from outwait.web.auth import visible
 from outwait.web.pages import timeline
 from outwait.web.pages.rendering import HEADERS, page, pretty
-from outwait.web.pages.session import Operating, Viewer, Viewing
+from outwait.web.pages.session import Deciding, Operating, Viewer, Viewing
 from outwait.web.services import Services, Shared
 from outwait.worker.model.errors import InvalidRequest, JobNotFound, NotReplayable
 from outwait.worker.model.jobs import DeliveryState, Job, JobState
@@ -30,6 +33,9 @@ SHOWN = 20_000
 
 PRETTY = 200_000
 """Bytes of a result above which it is shown without indentation."""
+
+ACTS = 100
+"""Acts of persons that the page shows."""
 
 HOOK_SHOWN = 2_000
 """Characters of a webhook's body that the page shows."""
@@ -49,10 +55,11 @@ class Text(NamedTuple):
 async def job(request: Request, shared: Shared, viewer: Viewing, job_id: str) -> Response:
     """The page."""
     job = await visible(shared, viewer.key, job_id)
-    entries, deliveries, webhooks, params, result = await asyncio.gather(
+    entries, deliveries, webhooks, acts, params, result = await asyncio.gather(
         shared.client.timeline(job.id),
         shared.client.deliveries(job.id),
         shared.client.webhooks.of(job.id),
+        shared.store.audit.newest(ACTS, job=job.id),
         _params(shared, job.id),
         _result(shared, job),
     )
@@ -65,6 +72,7 @@ async def job(request: Request, shared: Shared, viewer: Viewing, job_id: str) ->
         phases=timeline.phases(job, time.time()),
         took=(job.ended or time.time()) - job.created,
         deliveries=deliveries,
+        acts=[shown_act(act, viewer.key) for act in acts],
         dead=sum(delivery.state is DeliveryState.DEAD for delivery in deliveries),
         webhooks=[(webhook, _body(webhook)) for webhook in webhooks],
         params=None if params is None else pretty(presentable(params)),
@@ -86,11 +94,11 @@ async def result(shared: Shared, viewer: Viewing, job_id: str) -> Response:
 
 @router.post("/cancel")
 async def cancel(
-    shared: Shared, viewer: Operating, job_id: str, reason: Annotated[str, Form(max_length=300)] = ""
+    shared: Shared, viewer: Operating, client: Deciding, job_id: str, reason: Annotated[str, Form(max_length=300)] = ""
 ) -> Response:
     """Cancel the job."""
     job = await visible(shared, viewer.key, job_id)
-    at_once = await shared.client.cancel(job.id, f"{reason.strip() or 'cancelled'} (by {viewer.key.name})")
+    at_once = await client.cancel(job.id, f"{reason.strip() or 'cancelled'} (by {viewer.key.name})")
     return pressed(viewer, "cancel", job.id, "cancelled" if at_once else "cancel-asked")
 
 
@@ -98,6 +106,7 @@ async def cancel(
 async def resolve(
     shared: Shared,
     viewer: Operating,
+    client: Deciding,
     job_id: str,
     choice: Annotated[Choice, Form()],
     external_id: Annotated[str, Form(max_length=200)] = "",
@@ -105,35 +114,37 @@ async def resolve(
     """Decide what happens to an uncertain job."""
     job = await visible(shared, viewer.key, job_id)
     external = external_id.strip() if choice is Choice.SUBMITTED_AS else ""
-    await shared.client.resolve(job.id, choice, external)
+    await client.resolve(job.id, choice, external)
     return pressed(viewer, "resolve", job.id, choice)
 
 
 @router.post("/repoll")
-async def repoll(shared: Shared, viewer: Operating, job_id: str) -> Response:
+async def repoll(shared: Shared, viewer: Operating, client: Deciding, job_id: str) -> Response:
     """Poll an ended job again. Nothing is submitted."""
     job = await visible(shared, viewer.key, job_id)
-    await shared.client.repoll(job.id)
+    await client.repoll(job.id)
     return pressed(viewer, "repoll", job.id, "repolled")
 
 
 @router.post("/replay")
-async def replay(shared: Shared, viewer: Operating, job_id: str, delivery: Annotated[str, Form()] = "") -> Response:
+async def replay(
+    shared: Shared, viewer: Operating, client: Deciding, job_id: str, delivery: Annotated[str, Form()] = ""
+) -> Response:
     """Repeat one delivery, or all dead ones. Nothing is sent to the provider."""
     job = await visible(shared, viewer.key, job_id)
     target = await _target(shared, job.id, delivery) if delivery else None
-    count = await shared.client.replay(job.id, target)
+    count = await client.replay(job.id, target)
     return pressed(viewer, "replay", job.id, "replayed", count)
 
 
-async def replay_dead(shared: Services, viewer: Viewer, delivery_id: str) -> int:
+async def replay_dead(shared: Services, client: StoreClient, viewer: Viewer, delivery_id: str) -> int:
     """Repeat a delivery if it is still dead. Returns the number repeated. Raises InvalidRequest for an invalid id."""
     job_id, _, number = delivery_id.rpartition("#")
     try:
         job = await visible(shared, viewer.key, job_id)
         deliveries = await shared.client.deliveries(job.id)
         (delivery,) = [delivery for delivery in deliveries if delivery.id == f"{job.id}#{number}"]
-        return await shared.client.replay(job.id, delivery.target) if delivery.state is DeliveryState.DEAD else 0
+        return await client.replay(job.id, delivery.target) if delivery.state is DeliveryState.DEAD else 0
     except (JobNotFound, NotReplayable):
         return 0  # it was purged, or another person repeated it first
     except ValueError:
@@ -142,7 +153,7 @@ async def replay_dead(shared: Services, viewer: Viewer, delivery_id: str) -> int
 
 def pressed(viewer: Viewer, what: str, job_id: str, done: str, count: int = 1) -> Response:
     """Log a decision, and redirect to the job's page, which says what was done."""
-    log.info("pressed", extra={"what": what, "job": job_id, "key": viewer.key.name})
+    log.info("pressed", extra={"what": what, "job": job_id, "caller": caller(viewer.key)})
     return RedirectResponse(f"/jobs/{quote(job_id)}?done={done}&n={count}", 303, HEADERS)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from outwait.web.actors import actor, caller
 from outwait.web.client_address import client_address
 from outwait.web.pages.rendering import HEADERS, render
 from outwait.web.pages.session import (
@@ -18,7 +19,8 @@ from outwait.web.pages.session import (
     safe_path,
     set_cookie,
 )
-from outwait.web.services import Shared
+from outwait.web.services import Services, Shared
+from outwait.worker.model.acts import ActKind, Actor, Via
 from outwait.worker.store.access import Scope
 
 log = logging.getLogger(__name__)
@@ -44,12 +46,13 @@ async def log_in(
     address = client_address(request)
     api_key = await shared.access.find(key.strip(), address)
     if api_key is None:
-        return _refused(request, address, safe_path(next))
+        return await _refused(request, shared, address, safe_path(next))
     if Scope.READ not in api_key.scopes:
         error = f"The API key {api_key.name!r} cannot view the pages: it lacks the scope read."
         return render(request, "login.html", status=403, next=safe_path(next), error=error)
     await shared.access.log_out(request.cookies.get(cookie_name(request, shared), ""))
-    log.info("logged-in", extra={"key": api_key.name, "address": address})
+    log.info("logged-in", extra={"caller": caller(api_key), "address": address})
+    await shared.client.acting(actor(request, api_key, Via.PAGE)).note(ActKind.LOGIN, about="pages")
     answer = RedirectResponse(safe_path(next), 303, HEADERS)
     set_cookie(answer, request, shared, await shared.access.log_in(api_key, shared.settings.web.session))
     return answer
@@ -65,7 +68,7 @@ async def log_out(request: Request, shared: Shared, viewer: Viewing, csrf: Annot
     return answer
 
 
-def _refused(request: Request, address: str, next_path: str) -> Response:
+async def _refused(request: Request, shared: Services, address: str, next_path: str) -> Response:
     """The answer to a wrong key. Only wrong keys are counted and refused: nobody can lock another person out."""
     tries: Tries = request.app.state.tries
     try:
@@ -73,5 +76,7 @@ def _refused(request: Request, address: str, next_path: str) -> Response:
     except TooManyTries as refusal:
         return render(request, "login.html", status=429, next=next_path, error=str(refusal))
     log.warning("login-refused", extra={"address": address})
+    stranger = Actor(who="unknown", via=Via.PAGE, address=address)
+    await shared.client.acting(stranger).note(ActKind.LOGIN_REFUSED, about="pages")
     error = "This API key is unknown, was revoked or has expired."
     return render(request, "login.html", status=401, next=next_path, error=error)

@@ -9,9 +9,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from outwait.web.actors import caller
 from outwait.web.auth import require_all_tenants
 from outwait.web.pages.rendering import HEADERS, page, span
-from outwait.web.pages.session import Operating, Viewing
+from outwait.web.pages.session import Deciding, Operating, Viewer, Viewing
 from outwait.web.services import Shared
 from outwait.worker.model.jobs import JobState, Step
 from outwait.worker.store.governors import GroupStatus
@@ -66,24 +67,27 @@ async def providers(request: Request, shared: Shared, viewer: Viewing) -> Respon
 
 @router.post("/{provider}/pause")
 async def pause(
-    shared: Shared, viewer: Operating, provider: str, reason: Annotated[str, Form(max_length=200)] = ""
+    viewer: Operating,
+    client: Deciding,
+    provider: str,
+    reason: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Send no more requests to the provider until a person resumes it."""
     require_all_tenants(viewer.key)
-    await shared.client.pause(provider, f"{reason.strip()} (by {viewer.key.name})".strip())
-    return _back(viewer.key.name, provider, "paused")
+    await client.pause(provider, f"{reason.strip()} (by {viewer.key.name})".strip())
+    return _back(viewer, provider, "paused")
 
 
 @router.post("/{provider}/resume")
-async def resume(shared: Shared, viewer: Operating, provider: str) -> Response:
+async def resume(viewer: Operating, client: Deciding, provider: str) -> Response:
     """End a pause, a person's or one that the provider asked for."""
     require_all_tenants(viewer.key)
-    await shared.client.resume(provider)
-    return _back(viewer.key.name, provider, "resumed")
+    await client.resume(provider)
+    return _back(viewer, provider, "resumed")
 
 
-def _back(key: str, provider: str, done: str) -> Response:
-    log.info("pressed", extra={"what": done, "provider": provider, "key": key})
+def _back(viewer: Viewer, provider: str, done: str) -> Response:
+    log.info("pressed", extra={"what": done, "provider": provider, "caller": caller(viewer.key)})
     return RedirectResponse(f"/providers?done={done}#{quote(provider)}", 303, HEADERS)
 
 

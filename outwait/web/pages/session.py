@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Form, Request, Response
 
+from outwait.client.store import StoreClient
+from outwait.web.actors import actor
 from outwait.web.client_address import client_address
 from outwait.web.services import Services, Shared
+from outwait.worker.model.acts import Via
 from outwait.worker.model.errors import Forbidden, RequestError, Unauthenticated
 from outwait.worker.model.networks import subscriber
 from outwait.worker.store.access import ApiKey, Scope
@@ -80,6 +83,14 @@ async def operator(request: Request, shared: Shared, viewer: Viewing, csrf: Anno
 
 Operating = Annotated[Viewer, Depends(operator)]
 """A route's parameter: the person who sent a form."""
+
+
+async def _deciding(request: Request, shared: Shared, viewer: Operating) -> StoreClient:
+    return shared.client.acting(actor(request, viewer.key, Via.PAGE))
+
+
+Deciding = Annotated[StoreClient, Depends(_deciding)]
+"""A route's parameter: the client for what the person who sent a form decides."""
 
 
 def check_form(request: Request, shared: Services, viewer: Viewer, csrf: str) -> None:

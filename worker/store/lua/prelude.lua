@@ -113,13 +113,67 @@ local function set_state(job, state)
   job.state = state
 end
 
+-- States of jobs that have not ended.
+local OPEN = {queued = true, waiting = true, uncertain = true}
+
+-- Count a job for its tenant as it stands now. It carries what was counted for it, so counts are exact however often, and
+-- after whatever, this is called: what changed is added.
+local JOB_BYTES = 1024  -- what a job takes beside its request and its result
+
+local function account(job_id)
+  local key = JOB .. job_id
+  local tenant, state, counted_bytes, counted_open, webhook_bytes = get(
+    key, job_field.tenant, job_field.state, job_field.counted_bytes, job_field.counted_open, job_field.webhook_bytes)
+  if not tenant then return end
+  local open = OPEN[state] and 1 or 0
+  local bytes = JOB_BYTES + call('STRLEN', SPEC .. job_id) + call('STRLEN', RESULT .. job_id) + (webhook_bytes or 0)
+  local more_open, more_bytes = open - (counted_open or 0), bytes - (counted_bytes or 0)
+  if more_open == 0 and more_bytes == 0 then return end
+  call('HSET', key, job_field.counted_bytes, bytes, job_field.counted_open, open)
+  call('HINCRBY', USE .. tenant, use_field.open_jobs, more_open)
+  call('HINCRBY', USE .. tenant, use_field.bytes, more_bytes)
+end
+
+-- Where it stands which job has an external id: a bucket and a field of fixed length, however long the provider's ids are.
+local function place_of(provider, external_id)
+  local hash = redis.sha1hex(external_id)
+  return EXTERNAL .. provider .. ':' .. string.sub(hash, 1, 3), string.sub(hash, 4, 16)
+end
+
+-- Whether another job of this provider has the external id: its result would be that job's.
+local function is_taken(job, external_id)
+  if not external_id or external_id == '' then return false end
+  local owner = call('HGET', place_of(job.provider, external_id))
+  return owner and owner ~= job.id and call('HGET', JOB .. owner, job_field.external_id) == external_id
+end
+
+-- A job leaves its external id to others: it is purged, or gets another one.
+local function leave_external_id(job_id, provider, external_id)
+  local bucket, field = place_of(provider, external_id)
+  if call('HGET', bucket, field) == job_id then call('HDEL', bucket, field) end
+end
+
+-- Give a job an external id that no other job has.
+local function set_external_id(job, external_id)
+  local bucket, field = place_of(job.provider, external_id)
+  local before = call('HGET', JOB .. job.id, job_field.external_id)
+  if before and before ~= external_id then leave_external_id(job.id, job.provider, before) end
+  call('HSET', bucket, field, job.id)
+  call('HSET', JOB .. job.id, job_field.external_id, external_id)
+end
+
 -- A submit's answer is lost, and a webhook named the external id: the job waits under it and is polled at once. A job that
--- is to be cancelled stays where it is and only gets the id, so that its provider can be notified. Returns the new lane.
+-- is to be cancelled stays where it is and only gets the id, so that its provider can be notified. Returns the new lane;
+-- nil too for an id that another job has: a person decides.
 local function adopt(job, external_id)
   local key = JOB .. job.id
   call('HDEL', key, job_field.webhook_external_id)
+  if is_taken(job, external_id) then
+    note(job.id, 'warning', 'not adopted: another job has the external id ' .. external_id)
+    return nil
+  end
   call('HSET', key, job_field.submitted, now)
-  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
+  if external_id ~= '' then set_external_id(job, external_id) end
   if call('HEXISTS', key, job_field.cancel_requested) == 1 then return nil end
   local lane = poll_lane(job.provider)
   take_out(job.lane, job.id)

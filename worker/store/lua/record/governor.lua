@@ -19,7 +19,8 @@ end
 -- A person stops everything of this provider, until a person resumes it.
 function verbs.suspend(outcome)
   call('HSET', GOVERNOR .. outcome.provider, governor_field.suspended, now,
-             governor_field.suspend_reason, outcome.reason)
+             governor_field.suspend_reason, outcome.reason, governor_field.suspended_by,
+             string.format('%.0f ', now) .. (outcome.by or ''))
   return WRITTEN
 end
 
@@ -27,7 +28,8 @@ end
 -- Its lanes are looked at at once, not when the pause had them looked at next.
 function verbs.resume(outcome)
   local governor = GOVERNOR .. outcome.provider
-  local lifted = call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason)
+  local lifted = call('HDEL', governor, governor_field.suspended, governor_field.suspend_reason,
+                        governor_field.suspended_by)
   if tonumber(call('HGET', governor, governor_field.paused_until) or 0) > now then
     lifted = lifted + call('HDEL', governor, governor_field.paused_until, governor_field.pause_reason)
   end

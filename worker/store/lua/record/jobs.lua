@@ -1,9 +1,8 @@
 -- The verbs of jobs: from the submit to the end, and what people decide.
 -- Uses     arguments.retention_ms; the codes of codes.py (WRITTEN, …); due_now (record/admission.lua)
--- Gives    verbs, NO_FENCE, OPEN, load_job, close, adopt_if_named, flush
+-- Gives    verbs, NO_FENCE, load_job, close, adopt_if_named, flush
 local TOOK_MAX = 200  -- jobs of one operation whose durations are kept
 local NO_FENCE = -1
-local OPEN = {queued = true, waiting = true, uncertain = true}
 local verbs = {}
 local healthy = {}  -- providers that answered as they should: their breakers close
 
@@ -71,10 +70,12 @@ end
 
 local function finish(job, state, detail)
   set_state(job, state)
+  call('ZREM', DEADLINES, job.id)
   call('HDEL', JOB .. job.id, job_field.intent, job_field.attempts, job_field.cancel_requested,
              job_field.webhook_external_id)
   note(job.id, state, detail)
   move(job, 'callback', now, job_field.ended, now)
+  account(job.id)
   return WRITTEN
 end
 
@@ -110,6 +111,7 @@ local function adopt_late(outcome)
   local job = load_job(outcome.work_id, NO_FENCE)
   local is_undecided = job.state == 'uncertain' or job.state == 'queued'
   if not is_undecided or call('HEXISTS', JOB .. job.id, job_field.intent) == 1 then return nil end
+  if is_taken(job, outcome.external_id) then return nil end
   -- The claim script counted the submit when the lease ended; a Redis that has forgotten the submit has not.
   local counted = call('HEXISTS', JOB .. job.id, job_field.submits) == 1
   count(job, {fetches = outcome.fetches, submits = not counted and outcome.submits})
@@ -117,6 +119,29 @@ local function adopt_late(outcome)
   local lane = adopt(job, outcome.external_id)
   if lane then due_now[lane] = true end
   cancel_if_requested(job)
+  return WRITTEN
+end
+
+-- Leave the present lane for a person: due at no time, so that the job still stands in exactly one place.
+local function set_aside(job)
+  local lane = 'held:' .. job.provider
+  leave(job)
+  call('HSET', JOB .. job.id, job_field.fence, job.fence + 1, job_field.lane, lane)
+  call('ZADD', DUE .. lane, '+inf', job.id)
+end
+
+-- The provider answered a submit with the external id of another job. What it has for that id is not this job's to have,
+-- and whether it took this one nobody knows: it stays for a person, whatever the policy is.
+local function hold_unnamed(job, outcome)
+  count(job, outcome)
+  if job.state ~= 'uncertain' then set_state(job, 'uncertain') end
+  local reason = 'the provider answered with the external id of another job, ' .. outcome.external_id
+  note(job.id, 'uncertain', reason)
+  call('HDEL', JOB .. job.id, job_field.webhook_external_id)
+  call('HDEL', JOB .. job.id, job_field.intent)
+  if cancel_if_requested(job) then return WRITTEN end
+  set_aside(job)
+  note(job.id, 'held', 'a person decides')
   return WRITTEN
 end
 
@@ -133,6 +158,7 @@ function verbs.submitted(outcome)
     return why
   end
   if not OPEN[job.state] then return REFUSED end
+  if is_taken(job, external_id) then return hold_unnamed(job, outcome) end
   local key = JOB .. job.id
   local webhook_ended, webhook_external_id = get(key, job_field.webhook_ended, job_field.webhook_external_id)
   if external_id == '' then external_id = webhook_external_id or '' end
@@ -147,7 +173,7 @@ function verbs.submitted(outcome)
   call('HDEL', key, job_field.intent, job_field.attempts, job_field.webhook_external_id, job_field.expiry_warned,
              job_field.expires)
   move(job, poll_lane(job.provider), now + countdown_ms, job_field.submitted, now)
-  if external_id ~= '' then call('HSET', key, job_field.external_id, external_id) end
+  if external_id ~= '' then set_external_id(job, external_id) end
   if outcome.memo then call('HSET', key, job_field.memo, outcome.memo) end
   if outcome.not_before_ms then call('HSET', key, job_field.not_before, now + outcome.not_before_ms) end
   note(job.id, 'submitted', external_id == '' and 'the provider named no external id: its webhook is awaited')
@@ -269,18 +295,15 @@ function verbs.begun(outcome)
   return WRITTEN
 end
 
--- Held for a person: due at no time, so that it still stands in exactly one place.
 function verbs.hold(outcome)
   local job, why = load_job(outcome.work_id, outcome.fence)
   if not job then return why end
   if job.state ~= 'uncertain' then return REFUSED end
   if cancel_if_requested(job) then return WRITTEN end
   if adopt_if_named(job) then return WRITTEN end  -- a worker of the release before did not see to it
-  local key, lane, reason = JOB .. job.id, 'held:' .. job.provider, outcome.reason
-  leave(job)
-  call('HSET', key, job_field.fence, job.fence + 1, job_field.lane, lane)
-  call('ZADD', DUE .. lane, '+inf', job.id)
-  if call('HEXISTS', key, job_field.webhook_ended) == 1 then
+  local reason = outcome.reason
+  set_aside(job)
+  if call('HEXISTS', JOB .. job.id, job_field.webhook_ended) == 1 then
     reason = reason .. '; a webhook said that it ended'
   end
   note(job.id, 'held', reason)
@@ -319,7 +342,7 @@ verbs['end'] = function(outcome)
   if kept then return kept end
   note_status(job, outcome.status)
   if outcome.warning then note(job.id, 'warning', outcome.warning) end
-  if outcome.external_id then call('HSET', JOB .. job.id, job_field.external_id, outcome.external_id) end
+  if outcome.external_id and not is_taken(job, outcome.external_id) then set_external_id(job, outcome.external_id) end
   if error then call('SET', ERROR .. job.id, error) else call('DEL', ERROR .. job.id) end
   if outcome.result then call('SET', RESULT .. job.id, outcome.result) end
   if state == 'succeeded' then
@@ -342,8 +365,9 @@ function verbs.cancel(outcome)
   if not OPEN[job.state] then return REFUSED end
   call('SET', ERROR .. job.id, outcome.error)
   if call('HEXISTS', JOB .. job.id, job_field.intent) == 0 then return finish(job, 'cancelled', outcome.error) end
-  call('HSET', JOB .. job.id, job_field.cancel_requested, 1)
-  note(job.id, 'cancel-asked', 'its submit is on its way')
+  if call('HSET', JOB .. job.id, job_field.cancel_requested, 1) == 1 then
+    note(job.id, 'cancel-asked', 'its submit is on its way')
+  end
   return CANCEL_PENDING
 end
 
@@ -353,6 +377,7 @@ function verbs.resolve(outcome)
   if not job then return why end
   if job.state ~= 'uncertain' then return REFUSED end
   local choice, detail = outcome.choice, outcome.detail
+  if choice == 'submitted-as' and is_taken(job, detail) then return TAKEN end
   note(job.id, 'resolved', detail and choice .. ' ' .. detail or choice)
   if choice == 'as-webhook' then return verbs['end'](outcome.end_outcome) end
   if choice == 'fail' then
@@ -365,7 +390,8 @@ function verbs.resolve(outcome)
     call('HDEL', JOB .. job.id, job_field.attempts, job_field.webhook_ended)
   else
     set_state(job, 'waiting')
-    move(job, poll_lane(job.provider), now, job_field.external_id, detail, job_field.submitted, now)
+    set_external_id(job, detail)
+    move(job, poll_lane(job.provider), now, job_field.submitted, now)
   end
   return WRITTEN
 end

@@ -1,5 +1,5 @@
 -- The verb that takes up an ended job again.
--- Uses     verbs, OPEN, NO_FENCE, load_job, move (record/jobs.lua), leave_admission (record/admission.lua)
+-- Uses     verbs, NO_FENCE, load_job, move (record/jobs.lua), leave_admission (record/admission.lua)
 -- Gives    verbs.repoll
 
 -- Forget the deliveries of the job's last end, whatever became of them: the timeline keeps that. Their numbers are not
@@ -33,8 +33,13 @@ function verbs.repoll(outcome)
   call('HDEL', key, job_field.ended, job_field.closed, job_field.open_deliveries, job_field.webhook_ended,
              job_field.unknown_polls, job_field.unknown_since, job_field.expiry_warned)
   call('HINCRBY', key, job_field.repolls, 1)
-  if deadline then call('HSET', key, job_field.deadline, now + deadline - job.created) end
+  if deadline then
+    deadline = now + deadline - job.created
+    call('HSET', key, job_field.deadline, deadline)
+    call('ZADD', DEADLINES, deadline, job.id)
+  end
   set_state(job, 'waiting')
+  account(job.id)
   note(job.id, 'repolled', 'it had ' .. before)
   local at = math.max(now, (ended or 0) + outcome.min_interval_ms)
   move(job, poll_lane(job.provider), at, job_field.not_before, at, job_field.submitted, submitted or now)

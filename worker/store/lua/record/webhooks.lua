@@ -1,5 +1,5 @@
 -- The verb of webhooks.
--- Uses     verbs, due_now, NO_FENCE, OPEN, load_job, adopt_if_named (record/jobs.lua)
+-- Uses     verbs, due_now, NO_FENCE, load_job, adopt_if_named (record/jobs.lua)
 -- Gives    verbs.webhook_received
 local WEBHOOKS_MAX = 20  -- webhooks of one job that are kept; more are only counted, so that nobody pushes these out
 local UNKNOWN_MAX = 200  -- webhooks for jobs that are gone
@@ -24,9 +24,10 @@ local function apply_webhook(job, webhook, external_id, intent)
   local key, named = JOB .. job.id, webhook.external_id
   if not OPEN[job.state] then return 'changes nothing: the job had ended' end
   if named and external_id and external_id ~= named then return 'changes nothing: it names ' .. named end
+  if is_taken(job, named) then return 'changes nothing: it names ' .. named .. ', which another job has' end
   if webhook.verdict == 'ended' then call('HSETNX', key, job_field.webhook_ended, now) end
   if job.state == 'waiting' then
-    if named and not external_id then call('HSET', key, job_field.external_id, named) end
+    if named and not external_id then set_external_id(job, named) end
     if webhook.verdict == 'unfinished' then return 'changes nothing' end
     poll_sooner(job, webhook.min_interval_ms)
     if not (named or external_id) then return 'nothing can be polled: what it says counts' end
@@ -43,7 +44,11 @@ local function keep_webhook(job, webhook)
   local key = JOB .. job.id
   local count = call('HINCRBY', key, job_field.webhooks, 1)
   call('HSET', key, job_field.webhook_nonce, webhook.nonce)
-  if count <= WEBHOOKS_MAX then call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record)) end
+  if count <= WEBHOOKS_MAX then
+    call('RPUSH', WEBHOOKS .. job.id, kept(webhook.record))
+    call('HINCRBY', key, job_field.webhook_bytes, #webhook.record)
+    account(job.id)
+  end
   local kind = count > 1 and 'again, ' or job.state == 'queued' and 'early, ' or not OPEN[job.state] and 'late, ' or ''
   return count, kind
 end
@@ -64,14 +69,14 @@ function verbs.webhook_received(webhook)
   if last_nonce == webhook.nonce then return WRITTEN end
   local count, kind = 0, 'replayed, '
   if webhook.record then count, kind = keep_webhook(job, webhook) end
-  local is_its_own = not (named and external_id) or external_id == named
+  local is_its_own = (not (named and external_id) or external_id == named) and not is_taken(job, named)
   local trusted = webhook.end_outcome and OPEN[job.state] and is_its_own
   local effect, adoptable = 'trusted', false
   if not trusted then effect, adoptable = apply_webhook(job, webhook, external_id, intent) end
   if count <= WEBHOOKS_MAX then note(job.id, 'webhook', kind .. webhook.summary .. '; ' .. effect) end
   if adoptable then adopt_if_named(job) end
   if not trusted then return WRITTEN end
-  if named then call('HSET', key, job_field.external_id, named) end
+  if named then set_external_id(job, named) end
   if intent then call('HINCRBY', key, job_field.submits, 1) end  -- it was submitted; a later answer is refused
   return verbs['end'](webhook.end_outcome)
 end
