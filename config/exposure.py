@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from outwait.config.groups import FlowerSettings, WebSettings
+from outwait.config.http_groups import FlowerSettings, WebSettings
 from outwait.config.names import variable
 from outwait.config.settings import Settings
 from outwait.config.urls import loopback

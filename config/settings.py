@@ -20,20 +20,17 @@ from outwait.config.errors import Clash, ConfigError, explain, unknown
 from outwait.config.groups import (
     DeliverSettings,
     EventSettings,
-    FlowerSettings,
     HandlerSettings,
     IntakeSettings,
     LogSettings,
-    OutboundSettings,
     PollSettings,
     StepSettings,
     StoreSettings,
     TenantSettings,
     TraceSettings,
-    WebhookSettings,
-    WebSettings,
     WorkerSettings,
 )
+from outwait.config.http_groups import FlowerSettings, OutboundSettings, WebhookSettings, WebSettings
 from outwait.config.names import DELIMITER, PREFIX, group_of, variables
 from outwait.config.reserved import foreign
 from outwait.config.sources import SECRETS_DIR, Source, sources

@@ -14,7 +14,7 @@ from outwait.cli.output import print_line
 from outwait.cli.ports import not_free
 from outwait.cli.session import Json, current
 from outwait.config import exposure
-from outwait.config.groups import FlowerSettings
+from outwait.config.http_groups import FlowerSettings
 from outwait.config.logs import configure
 
 log = logging.getLogger(__name__)

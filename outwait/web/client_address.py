@@ -6,7 +6,7 @@ from functools import cache
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from outwait.config.groups import WebSettings
+from outwait.config.http_groups import WebSettings
 from outwait.worker.model.networks import Network, contain, read_address, read_networks
 
 

@@ -4,7 +4,7 @@ import resource
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outwait.config.groups import WebSettings
+from outwait.config.http_groups import WebSettings
 from outwait.worker.model.networks import contain, read_networks, subscriber
 
 RESERVE = 400

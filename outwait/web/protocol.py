@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from outwait.config.groups import WebSettings
+from outwait.config.http_groups import WebSettings
 from outwait.web.connections import Connections, affordable
 from outwait.web.front import HEADERS
 from outwait.web.limits import HEAD_FIELDS, HEAD_MAX, PIPELINED, SPEED

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import httpx
 
-from outwait.config.groups import WebhookSettings
+from outwait.config.http_groups import WebhookSettings
 from outwait.tasks.handlers.envelope import TENANT_HEADER, Envelope
 from outwait.worker.model.errors import AddressRefused, DeliveryFailed, DeliveryRefused, ProviderError, Withheld
 from outwait.worker.model.targets import WebhookTarget, allowed

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from outwait.config.groups import WebhookSettings
+from outwait.config.http_groups import WebhookSettings
 from outwait.config.settings import Settings
 from outwait.sandbox import environment
 from outwait.worker.engine.acceptance import Acceptance

@@ -19,7 +19,8 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from outwait import DeliveryFailed, DeliveryRefused, Envelope
 from outwait.config.errors import ConfigError
-from outwait.config.groups import HandlerSettings, Route, WebhookSettings
+from outwait.config.groups import HandlerSettings, Route
+from outwait.config.http_groups import WebhookSettings
 from outwait.tasks.handlers.delivery import Handlers
 from outwait.tasks.handlers.signed_webhooks import Webhooks
 from outwait.worker.model.errors import InvalidRequest

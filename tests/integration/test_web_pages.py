@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from outwait.client.store import StoreClient
-from outwait.config.groups import WebSettings
+from outwait.config.http_groups import WebSettings
 from outwait.config.settings import Settings
 from outwait.web.app import create
 from outwait.web.pages.dead import DEAD

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outwait.config.groups import OutboundSettings
+from outwait.config.http_groups import OutboundSettings
 from outwait.worker.net.outbound import Guard, public
 
 V4 = st.ip_addresses(v=4)

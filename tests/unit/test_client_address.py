@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from outwait.config.groups import WebSettings
+from outwait.config.http_groups import WebSettings
 from outwait.web.client_address import caller_of
 from outwait.worker.model.networks import subscriber
 

@@ -3,7 +3,7 @@
 import pytest
 
 from outwait.config.errors import ConfigError
-from outwait.config.groups import OutboundSettings
+from outwait.config.http_groups import OutboundSettings
 from outwait.config.settings import load_settings
 from outwait.worker.net.proxies import unused
 

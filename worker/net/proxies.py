@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from outwait.config.groups import OutboundSettings
+from outwait.config.http_groups import OutboundSettings
 
 NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 """What most programs read, also in lower case."""
