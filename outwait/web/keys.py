@@ -72,7 +72,7 @@ async def list_keys(shared: Shared, caller: KeyMaker) -> Response:
     return answer(Keys(await _covered(shared, caller)))
 
 
-@router.post("", operation_id="createKey", status_code=201, responses=documented(CreatedKey, status=201))
+@router.post("", operation_id="createKey", status_code=201, responses=documented(CreatedKey, 400, 413, 415, status=201))
 async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker, client: MakingKeys) -> Response:
     """Create a key. Its text is in this answer only."""
     created = await shared.access.create(
@@ -88,7 +88,10 @@ async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker, clie
 
 
 @router.post(
-    "/{key_id}/rotate", operation_id="rotateKey", status_code=201, responses=documented(CreatedKey, 404, status=201)
+    "/{key_id}/rotate",
+    operation_id="rotateKey",
+    status_code=201,
+    responses=documented(CreatedKey, 400, 404, 413, 415, status=201),
 )
 async def rotate_key(
     key_id: KeyId, request: Rotation, shared: Shared, caller: KeyMaker, client: MakingKeys
@@ -102,7 +105,7 @@ async def rotate_key(
     return _created("key-rotated", caller, created)
 
 
-@router.post("/{key_id}/revoke", operation_id="revokeKey", responses=documented(Revoked, 404))
+@router.post("/{key_id}/revoke", operation_id="revokeKey", responses=documented(Revoked, 400, 404, 413, 415))
 async def revoke_key(
     key_id: KeyId, request: Revocation, shared: Shared, caller: KeyMaker, client: MakingKeys
 ) -> Response:

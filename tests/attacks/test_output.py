@@ -52,7 +52,7 @@ async def job(client: StoreClient, state: JobState) -> str:
     lanes = client._store.lanes
     (claim,) = await lanes.claim(Lane.of(Step.SUBMIT, "unless"), POLICY)
     await lanes.record(
-        [Submitted(work_id=job_id, fence=claim.fence, external_id=f"q{EVIL}", countdown_ms=0, submits=1)]
+        [Submitted(work_id=job_id, fence=claim.fence, external_id=f"{state}{EVIL}", countdown_ms=0, submits=1)]
     )
     (claim,) = await lanes.claim(Lane.of(Step.POLL, "unless"), POLICY)
     result = codec.blob(json.dumps({"answer": EVIL}, ensure_ascii=False).encode(), 10_000)
@@ -92,7 +92,7 @@ async def test_no_command_passes_control_characters_on(stack: Stack, client: Sto
             assert controls(done.stdout + done.stderr) == set(), words
     assert json.loads(stack.run("result", succeeded).stdout) == {"answer": EVIL}
     shown = json.loads(stack.run("status", failed, "--json").stdout)["job"]
-    assert (shown["external_id"], shown["error"]["message"]) == (f"q{EVIL}", f"no{EVIL}")
+    assert (shown["external_id"], shown["error"]["message"]) == (f"failed{EVIL}", f"no{EVIL}")
     assert json.loads(stack.run("watch", failed, "--json").stdout)["provider_status"] == f"S{EVIL}"
     traced = stack.run("--debug", "status", f"job{EVIL}")
     assert "Traceback" in traced.stderr

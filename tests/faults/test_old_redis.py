@@ -42,7 +42,8 @@ class Unfit(NamedTuple):
         """Keys that are neither Celery's nor those of who may do what."""
         keys = {str(key) for key in self.server.scan_iter()}
         queue = self.stack.settings.intake.queue
-        return {key for key in keys if not key.startswith("_kombu.") and key != queue and ":access" not in key}
+        access = (":access", ":keys-limited")
+        return {key for key in keys if not key.startswith("_kombu.") and key != queue and not key.endswith(access)}
 
 
 @pytest.fixture(params=["old", "evicting"])

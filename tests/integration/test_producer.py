@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Message, str]] = {
     "a wrong target": (message(asking(targets=["no such://target"])), "no such"),
     "a version to come": (message(asking(version=2)), "version: given 2"),
     "positional arguments": ({"args": ["unless", "query"]}, "args: there is no such parameter"),
-    "half a character": (message(asking(metadata={"n": "\ud800"})), "cannot be stored"),
+    "half a character": (message(asking(metadata={"n": "\ud800"})), "cannot be written as JSON"),
     "half a character in a target": (message(asking(targets=["\ud800"])), "targets"),
     "another task": ({"task": "tasks.sumbit"}, "task: given 'tasks.sumbit'"),
     "a pickle": ({"options": {"serializer": "pickle"}}, "must be JSON"),

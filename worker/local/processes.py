@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -21,7 +21,7 @@ class Child:
         log: file to which its output is appended; None: our output.
         env: its complete environment; None: ours.
         folder: its working folder; None: ours.
-        stdin: its standard input.
+        stdin: its standard input, up to PIPE_BUF bytes; it is there before the process starts.
         keep_fds: open files that it inherits.
     """
 
@@ -36,10 +36,10 @@ class Child:
         keep_fds: Sequence[int] = (),
     ) -> None:
         self._log = log
-        with _output(log) as output:
+        with _output(log) as output, _input(stdin) as given:
             self._process = subprocess.Popen(  # noqa: S603 - only our own commands
                 argv,
-                stdin=subprocess.PIPE,
+                stdin=given,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
                 env=env,
@@ -50,7 +50,6 @@ class Child:
         self._watcher = subprocess.Popen(  # noqa: S603 - a constant script
             ["/bin/sh", "-c", _WATCHER, str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
         )
-        _feed(self._process, stdin)
 
     @property
     def pid(self) -> int:
@@ -102,9 +101,15 @@ def _output(log: Path | None) -> contextlib.AbstractContextManager[BinaryIO | No
     return log.open("ab") if log else contextlib.nullcontext()
 
 
-def _feed(process: "subprocess.Popen[bytes]", content: bytes) -> None:
-    if process.stdin is None:
-        return
-    with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code says why
-        process.stdin.write(content)
-        process.stdin.close()
+@contextlib.contextmanager
+def _input(content: bytes) -> Iterator[int]:
+    """A pipe that holds all of the input. If we are killed now, the process reads the same: a server that finds no
+    configuration would listen everywhere, without a password.
+    """
+    theirs, ours = os.pipe()
+    try:
+        os.write(ours, content)
+        os.close(ours)
+        yield theirs
+    finally:
+        os.close(theirs)
