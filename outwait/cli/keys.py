@@ -16,7 +16,7 @@ from outwait.client.store import local_actor
 from outwait.config.exits import Exit
 from outwait.config.settings import Settings
 from outwait.worker.model.acts import ActKind, Via
-from outwait.worker.model.api_keys import ApiKey, Scope, made_by
+from outwait.worker.model.api_keys import PRIORITY_HIGHEST, ApiKey, Scope, made_by
 from outwait.worker.store.access import NewKey
 from outwait.worker.store.store import Store
 
@@ -46,12 +46,17 @@ def create(
         list[str] | None,
         typer.Option("--from", metavar="NETWORK", help="Address or network of its callers; once for each of them."),
     ] = None,
+    priority_max: Annotated[
+        int, typer.Option(min=5, max=PRIORITY_HIGHEST, help="Highest priority of jobs that it enqueues.")
+    ] = PRIORITY_HIGHEST,
     as_json: Json = False,
 ) -> None:
     """Create an API key and print it. It cannot be shown again: only its hash is stored."""
 
     async def make(store: Store) -> NewKey:
-        made = await store.access.create(name, set(scope), tenant, ttl_s=expires, networks=network or ())
+        made = await store.access.create(
+            name, set(scope), tenant, ttl_s=expires, networks=network or (), priority_max=priority_max
+        )
         await _note(store, ActKind.CREATE_KEY, made.key)
         return made
 
@@ -91,7 +96,7 @@ def list_keys(context: typer.Context, as_json: Json = False) -> None:
         (
             key.id,
             key.name,
-            _scopes(key),
+            key.rights,
             key.tenant or "all",
             ", ".join(key.networks) or "anywhere",
             when(key.created),
@@ -137,7 +142,7 @@ def _print_new(made: NewKey, *, as_json: bool) -> None:
         print_json({"key": made.text, **_fields(made.key)})
         return
     typer.echo(made.text)
-    say(f"This is the API key {made.key.name!r} with the scopes {_scopes(made.key)}; its id is {made.key.id}.")
+    say(f"This is the API key {made.key.name!r} with the scopes {made.key.rights}; its id is {made.key.id}.")
     say("It is shown only once. Keep it as you keep a password.")
 
 
@@ -171,14 +176,10 @@ def _ask(settings: Settings, question: Callable[[Store], Awaitable[T]]) -> T:
 
 
 async def _note(store: Store, what: ActKind, key: ApiKey, note: str = "") -> None:
-    words = "; ".join(filter(None, (_scopes(key), f"tenant {key.tenant or 'all'}", note)))
+    words = "; ".join(filter(None, (key.rights, f"tenant {key.tenant or 'all'}", note)))
     await store.audit.write(local_actor(Via.COMMAND).act(what, about=f"{key.id} {key.name}", detail=words))
 
 
 def _fields(key: ApiKey) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(key)
     return fields | {"scopes": sorted(key.scopes)}
-
-
-def _scopes(key: ApiKey) -> str:
-    return ", ".join(sorted(key.scopes))

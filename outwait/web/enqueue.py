@@ -146,15 +146,22 @@ def _checked(shared: Services, key: ApiKey, request: JobRequest) -> JobRequest |
         return error
 
 
+def _check_priority(shared: Services, key: ApiKey, priority: int) -> None:
+    """Raises Forbidden."""
+    highest = shared.settings.web.priority_max
+    if priority > highest:
+        raise Forbidden(f"priority {priority} is not allowed over HTTP: OUTWAIT_WEB__PRIORITY_MAX is {highest}")
+    if priority > key.priority_max:
+        raise Forbidden(f"priority {priority} is not allowed: the API key {key.name!r} goes up to {key.priority_max}")
+
+
 def _permitted(shared: Services, key: ApiKey, request: JobRequest) -> JobRequest:
     """The request with the key's tenant, if the key permits it. Raises Forbidden or InvalidRequest."""
     for target in request.targets:
         if not targets.allowed(targets.canonical(targets.parse(target)), shared.settings.web.targets):
             scheme = target.partition(":")[0][:60]
             raise Forbidden(f"this target ({scheme}) is not allowed over HTTP: OUTWAIT_WEB__TARGETS does not list it")
-    highest = shared.settings.web.priority_max
-    if request.priority > highest:
-        raise Forbidden(f"priority {request.priority} is not allowed over HTTP: OUTWAIT_WEB__PRIORITY_MAX is {highest}")
+    _check_priority(shared, key, request.priority)
     tenant = permitted_tenant(key, request.tenant)
     return request if tenant == request.tenant else request.model_copy(update={"tenant": tenant})
 

@@ -14,7 +14,7 @@ from outwait.web.auth import KeyMaker, permitted_tenant
 from outwait.web.routing import ApiRoute
 from outwait.web.services import Services, Shared
 from outwait.worker.model.acts import ActKind
-from outwait.worker.model.api_keys import ApiKey, Scope, made_by
+from outwait.worker.model.api_keys import PRIORITY_HIGHEST, ApiKey, Scope, made_by
 from outwait.worker.model.jobs import TENANT_PATTERN
 from outwait.worker.store.access import NewKey
 
@@ -49,6 +49,10 @@ class KeyRequest(_Body):
         list[Annotated[str, Field(max_length=50)]] | None,
         Field(min_length=1, max_length=100, description="Limit it to callers with these addresses, or from networks."),
     ] = None
+    priority_max: Annotated[
+        int | None,
+        Field(ge=5, le=PRIORITY_HIGHEST, strict=True, description="Highest priority of jobs that it enqueues."),
+    ] = None
     expires_in: Annotated[Duration | None, Field(description="Seconds for which it is valid.")] = None
 
 
@@ -81,9 +85,10 @@ async def create_key(request: KeyRequest, shared: Shared, caller: KeyMaker, clie
         permitted_tenant(caller, request.tenant),
         ttl_s=request.expires_in,
         networks=caller.networks if request.networks is None else request.networks,
+        priority_max=request.priority_max,
         maker=caller,
     )
-    await client.note(ActKind.CREATE_KEY, about=f"{created.key.id} {created.key.name}", detail=_scopes(created.key))
+    await client.note(ActKind.CREATE_KEY, about=f"{created.key.id} {created.key.name}", detail=created.key.rights)
     return _created("key-created", caller, created)
 
 
@@ -100,7 +105,7 @@ async def rotate_key(
     created = await shared.access.rotate(key_id, request.overlap, caller)
     if created is None:
         raise _missing(key_id)
-    words = f"{_scopes(created.key)}; in place of {key_id}"
+    words = f"{created.key.rights}; in place of {key_id}"
     await client.note(ActKind.ROTATE_KEY, about=f"{created.key.id} {created.key.name}", detail=words)
     return _created("key-rotated", caller, created)
 
@@ -122,10 +127,6 @@ async def revoke_key(
 
 async def _covered(shared: Services, caller: ApiKey) -> list[ApiKey]:
     return [key for key in await shared.access.all() if caller.covers(key)]
-
-
-def _scopes(key: ApiKey) -> str:
-    return ", ".join(sorted(key.scopes))
 
 
 def _created(event: str, caller: ApiKey, created: NewKey) -> Response:

@@ -16,7 +16,7 @@ from outwait.worker.store import access as module
 from outwait.worker.store.access import Access, NewKey
 from outwait.worker.store.connection import Connection
 from tests.patience import PATIENCE
-from tests.stack import Stack, until
+from tests.stack import Stack, query, until
 
 BOSS = {Scope.KEYS, Scope.READ}
 
@@ -108,6 +108,9 @@ def a_key(**fields: object) -> ApiKey:
         ({"networks": ("10.0.0.0/8",)}, {"networks": ("0.0.0.0/0",)}, False),
         ({"networks": ("10.0.0.0/8",)}, {"networks": ("::/0",)}, False),
         ({"networks": ("10.0.0.0/8",)}, {}, False),
+        ({"priority_max": 6}, {"priority_max": 5}, True),
+        ({"priority_max": 6}, {"priority_max": 7}, False),
+        ({"priority_max": 6}, {}, False),
     ],
 )
 def test_nobody_gives_more_than_they_have(maker: dict[str, object], made: dict[str, object], *, covers: bool) -> None:
@@ -159,6 +162,23 @@ async def boss(stack: Stack, tenant: str | None = None) -> NewKey:
     made = await Access(connection).create("boss", BOSS, tenant, ttl_s=3600, networks=["10.0.0.0/8", "127.0.0.1"])
     await connection.close()
     return made
+
+
+async def test_a_key_has_a_highest_priority_and_so_have_those_that_it_makes(stack: Stack) -> None:
+    """Protected by outwait/web/enqueue.py `_check_priority` and worker/model/api_keys.py `covers`."""
+    connection = Connection(stack.settings)
+    made = await Access(connection).create("boss", {Scope.ENQUEUE, Scope.KEYS}, "acme", priority_max=6)
+    await connection.close()
+    job = query("urgent", tenant="acme").model_dump(mode="json", exclude_none=True)
+    async with caller(stack, made.text) as api:
+        child = (await api.post("/v1/keys", json={"name": "shop", "scopes": ["enqueue"]})).json()
+        assert child["priority_max"] == 6
+        more = await api.post("/v1/keys", json={"name": "shop", "scopes": ["enqueue"], "priority_max": 7})
+        assert (more.status_code, more.json()["code"]) == (403, "forbidden")
+    async with caller(stack, child["key"]) as api:
+        answers = [await api.post("/v1/jobs", json=job | {"priority": priority}) for priority in (6, 7)]
+        assert [answer.status_code for answer in answers] == [201, 403]
+        assert "the API key 'shop' goes up to 6" in answers[1].json()["detail"]
 
 
 async def test_a_key_makes_keys_over_http_that_allow_no_more(stack: Stack) -> None:

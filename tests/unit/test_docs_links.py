@@ -19,7 +19,7 @@ EXAMPLE = "acme"
 FOLDERS = r"(?:worker|tasks|config|outwait|tests|benchmarks|docs|examples)/"
 TEST_FOLDERS = [ROOT / "tests" / name for name in ("", "unit", "integration", "faults", "contract", "acceptance")]
 TESTS = [test for folder in TEST_FOLDERS for test in folder.glob("test_*.py") if test != Path(__file__)]
-SOURCES = [file for name in ("worker", "tasks", "config", "tests") for file in (ROOT / name).rglob("*.*")]
+SOURCES = [file for name in ("worker", "tasks", "config", "outwait", "tests") for file in (ROOT / name).rglob("*.*")]
 ROOMS = "cli|web|client|sandbox|testing|tasks|worker|config"
 
 

@@ -10,6 +10,9 @@ from outwait.worker.model.errors import InvalidRequest
 from outwait.worker.model.jobs import TENANT_PATTERN
 from outwait.worker.model.networks import cover, read_networks
 
+PRIORITY_HIGHEST = 9
+"""The highest priority that a job can have."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,59}")
 
 
@@ -26,7 +29,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     """An API key as it is known. `tenant` confines it to that tenant's jobs, `networks` to callers from there.
 
     Times are seconds since 1970 of Redis's clock; `used` may be a minute old, and is None before the first use. The key
-    is valid until `expires`, if that is given. `maker` is the id of the key that made it over HTTP.
+    is valid until `expires`, if that is given. `maker` is the id of the key that made it over HTTP. Jobs that it
+    enqueues have `priority_max` at most.
     """
 
     id: str
@@ -38,6 +42,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     expires: float | None = None
     networks: tuple[str, ...] = ()
     maker: str | None = None
+    priority_max: int = PRIORITY_HIGHEST
 
     def covers(self, other: "ApiKey") -> bool:
         """Whether this key allows all that the other one does: nobody gives, or takes away, more than they have."""
@@ -46,12 +51,24 @@ class ApiKey(msgspec.Struct, frozen=True):
             and self.tenant in {None, other.tenant}
             and (self.expires is None or (other.expires is not None and other.expires <= self.expires))
             and cover(self.networks, other.networks)
+            and other.priority_max <= self.priority_max
         )
 
     @property
     def limited(self) -> bool:
         """Whether it has limits or rights that release 0.2.0 does not know."""
-        return self.expires is not None or bool(self.networks) or Scope.KEYS in self.scopes
+        return (
+            self.expires is not None
+            or bool(self.networks)
+            or Scope.KEYS in self.scopes
+            or self.priority_max < PRIORITY_HIGHEST
+        )
+
+    @property
+    def rights(self) -> str:
+        """What it allows, for people."""
+        limit = f"; priority up to {self.priority_max}" if self.priority_max < PRIORITY_HIGHEST else ""
+        return ", ".join(sorted(self.scopes)) + limit
 
     def expired(self, now: float) -> bool:
         """Whether it had ended by then."""

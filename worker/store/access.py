@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from outwait.worker.model.api_keys import ApiKey, Scope, check
+from outwait.worker.model.api_keys import PRIORITY_HIGHEST, ApiKey, Scope, check
 from outwait.worker.model.errors import Forbidden, StoreUnavailable
 from outwait.worker.model.networks import contain, read_networks
 from outwait.worker.model.times import milliseconds
@@ -57,7 +57,7 @@ class Access:
         self._used = connection.keys("USED")
         self._use_noted: dict[str, float] = {}  # key id -> when its use was written down, by our monotonic clock
 
-    async def create(
+    async def create(  # noqa: PLR0913 - all that a key is made of
         self,
         name: str,
         scopes: Collection[Scope],
@@ -65,6 +65,7 @@ class Access:
         *,
         ttl_s: float | None = None,
         networks: Sequence[str] = (),
+        priority_max: int | None = None,
         maker: ApiKey | None = None,
     ) -> NewKey:
         """Make a key. Several may have one name: the old and the new one while a key is being replaced.
@@ -75,6 +76,7 @@ class Access:
             tenant: the only one whose jobs it is good for.
             ttl_s: seconds for which it is valid.
             networks: addresses and networks from which it is good.
+            priority_max: the highest priority of jobs that it enqueues; None: the maker's, or any.
             maker: the key that makes it, whose end the new one has too unless `ttl_s` is given.
 
         Raises:
@@ -86,7 +88,11 @@ class Access:
         expires = now + ttl_s if ttl_s is not None else maker.expires if maker else None
         key_id = secrets.token_hex(4)
         maker_id = maker.id if maker else None
-        key = ApiKey(key_id, name, frozenset(scopes), now, tenant, None, expires, tuple(networks), maker_id)
+        if priority_max is None:
+            priority_max = maker.priority_max if maker else PRIORITY_HIGHEST
+        key = ApiKey(
+            key_id, name, frozenset(scopes), now, tenant, None, expires, tuple(networks), maker_id, priority_max
+        )
         if maker:
             await self._check_maker(maker, key)
         made, stored = _new(key)
@@ -199,8 +205,8 @@ class Access:
     async def _check_maker(self, maker: ApiKey, key: ApiKey) -> None:
         if not maker.covers(key):
             raise Forbidden(
-                f"the API key {maker.name!r} cannot make a key with more scopes, for another tenant, for more networks "
-                "or with a later end than its own"
+                f"the API key {maker.name!r} cannot make a key with more scopes, for another tenant, for more "
+                "networks, with a later end or a higher priority than its own"
             )
         made = [other for other in await self.all() if other.maker and other.tenant == key.tenant]
         if old := [other.id for other in made if other.expired(key.created - KEPT)]:
