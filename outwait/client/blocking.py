@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
+from selectors import DefaultSelector
 from threading import Thread
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from weakref import ref
 
 from outwait.client.asynchronous import AsyncClient
 
@@ -46,6 +49,7 @@ class Client:
     def __init__(self, address: str | None = None, *, key: str | None = None) -> None:
         self._make = partial(AsyncClient, address, key=key)
         self._start()
+        os.register_at_fork(after_in_child=partial(self._leave_to_parent, ref(self)))
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +86,8 @@ class Client:
     def _start(self) -> None:
         self._client = self._make()
         self._process = os.getpid()
-        self._loop = asyncio.new_event_loop()
+        self._selector = DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = Thread(target=self._loop.run_forever, name="outwait-client", daemon=True)
         self._thread.start()
 
@@ -94,3 +99,15 @@ class Client:
             return future.result()
         finally:
             future.cancel()  # Ctrl-C, say: nobody waits any longer
+
+    @staticmethod
+    def _leave_to_parent(client: "ref[Client]") -> None:
+        """In a process just forked off: what it inherited has no part in the parent's waiting any longer.
+
+        Both have one epoll. When the inherited connections are collected here, they leave it, and the parent would
+        never hear of their answers.
+        """
+        here = client()
+        if here is not None and hasattr(select, "epoll"):  # macOS has kqueue, which no process inherits
+            with select.epoll() as fresh:
+                os.dup2(fresh.fileno(), here._selector.fileno(), inheritable=False)  # noqa: SLF001 - it is one of us
