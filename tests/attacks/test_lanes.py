@@ -65,7 +65,7 @@ def stack(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory)
     variables = {
         "OUTWAIT_HANDLERS__MODULES": "lane_handlers",
         "OUTWAIT_WEBHOOKS__SECRETS": "a-master-secret-with-32-characters",
-        "OUTWAIT_WEBHOOKS__SCHEDULE": ",".join(["0.1"] * 9),
+        "OUTWAIT_WEBHOOKS__SCHEDULE": ",".join(["0.1"] * 4),
         "OUTWAIT_OUTBOUND__ALLOW": "127.0.0.0/8",
         "OUTWAIT_WEB__TARGETS": "http://127.0.*,[a-z]*",
         "OUTWAIT_DELIVER__PER_HOST": str(PER_HOST),
@@ -283,6 +283,6 @@ async def test_a_failing_receiver_is_one_line_and_not_one_for_each_attempt(stack
         for item in answer.json()["jobs"]:
             await closed(client, item["id"])
     lines = [line for line in stack.logs().splitlines() if "delivery-failed" in line and others.url("")[:-1] in line]
-    assert others.got == 2 * NAMES * 10
+    assert others.got == 2 * NAMES * 5
     assert 1 <= len(lines) <= 5
     assert "Traceback" not in stack.logs()
